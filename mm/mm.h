@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The memory manager as a whole: its one root object, start-up, self-check.
+#pragma once
+
+#include "boot/bootinfo.h"
+#include "mm/arena.h"
+#include "mm/frame.h"
+#include "mm/mapping.h"
+#include "mm/space.h"
+
+// A node of the tree that leads from an mfn to its frame. Node 0 has an entry per GiB of the first 2 TiB
+// (mfn bits 18 to 28); mm.high_node, made when needed, one per 2 TiB (bits 29 to 39), each a node like node 0.
+// Below, a node has an entry per 512 KiB (bits 7 to 17).
+// An entry is 0 (nothing there), NODE_BLOCK | index of the frame whose block covers all of it, or the index of
+// the node below; in the lowest nodes, the index of the first of 128 descriptors, one per page.
+enum {
+    NODE_SHIFT = 11,
+    NODE_ENTRIES = 1 << NODE_SHIFT,
+};
+#define NODE_BLOCK 0x80000000u
+
+struct frame_node {
+    uint32_t entry[NODE_ENTRIES];
+};
+
+// A stretch of physical memory of one kind, page-aligned, as the sanitized boot map has it. Sorted, no overlap.
+struct region {
+    uint64_t start; // bytes, [start, end)
+    uint64_t end;
+    uint32_t kind; // enum frame_kind, as at boot
+    uint32_t zero;
+};
+
+enum {
+    REGION_MAX = 2 * BOOT_MEM_MAX + 64,
+};
+
+// All blocks of one order, used and free alike, in one ring: head -> free ones -> used ones -> head.
+struct order_list {
+    uint32_t head; // index of the ring's head, a descriptor that is no frame: order + 1
+    uint32_t free; // blocks with refcount and mapcount 0
+    uint32_t used;
+    uint32_t zero;
+    uint64_t refs; // sum of refcount
+    uint64_t maps; // sum of mapcount
+};
+
+#define MM_MAGIC UINT64_C(0x314d4d2d46544b00) // "\0KTF-MM1", little-endian
+
+// Everything hangs on this one object; the debugger starts here.
+struct mm {
+    uint64_t magic; // MM_MAGIC once the frames exist
+    struct arena arena[ARENA_COUNT];
+    struct order_list order[ORDER_COUNT];
+    uint32_t high_node;   // index of the node above 2 TiB, 0 while none is needed
+    uint32_t space_list;  // index of the kernel's space, first of all live ones
+    uint32_t free_slot;   // first free table slot, 0 if none
+    uint32_t slot_count;  // slots that have a shadow and a struct table; slot 0 counts but is never used
+    uint32_t free_slots;  // of them free
+    uint32_t next_space;  // id of the next space to be made
+    uint32_t live;        // 1 once the final page tables are loaded
+    uint32_t busy;        // depth of nested upkeep (arena growth, trimming)
+    uint64_t phys_limit;  // first byte beyond the CPU's physical addresses (MAXPHYADDR)
+    uint32_t levels;      // of the page tables: 4 or 5
+    uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
+    uint32_t current;     // index of the space in CR3
+    uint32_t region_count;
+    struct region region[REGION_MAX];
+};
+
+extern struct mm mm;
+
+/* Builds everything from the boot map: frames, records, the kernel's address space with its image, boot
+ * data and the manager's own memory mapped through their frames; then loads CR3. Called once. What is
+ * odd in the map is told on the console. Panics if the map has no room for the manager itself. */
+void mm_init(const struct boot_info *bi);
+
+/* Checks the rules of docs/invariants.md that the guest can see itself, prints each violation.
+ * Returns how many there are. */
+int mm_check(void);
+
+/* Prints the blocks by order and kind (the table that ktf-frame shows). */
+void mm_print(void);
+
+/* The object with that index. No check. */
+static inline frame_t *frame_at(uint32_t index)
+{
+    return (frame_t *)(uintptr_t)mm.arena[ARENA_FRAMES].base + index;
+}
+
+static inline uint32_t frame_index(const frame_t *frame)
+{
+    return (uint32_t)(frame - (const frame_t *)(uintptr_t)mm.arena[ARENA_FRAMES].base);
+}
+
+static inline mapping_t *mapping_at(uint32_t index)
+{
+    return (mapping_t *)(uintptr_t)(mm.arena[ARENA_MAPPINGS].base + (uint64_t)index * 4);
+}
+
+static inline uint32_t mapping_index(const mapping_t *m)
+{
+    return (uint32_t)(((uintptr_t)m - mm.arena[ARENA_MAPPINGS].base) / 4);
+}
+
+static inline struct frame_node *node_at(uint32_t index)
+{
+    return (struct frame_node *)(uintptr_t)mm.arena[ARENA_NODES].base + index;
+}
+
+static inline space_t *space_at(uint32_t index)
+{
+    return (space_t *)(uintptr_t)mm.arena[ARENA_SPACES].base + index;
+}
+
+static inline uint32_t space_index(const space_t *space)
+{
+    return (uint32_t)(space - (const space_t *)(uintptr_t)mm.arena[ARENA_SPACES].base);
+}

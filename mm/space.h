@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Address spaces: the kernel's, and any number of user ones that share its half.
+#pragma once
+
+#include "lib/types.h"
+#include "mm/frame.h"
+
+// Invariant: every live space is on the list that starts at mm.space_list (the kernel's first); root is the slot of its top-level
+// table. Entries 256 to 511 of a user space's top table are those of the kernel's.
+typedef struct space {
+    uint32_t next;     // index of the next space, 0 at the end; see space_at()
+    uint32_t prev;     // index of the one before; the kernel's is the first, its prev is 0
+    uint32_t root;     // slot of the top-level table
+    uint32_t id;       // unique, never used again; the kernel's is 0
+    uint64_t cr3;      // physical address of the top-level table
+    uint64_t mappings; // records in use in this space
+    uint64_t tables;   // page tables of its own, the root included
+    uint8_t levels;    // 4 or 5
+    uint8_t live;      // SPACE_LIVE while on the list, else 0
+    char name[22];     // NUL-terminated; "kernel" for the kernel's
+    uint8_t pad[64];
+} space_t;
+_Static_assert(sizeof(space_t) == 128, "one size for kernel, host tests and the debugger");
+
+enum {
+    SPACE_LIVE = 0xa5,
+};
+
+/* The kernel's address space. Never NULL after mm_init(). */
+space_t *kernel_space(void);
+
+/* Makes an empty user address space. name is cut to 21 characters. -EINVAL, -ENOMEM. */
+int space_create(const char *name, space_t **out) must_check;
+/* Unmaps everything that is mapped in its user half, frees its tables, and the space.
+ * -EINVAL not a live space, or the kernel's; -EBUSY it is loaded in CR3. */
+int space_destroy(space_t *space);
+/* Loads it in CR3. -EINVAL not a live space. */
+int space_switch(space_t *space);
+/* The one that CR3 holds. */
+space_t *space_current(void);
