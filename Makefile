@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The index of everything that can be done here; `make help` lists it.
+
+# Variables (make NAME=value ...), shown by `make help`:
+MEM      = 128M## RAM of the guest for run and debug
+SMP      = 2## its CPUs
+MACHINE  = pc## pc or q35
+CPU      = max## QEMU's CPU model
+UEFI     = 0## 1: boot under OVMF instead of the BIOS
+CMDLINE  =## words for the kernel, e.g. "test=all" or "plant=P2" (by fw_cfg, the ISO stays as it is)
+GDB_PORT = 1234## where `make debug` puts GDB's stub, on loopback
+ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
+JOBS     =## check: tests at once (default: one per CPU)
+V        =## 1: show every command
+
+BUILD   := build
+CC      := gcc
+LD      := ld
+OBJCOPY := objcopy
+PYTHON  := /usr/bin/python3# Debian's, whose numpy GDB uses as well
+MKISO   := grub-mkrescue
+Q       := $(if $(filter 1,$(V)),,@)
+
+DIRS := boot arch/x86 lib mm acpi tests/guest
+SRCS := $(sort $(wildcard $(DIRS:%=%/*.c) $(DIRS:%=%/*.S)))
+OBJS := $(SRCS:%=$(BUILD)/obj/%.o)
+
+WARN     := -Wall -Wextra -Werror
+CFLAGS   := -I. -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -mcmodel=kernel -mno-red-zone \
+            -mno-sse -mno-mmx -mgeneral-regs-only -fno-pic -fno-pie -fno-omit-frame-pointer \
+            $(WARN) -Wmissing-prototypes
+ASFLAGS  := -I. -g -mcmodel=kernel -fno-pic -fno-pie -D__ASSEMBLER__ $(WARN)
+LDFLAGS  := -nostdlib -z max-page-size=4096 --build-id=none -z noexecstack --fatal-warnings
+DEPFLAGS  = -MMD -MP -MF $(@:.o=.d)
+
+# Host tests: mm/ and the page-table code built natively, on fake physical memory, with sanitizers. Each
+# tests/host/test_NAME.c is a program; what stands beside it in other files is linked to all of them.
+HOST_TESTS  := $(sort $(wildcard tests/host/test_*.c))
+HOST_PROGS  := $(HOST_TESTS:tests/host/%.c=$(BUILD)/host/%)
+HOST_SRCS   := $(sort $(filter-out $(HOST_TESTS),$(wildcard tests/host/*.c)) \
+               $(wildcard mm/*.c arch/x86/pgtable.c lib/error.c))
+HOST_OBJS   := $(HOST_SRCS:%=$(BUILD)/host/obj/%.o)
+HOST_CFLAGS := -I. -std=gnu11 -DKTF_HOST -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+               -fno-omit-frame-pointer $(WARN) -Wmissing-prototypes
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: all iso host run debug demo check style packages clean help tools FORCE
+
+all: $(BUILD)/kernel.elf iso ## the kernel (build/kernel.elf) and its bootable ISO (build/ktf.iso), BIOS and UEFI
+
+iso: $(BUILD)/ktf.iso
+
+# --- the kernel -----------------------------------------------------------------------------------------
+
+# Says what to do when a tool is missing, before the first compile fails for the lack of it.
+tools:
+	$(Q)tests/packages.sh --have build
+
+# Changes when a flag changes, and only then.
+$(BUILD)/flags: FORCE | tools
+	$(Q)mkdir -p $(@D)
+	$(Q)printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS)' | cmp -s - $@ || \
+	    printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS)' >$@
+
+# Changes when a source comes or goes, so that the kernel is linked again.
+$(BUILD)/sources: FORCE
+	$(Q)mkdir -p $(@D)
+	$(Q)printf '%s\n' $(SRCS) $(HOST_SRCS) | cmp -s - $@ || printf '%s\n' $(SRCS) $(HOST_SRCS) >$@
+
+$(BUILD)/obj/%.c.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  CC      $<')
+	$(Q)$(CC) $(CFLAGS) $(DEPFLAGS) -c $< -o $@
+
+$(BUILD)/obj/%.S.o: %.S $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  AS      $<')
+	$(Q)$(CC) $(ASFLAGS) $(DEPFLAGS) -c $< -o $@
+
+$(BUILD)/kernel.elf: $(OBJS) boot/kernel.ld $(BUILD)/sources $(BUILD)/kernel.elf-gdb.py
+	$(if $(Q),@echo '  LD      $@')
+	$(Q)$(LD) -T boot/kernel.ld $(LDFLAGS) $(OBJS) -o $@
+
+# GDB loads this with the ELF (once its folder is on GDB's auto-load safe path) and by it the commands.
+$(BUILD)/kernel.elf-gdb.py: Makefile
+	@mkdir -p $(@D)
+	$(Q)printf '%s\n' \
+	    '# Generated: loads the commands when GDB opens kernel.elf.' \
+	    'import gdb, os' \
+	    'gdb.execute("source " + os.path.join(os.path.dirname(os.path.abspath(__file__)), "$(shell \
+	        realpath -m --relative-to=$(BUILD) gdb/ktf-gdb.py)"))' >$@
+
+# The ISO's copy goes without DWARF: GRUB would load that into the guest's memory, too.
+$(BUILD)/ktf.iso: $(BUILD)/kernel.elf boot/grub.cfg
+	$(if $(Q),@echo '  ISO     $@')
+	$(Q)rm -rf $(BUILD)/iso && mkdir -p $(BUILD)/iso/boot/grub
+	$(Q)$(OBJCOPY) --strip-debug $< $(BUILD)/iso/boot/kernel.elf
+	$(Q)cp boot/grub.cfg $(BUILD)/iso/boot/grub/grub.cfg
+	$(Q)$(MKISO) --locales= --fonts= --themes= -o $@ $(BUILD)/iso >$(BUILD)/mkrescue.log 2>&1 || \
+	    { cat $(BUILD)/mkrescue.log; exit 1; }
+
+# --- host tests -----------------------------------------------------------------------------------------
+
+host: $(HOST_PROGS) ## the host tests' programs, not run
+
+$(BUILD)/host/obj/%.c.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  HOSTCC  $<')
+	$(Q)$(CC) $(HOST_CFLAGS) $(DEPFLAGS) -c $< -o $@
+
+$(HOST_PROGS): $(BUILD)/host/%: $(BUILD)/host/obj/tests/host/%.c.o $(HOST_OBJS) $(BUILD)/sources
+	$(if $(Q),@echo '  HOSTLD  $@')
+	$(Q)$(CC) $(HOST_CFLAGS) $< $(HOST_OBJS) -o $@
+
+-include $(OBJS:.o=.d) $(HOST_OBJS:.o=.d) $(HOST_TESTS:%=$(BUILD)/host/obj/%.d)
+
+# --- running --------------------------------------------------------------------------------------------
+
+GUEST = --mem=$(MEM) --smp=$(SMP) --machine=$(MACHINE) --cpu=$(CPU) --uefi=$(UEFI) --cmdline='$(CMDLINE)'
+
+run: all ## boot the guest on this console (Ctrl-a x ends QEMU)
+	$(Q)tests/packages.sh --have check
+	$(Q)$(PYTHON) tests/qemu.py run $(GUEST)
+
+debug: all ## boot the guest halted, with GDB attached and the commands loaded
+	$(Q)tests/packages.sh --have check
+	$(Q)$(PYTHON) tests/qemu.py debug $(GUEST) --port=$(GDB_PORT)
+
+demo: packages ## the main job, shown: boot, attach GDB, frames and mappings, a planted bug, a triple fault
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(PYTHON) tests/demo.py
+
+check: packages ## every test; ends with `N passed, N failed`
+	$(Q)$(MAKE) --no-print-directory all host
+	$(Q)$(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)'
+
+style: ## clang-format, black and mypy: they check, nothing is rewritten
+	$(Q)tests/packages.sh style
+	$(Q)$(PYTHON) tests/style.py
+
+packages: ## install what is missing for all of this (Debian: apt-get; elsewhere: print what is needed)
+	$(Q)tests/packages.sh build check
+
+clean: ## remove build/
+	rm -rf $(BUILD)
+
+help: ## this list
+	@echo 'Targets:'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	    while IFS='|' read -r n t; do printf '  %-10s%s\n' $$n "$$t"; done
+	@echo 'Variables:'
+	@sed -n 's/^\([A-Z_]*\) *= *\(.*\)## *\(.*\)/\1|\2|\3/p' $(firstword $(MAKEFILE_LIST)) | \
+	    while IFS='|' read -r n d t; do printf '  %-10s%s%s\n' $$n "$$t" "$${d:+ (default $$d)}"; done
