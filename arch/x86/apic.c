@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The local APIC, mapped through its device frame, and the legacy interrupt controllers, masked.
+#include "arch/x86/apic.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/layout.h"
+#include "arch/x86/traps.h"
+#include "mm/frame.h"
+#include "mm/vmap.h"
+
+enum {
+    PIC1_COMMAND = 0x20,
+    PIC1_DATA = 0x21,
+    PIC2_COMMAND = 0xa0,
+    PIC2_DATA = 0xa1,
+    ICW1_INIT_ICW4 = 0x11,
+    ICW3_CASCADE_LINE = 1 << 2, // for PIC1 a mask
+    ICW3_CASCADE_ID = 2,        // for PIC2 a number
+    ICW4_8086 = 0x01,
+    PIC_VECTOR = 0xe0, // away from the exceptions: a spurious one comes even when all is masked
+
+    APIC_BASE_ENABLE = 1 << 11,
+    APIC_ID = 0x20,
+    APIC_SPURIOUS = 0xf0,
+    APIC_SPURIOUS_ENABLE = 1 << 8,
+};
+#define APIC_BASE_ADDRESS 0x000ffffffffff000ULL
+
+static volatile uint32_t *reg(unsigned offset)
+{
+    return (volatile uint32_t *)(uintptr_t)(VA_DEVICES + offset);
+}
+
+static void pic_mask(void)
+{
+    outb(PIC1_COMMAND, ICW1_INIT_ICW4);
+    outb(PIC2_COMMAND, ICW1_INIT_ICW4);
+    outb(PIC1_DATA, PIC_VECTOR);
+    outb(PIC2_DATA, PIC_VECTOR + 8);
+    outb(PIC1_DATA, ICW3_CASCADE_LINE);
+    outb(PIC2_DATA, ICW3_CASCADE_ID);
+    outb(PIC1_DATA, ICW4_8086);
+    outb(PIC2_DATA, ICW4_8086);
+    outb(PIC1_DATA, 0xff);
+    outb(PIC2_DATA, 0xff);
+}
+
+int apic_init(void)
+{
+    uint64_t base = rdmsr(MSR_APIC_BASE);
+    frame_t *frame;
+    int err;
+
+    pic_mask();
+    err = get_device_frame(PADDR(base & APIC_BASE_ADDRESS), ORDER_4K, &frame);
+    if (err != 0)
+        return err;
+    err = vmap_kern(VADDR(VA_DEVICES), frame, VATTR_W | VATTR_UC);
+    if (err != 0) {
+        put_frame(frame);
+        return err;
+    }
+    wrmsr(MSR_APIC_BASE, base | APIC_BASE_ENABLE);
+    *reg(APIC_SPURIOUS) = APIC_SPURIOUS_ENABLE | VECTOR_SPURIOUS;
+    return 0;
+}
+
+uint32_t apic_id(void)
+{
+    return *reg(APIC_ID) >> 24;
+}

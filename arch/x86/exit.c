@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// How the guest ends: by QEMU's isa-debug-exit, or halted and left for the debugger.
+#include "arch/x86/exit.h"
+
+#include "arch/x86/cpu.h"
+
+enum {
+    DEBUG_EXIT_PORT = 0xf4,
+    // QEMU's exit status is twice this plus 1: never 0, which a mere power-off would give too.
+    DEBUG_EXIT_SUCCESS = 0x10,
+    DEBUG_EXIT_FAILURE = 0x11,
+};
+
+static bool exit_wanted;
+
+_Noreturn void machine_halt(void)
+{
+    for (;;) {
+        cli();
+        hlt();
+    }
+}
+
+_Noreturn void machine_exit(bool success)
+{
+    outb(DEBUG_EXIT_PORT, success ? DEBUG_EXIT_SUCCESS : DEBUG_EXIT_FAILURE);
+    machine_halt();
+}
+
+void machine_exit_wanted(void)
+{
+    exit_wanted = true;
+}
+
+_Noreturn void machine_stop(void)
+{
+    if (exit_wanted)
+        machine_exit(false);
+    machine_halt();
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// How the guest ends.
+#pragma once
+
+#include <stdbool.h>
+
+/*
+ * Ends the guest by QEMU's isa-debug-exit: status 33 for success, 35 for failure. Halts for good
+ * where there is no such device.
+ */
+_Noreturn void machine_exit(bool success);
+
+/* Halts this CPU for good, for a debugger to read. */
+_Noreturn void machine_halt(void);
+
+/* This run is watched by a script: machine_stop() shall end the guest as a failure instead of
+ * halting it. */
+void machine_exit_wanted(void);
+
+/* Stops after a fault or a panic: machine_exit(false) if wanted, else machine_halt(). */
+_Noreturn void machine_stop(void);

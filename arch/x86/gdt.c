@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Segments and the task state segment of the boot CPU.
+#include "arch/x86/gdt.h"
+
+#include "lib/panic.h"
+
+struct descriptor_pointer {
+    uint16_t limit;
+    uint64_t base;
+} __attribute__((packed));
+
+struct tss {
+    uint32_t reserved0;
+    uint64_t rsp[3];
+    uint64_t reserved1;
+    uint64_t ist[7]; // slot n of a gate is ist[n - 1]
+    uint64_t reserved2;
+    uint16_t reserved3;
+    uint16_t io_map; // at the end: no I/O permission map
+} __attribute__((packed));
+_Static_assert(sizeof(struct tss) == 104, "the processor's layout");
+
+// The TSS descriptor takes two entries. 'Accessed' is set everywhere, so that the CPU never writes
+// to the table.
+uint64_t gdt[7] __attribute__((aligned(16))) = {
+    [SEL_KERNEL_CODE / 8] = 0x00af9b000000ffff,
+    [SEL_KERNEL_DATA / 8] = 0x00cf93000000ffff,
+    [SEL_USER_DATA / 8] = 0x00cff3000000ffff,
+    [SEL_USER_CODE / 8] = 0x00affb000000ffff,
+};
+
+struct tss tss __attribute__((aligned(16))) = {.io_map = sizeof(struct tss)};
+
+void gdt_init(void)
+{
+    struct descriptor_pointer pointer = {.limit = sizeof(gdt) - 1, .base = (uintptr_t)gdt};
+
+    __asm__ volatile("lgdt %0\n\t"
+                     "pushq %1\n\t"
+                     "leaq 1f(%%rip), %%rax\n\t"
+                     "pushq %%rax\n\t"
+                     "lretq\n"
+                     "1:\tmovl %2, %%eax\n\t"
+                     "movl %%eax, %%ds\n\t"
+                     "movl %%eax, %%es\n\t"
+                     "movl %%eax, %%ss\n\t"
+                     :
+                     : "m"(pointer), "i"(SEL_KERNEL_CODE), "i"(SEL_KERNEL_DATA)
+                     : "rax", "memory");
+}
+
+void tss_init(void)
+{
+    uint64_t base = (uintptr_t)&tss;
+    uint64_t available_tss = 0x89;
+
+    gdt[SEL_TSS / 8] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | available_tss << 40 |
+                       (base >> 24 & 0xff) << 56;
+    gdt[SEL_TSS / 8 + 1] = base >> 32;
+    __asm__ volatile("ltr %w0" : : "r"(SEL_TSS) : "memory");
+}
+
+void tss_set_ist(enum ist ist, vaddr_t top)
+{
+    assert(ist >= 1 && ist <= ARRAY_SIZE(tss.ist));
+    tss.ist[ist - 1] = top.v;
+}

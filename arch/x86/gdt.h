@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Segments and the task state segment with the stacks of the exceptions that need one.
+#pragma once
+
+#include "lib/types.h"
+
+#define SEL_KERNEL_CODE 0x08
+#define SEL_KERNEL_DATA 0x10
+#define SEL_USER_DATA   0x18
+#define SEL_USER_CODE   0x20
+#define SEL_TSS         0x28
+
+// The interrupt stack table's slots, as they stand in a gate.
+enum ist {
+    IST_NONE = 0,
+    IST_DOUBLE_FAULT = 1,
+    IST_NMI = 2,
+    IST_MACHINE_CHECK = 3,
+};
+
+/* Loads the kernel's own GDT, still without a task: the boot loader's and the boot part's are not
+ * used any more. */
+void gdt_init(void);
+
+/* Loads the task state segment. Before it, tss_set_ist() gives each slot its stack. */
+void tss_init(void);
+
+/* The top of the stack that gates with slot ist switch to. */
+void tss_set_ist(enum ist ist, vaddr_t top);

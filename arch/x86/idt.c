@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The interrupt descriptor table: 256 gates to the stubs of traps.S.
+#include "arch/x86/idt.h"
+
+#include "arch/x86/traps.h"
+
+enum {
+    GATE_INTERRUPT = 0x8e, // present, ring 0, interrupts off
+    STUB_SIZE = 16,        // traps.S
+};
+
+struct idt_gate idt[IDT_COUNT] __attribute__((aligned(4096)));
+_Static_assert(sizeof(idt) == PAGE_SIZE, "alone on its page");
+
+extern char vector_stubs[];
+
+void idt_init(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) pointer = {.limit = sizeof(idt) - 1, .base = (uintptr_t)idt};
+
+    for (unsigned i = 0; i < IDT_COUNT; i++) {
+        uintptr_t handler = (uintptr_t)vector_stubs + (uintptr_t)i * STUB_SIZE;
+
+        idt[i] = (struct idt_gate){
+            .offset_low = handler & 0xffff,
+            .selector = SEL_KERNEL_CODE,
+            .type = GATE_INTERRUPT,
+            .offset_middle = handler >> 16 & 0xffff,
+            .offset_high = (uint32_t)(handler >> 32),
+        };
+    }
+    __asm__ volatile("lidt %0" : : "m"(pointer));
+}
+
+void idt_use_ist(void)
+{
+    idt[VECTOR_DF].ist = IST_DOUBLE_FAULT;
+    idt[VECTOR_NMI].ist = IST_NMI;
+    idt[VECTOR_MC].ist = IST_MACHINE_CHECK;
+}

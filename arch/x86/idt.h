@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The interrupt descriptor table.
+#pragma once
+
+#include "arch/x86/gdt.h"
+#include "lib/types.h"
+
+enum {
+    IDT_COUNT = 256,
+};
+
+struct idt_gate {
+    uint16_t offset_low;
+    uint16_t selector;
+    uint8_t ist;
+    uint8_t type;
+    uint16_t offset_middle;
+    uint32_t offset_high;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct idt_gate) == 16, "the processor's layout");
+
+// One page exactly, with nothing else on it.
+extern struct idt_gate idt[IDT_COUNT];
+
+/* Fills and loads the table, all gates on the current stack: exceptions are printed from here on.
+ */
+void idt_init(void);
+
+/* From now on #DF, NMI and #MC run on the stacks of their TSS slots. After tss_init(). */
+void idt_use_ist(void);

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Exceptions: resumed where a probe expected them, else printed with all there is to know.
+#include "arch/x86/traps.h"
+
+#include "arch/x86/backtrace.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/probe.h"
+#include "arch/x86/stack.h"
+#include "lib/panic.h"
+#include "lib/printk.h"
+
+struct fixup {
+    uint64_t from, to;
+};
+extern const struct fixup extable_start[], extable_end[]; // kernel.ld, filled by traps.S
+
+struct probe_fault probe_fault;
+
+static const char *const names[VECTOR_EXCEPTIONS] = {
+    "#DE divide error",
+    "#DB debug",
+    "NMI",
+    "#BP breakpoint",
+    "#OF overflow",
+    "#BR bound range",
+    "#UD invalid opcode",
+    "#NM no FPU",
+    "#DF double fault",
+    "coprocessor overrun",
+    "#TS invalid TSS",
+    "#NP segment not present",
+    "#SS stack segment",
+    "#GP general protection",
+    "#PF page fault",
+    "reserved",
+    "#MF x87 error",
+    "#AC alignment check",
+    "#MC machine check",
+    "#XM SIMD error",
+    "#VE virtualization",
+    "#CP control protection",
+    [28] = "#HV hypervisor injection",
+    [29] = "#VC VMM communication",
+    [30] = "#SX security",
+};
+
+// The address at which the code that faulted may be listed: its own, or for a failed fetch that of
+// its caller.
+static uint64_t fault_origin(const struct trap_frame *frame)
+{
+    uint64_t cr2 = frame->vector == VECTOR_PF ? read_cr2() : frame->rip;
+
+    if (frame->rip == cr2 && stack_contains(VADDR(frame->rsp)) && IS_ALIGNED(frame->rsp, 8))
+        return *(const uint64_t *)(uintptr_t)frame->rsp;
+    return frame->rip;
+}
+
+static const struct fixup *find_fixup(uint64_t address)
+{
+    for (const struct fixup *f = extable_start; f < extable_end; f++) {
+        if (f->from == address)
+            return f;
+    }
+    return NULL;
+}
+
+// True if a probe expected this: then it goes on as a failed one.
+static bool trap_expected(struct trap_frame *frame)
+{
+    const struct fixup *fixup;
+
+    if (frame->vector != VECTOR_PF && frame->vector != VECTOR_GP)
+        return false;
+    fixup = find_fixup(frame->rip);
+    if (fixup == NULL)
+        fixup = find_fixup(fault_origin(frame));
+    if (fixup == NULL)
+        return false;
+    probe_fault = (struct probe_fault){
+        .vector = frame->vector,
+        .error = frame->error,
+        .address = frame->vector == VECTOR_PF ? read_cr2() : 0,
+    };
+    frame->rip = fixup->to;
+    return true;
+}
+
+static void print_page_fault(uint64_t error)
+{
+    printk("  %s of 0x%016lx from %s mode: %s%s%s%s\n",
+           error & PF_FETCH   ? "fetch"
+           : error & PF_WRITE ? "write"
+                              : "read",
+           read_cr2(), error & PF_USER ? "user" : "kernel",
+           error & PF_PRESENT ? "not permitted" : "not present",
+           error & PF_RESERVED ? ", reserved bit set in an entry" : "",
+           error & PF_KEY ? ", protection key" : "",
+           error & PF_SHADOW_STACK ? ", shadow stack" : "");
+}
+
+static void print_registers(const struct trap_frame *f)
+{
+    printk("  rip 0x%016lx  cs  0x%04lx  rflags 0x%lx\n", f->rip, f->cs, f->rflags);
+    printk("  rsp 0x%016lx  ss  0x%04lx\n", f->rsp, f->ss);
+    printk("  rax 0x%016lx  rbx 0x%016lx  rcx 0x%016lx\n", f->rax, f->rbx, f->rcx);
+    printk("  rdx 0x%016lx  rsi 0x%016lx  rdi 0x%016lx\n", f->rdx, f->rsi, f->rdi);
+    printk("  rbp 0x%016lx  r8  0x%016lx  r9  0x%016lx\n", f->rbp, f->r8, f->r9);
+    printk("  r10 0x%016lx  r11 0x%016lx  r12 0x%016lx\n", f->r10, f->r11, f->r12);
+    printk("  r13 0x%016lx  r14 0x%016lx  r15 0x%016lx\n", f->r13, f->r14, f->r15);
+    printk("  cr0 0x%016lx  cr2 0x%016lx\n", read_cr0(), read_cr2());
+    printk("  cr3 0x%016lx  cr4 0x%016lx\n", read_cr3(), read_cr4());
+}
+
+static _Noreturn void trap_report(const struct trap_frame *frame)
+{
+    static bool again;
+    const char *name = "interrupt";
+
+    if (frame->vector < VECTOR_EXCEPTIONS)
+        name = names[frame->vector] != NULL ? names[frame->vector] : "reserved";
+    if (again)
+        panic("vector %lu (%s) at 0x%lx while another one was reported", frame->vector, name,
+              frame->rip);
+    again = true;
+    printk("\nEXCEPTION: vector %lu (%s), error code 0x%lx\n", frame->vector, name, frame->error);
+    if (frame->vector == VECTOR_PF)
+        print_page_fault(frame->error);
+    print_registers(frame);
+    stack_print(VADDR(frame->rsp));
+    backtrace_print(frame->rip, frame->rbp);
+    panic("unexpected vector %lu (%s) at 0x%lx", frame->vector, name, frame->rip);
+}
+
+void trap_handle(struct trap_frame *frame)
+{
+    // The processor leaves the key to user memory as it was; a handler has to take it away.
+    if (cpu_has_smap())
+        clac();
+    if (trap_expected(frame) || frame->vector == VECTOR_SPURIOUS)
+        return;
+    trap_report(frame);
+}

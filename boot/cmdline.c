@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The words of the command line: blank-separated, 'word' or 'key=value'.
+#include "boot/cmdline.h"
+
+#include "boot/bootinfo.h"
+#include "lib/printk.h"
+#include "lib/string.h"
+
+// All there are. Those with '=' take a value.
+static const char *const known[] = {"test=", "bench", "plant=", "crash="};
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+// The word at or behind p, its length in *len; NULL at the end.
+static const char *next_word(const char *p, size_t *len)
+{
+    while (is_blank(*p))
+        p++;
+    for (*len = 0; p[*len] != '\0' && !is_blank(p[*len]);)
+        ++*len;
+    return *len > 0 ? p : NULL;
+}
+
+bool cmdline_has(const char *word)
+{
+    size_t len, wanted = strlen(word);
+
+    for (const char *p = next_word(boot_info.cmdline, &len); p != NULL;
+         p = next_word(p + len, &len)) {
+        if (len == wanted && memcmp(p, word, len) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool cmdline_get(const char *key, char *out, size_t size)
+{
+    size_t len, key_len = strlen(key);
+
+    for (const char *p = next_word(boot_info.cmdline, &len); p != NULL;
+         p = next_word(p + len, &len)) {
+        size_t n;
+
+        if (len <= key_len || memcmp(p, key, key_len) != 0 || p[key_len] != '=')
+            continue;
+        n = len - key_len - 1;
+        if (n >= size) {
+            printk("boot: the value of '%s=' is cut to %zu characters\n", key, size - 1);
+            n = size - 1;
+        }
+        memcpy(out, p + key_len + 1, n);
+        out[n] = '\0';
+        return true;
+    }
+    return false;
+}
+
+static bool is_known(const char *word, size_t len)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        size_t n = strlen(known[i]);
+        bool takes_value = known[i][n - 1] == '=';
+
+        if ((takes_value ? len >= n : len == n) && memcmp(word, known[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
+int cmdline_check(void)
+{
+    size_t len;
+    int unknown = 0;
+
+    for (const char *p = next_word(boot_info.cmdline, &len); p != NULL;
+         p = next_word(p + len, &len)) {
+        if (is_known(p, len))
+            continue;
+        printk("boot: unknown word on the command line: '%.*s'\n", (int)len, p);
+        unknown++;
+    }
+    return unknown;
+}

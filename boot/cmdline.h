@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The words of the command line.
+#pragma once
+
+#include "lib/types.h"
+
+/* True if word stands alone on the command line. */
+bool cmdline_has(const char *word);
+
+/*
+ * Copies the value of the first 'key=value' to out of len bytes, ended by a NUL (len > 0). False,
+ * and out unchanged, if there is none. A value that doesn't fit is cut and told on the console.
+ */
+bool cmdline_get(const char *key, char *out, size_t len);
+
+/* Tells on the console each word that is not among the known ones. Returns how many there are. */
+int cmdline_check(void);

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// kernel_main: from the boot loader's hand-over to ktf_ready(), and what the command line asks for
+// around it.
+#include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/exit.h"
+#include "arch/x86/gdt.h"
+#include "arch/x86/idt.h"
+#include "arch/x86/layout.h"
+#include "arch/x86/serial.h"
+#include "arch/x86/stack.h"
+#include "boot/bootinfo.h"
+#include "boot/cmdline.h"
+#include "boot/fw_cfg.h"
+#include "boot/image.h"
+#include "boot/multiboot2.h"
+#include "lib/error.h"
+#include "lib/panic.h"
+#include "lib/printk.h"
+#include "mm/mm.h"
+#include "tests/guest/test.h"
+
+enum {
+    KERNEL_STACK_PAGES = 4,
+    IST_STACK_PAGES = 2,
+};
+
+void kernel_main(uint64_t mbi);
+void ktf_ready(void);
+
+/* Everything is up. Empty, called once: the place for a breakpoint. */
+__attribute__((noinline, used)) void ktf_ready(void)
+{
+    __asm__ volatile("" : : : "memory"); // keeps the call
+}
+
+static const char *mem_type_name(uint32_t type)
+{
+    static const char *const names[] = {
+        [BOOT_MEM_AVAILABLE] = "available",
+        [BOOT_MEM_RESERVED] = "reserved",
+        [BOOT_MEM_ACPI] = "ACPI tables",
+        [BOOT_MEM_NVS] = "ACPI NVS",
+        [BOOT_MEM_BAD] = "bad",
+    };
+
+    return type < ARRAY_SIZE(names) && names[type] != NULL ? names[type]
+                                                           : "reserved (unknown type)";
+}
+
+static void print_boot_info(void)
+{
+    const struct boot_info *bi = &boot_info;
+
+    printk("command line: '%s'\n", bi->cmdline);
+    for (uint32_t i = 0; i < bi->mem_count; i++) {
+        const struct boot_mem *m = &bi->mem[i];
+
+        printk("memory map: 0x%012lx %12lu KiB %s\n", m->start.v, m->bytes >> 10,
+               mem_type_name(m->type));
+    }
+    for (uint32_t i = 0; i < bi->module_count; i++)
+        printk("module: 0x%lx to 0x%lx '%s'\n", bi->module[i].start.v, bi->module[i].end.v,
+               bi->module[i].name);
+}
+
+// Each stack whose gate or task needs one; running out of memory here is the end.
+static vaddr_t stack_or_panic(const char *name, unsigned pages)
+{
+    vaddr_t top;
+    int err = stack_create(name, pages, &top);
+
+    if (err != 0)
+        panic("no stack '%s': %s", name, error_name(err));
+    return top;
+}
+
+static void ist_init(void)
+{
+    tss_set_ist(IST_DOUBLE_FAULT, stack_or_panic("cpu0 #DF", IST_STACK_PAGES));
+    tss_set_ist(IST_NMI, stack_or_panic("cpu0 NMI", IST_STACK_PAGES));
+    tss_set_ist(IST_MACHINE_CHECK, stack_or_panic("cpu0 #MC", IST_STACK_PAGES));
+    tss_init();
+    idt_use_ist();
+}
+
+static void devices_init(void)
+{
+    int err = apic_init();
+
+    if (err != 0)
+        panic("the local APIC can't be mapped: %s", error_name(err));
+}
+
+static void plant_word(void)
+{
+    char rule[32];
+
+    if (!cmdline_get("plant", rule, sizeof(rule)))
+        return;
+    if (plant_bug(rule) != 0)
+        panic("plant=%s: no such rule, plant=list prints all there are", rule);
+}
+
+// What runs after ktf_ready(). True if a script waits for the result, which is then in *success.
+static bool after_words(bool *success)
+{
+    static char names[BOOT_CMDLINE_MAX];
+    bool watched = false;
+
+    *success = true;
+    if (cmdline_get("crash", names, sizeof(names)))
+        crash(names);
+    if (cmdline_get("test", names, sizeof(names))) {
+        *success = guest_tests_run(names);
+        watched = true;
+    }
+    if (cmdline_has("bench")) {
+        bench_run();
+        watched = true;
+    }
+    return watched;
+}
+
+// On the guarded stack, and on it to the end.
+static _Noreturn void kernel_late(void)
+{
+    bool success;
+
+    ist_init();
+    devices_init();
+    mm_print();
+    plant_word();
+    printk("KTF is ready: CPU %u, %lu KiB free\n", apic_id(), mm_free_pages() * (PAGE_SIZE / 1024));
+    ktf_ready();
+    if (after_words(&success))
+        machine_exit(success);
+    printk("Nothing left to do: halted. Ctrl-A x ends QEMU where it has this terminal "
+           "(-nographic).\n");
+    machine_halt();
+}
+
+void kernel_main(uint64_t mbi)
+{
+    char value[8];
+
+    serial_init();
+    gdt_init();
+    idt_init();
+    printk("\nKTF memory manager, image at 0x%lx to 0x%lx\n", (uintptr_t)image_boot_start,
+           (uintptr_t)image_bss_end - VA_IMAGE);
+    multiboot2_parse(PADDR(mbi));
+    fw_cfg_read("opt/ktf/cmdline", boot_info.cmdline, sizeof(boot_info.cmdline));
+    if (cmdline_has("bench") || cmdline_get("test", value, sizeof(value)))
+        machine_exit_wanted();
+    print_boot_info();
+    cmdline_check();
+    cpu_init();
+    mm_init(&boot_info);
+    stack_switch(stack_or_panic("cpu0", KERNEL_STACK_PAGES), kernel_late);
+}
