@@ -8,7 +8,7 @@
 // What a frame is. Only FRAME_AVAILABLE is ever handed out; a handed-out frame that became a page
 // table or metadata carries that kind until it goes back.
 enum frame_kind {
-    FRAME_NONE = 0,      // no frame: a hole of the physical address space, or a tail of a larger block
+    FRAME_NONE = 0,      // not a frame's head: a tail, or a hole of the physical address space
     FRAME_AVAILABLE = 1, // memory that get_frame() hands out
     FRAME_TABLE = 2,     // available memory in use as a page table; its level is in `level`
     FRAME_METADATA = 3,  // available memory in use for descriptors, records, address spaces
@@ -27,15 +27,15 @@ enum frame_kind {
     FRAME_KIND_COUNT = 16,
 };
 
-// Invariant: a descriptor with kind != FRAME_NONE and tail == 0 is the head of one block of 2^order
-// pages whose first page is mfn, a multiple of 2^order. It hangs in the list of its order, free ones
-// first. It is free exactly if refcount == 0 and mapcount == 0. mapcount is the sum of the refs of
-// the mappings on its list. For blocks below order 7 the other pages' descriptors are tails: the same
-// kind, order and level, tail = distance to the head in pages, all else 0.
+// Invariant: a descriptor with kind != FRAME_NONE is the head of one block of 2^order pages whose first page is mfn,
+// a multiple of 2^order. It hangs in the ring of its order, free ones first. It is free exactly if refcount == 0 and
+// mapcount == 0. mapcount is the sum of the refs of the mappings on its list. For blocks below order
+// FRAME_PAGE_ORDER the descriptors of the other pages are tails: kind FRAME_NONE, tail = pages back to the head, all
+// else 0. The descriptor of a page in no frame is 0 throughout.
 typedef struct frame {
     uint64_t order : 5; // log2 of the number of pages
     uint64_t tail : 7;  // pages from the block's head to this one; 0 is the head
-    uint64_t mfn : 40;  // number of the block's first page (tails: 0)
+    uint64_t mfn : 40;  // number of the block's first page
     uint64_t kind : 5;  // enum frame_kind
     uint64_t level : 3; // FRAME_TABLE: level of the table, 1 (maps 4K pages) to 5
     uint64_t zero : 4;  // always 0

@@ -48,7 +48,8 @@ typedef struct mapping {
     uint32_t offset : 18; // first page of the block that it maps
     uint32_t order : 5;   // it maps 2^order pages
     uint32_t home : 5;    // order as the caller made it; parts merge again up to this
-    uint32_t zero : 4;    // always 0
+    uint32_t home_level : 2; // level as the caller made it
+    uint32_t zero : 2;    // always 0
 } mapping_t;
 _Static_assert(sizeof(mapping_t) == 20, "20 bytes, and 4 in the shadow: at most 24 a mapping");
 

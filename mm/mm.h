@@ -47,6 +47,11 @@ struct order_list {
 
 #define MM_MAGIC UINT64_C(0x314d4d2d46544b00) // "\0KTF-MM1", little-endian
 
+enum mm_work {
+    MM_GROW = 1, // some arena has less in stock than its `low`
+    MM_TRIM = 2, // some arena may have more than it needs
+};
+
 // Everything hangs on this one object; the debugger starts here.
 struct mm {
     uint64_t magic; // MM_MAGIC once the frames exist
@@ -59,7 +64,10 @@ struct mm {
     uint32_t free_slots;  // of them free
     uint32_t next_space;  // id of the next space to be made
     uint32_t live;        // 1 once the final page tables are loaded
-    uint32_t busy;        // depth of nested upkeep (arena growth, trimming)
+    uint32_t busy;        // 1 while upkeep runs, so that it does not nest
+    uint32_t work;        // MM_GROW, MM_TRIM: what upkeep has to do
+    uint32_t root_ready;  // 1 once the kernel's space can map
+    uint64_t window;      // VA_WINDOW, for the debugger
     uint64_t phys_limit;  // first byte beyond the CPU's physical addresses (MAXPHYADDR)
     uint32_t levels;      // of the page tables: 4 or 5
     uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
@@ -74,6 +82,9 @@ extern struct mm mm;
  * data and the manager's own memory mapped through their frames; then loads CR3. Called once. What is
  * odd in the map is told on the console. Panics if the map has no room for the manager itself. */
 void mm_init(const struct boot_info *bi);
+
+/* Gives back every page that arenas hold in stock above their least. Tests call it before they count free frames. */
+void mm_trim(void);
 
 /* Checks the rules of docs/invariants.md that the guest can see itself, prints each violation.
  * Returns how many there are. */

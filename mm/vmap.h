@@ -16,6 +16,7 @@
  *   -EEXIST   another frame is mapped there -EATTR the frame is mapped there with other attributes
  *   -ELARGE   a large page is in the way    -ETABLE a page table is in the way of a large page
  *   -ETYPE    the memory type differs from the frame's other mappings, or device memory write-back
+ *   -EBUSY    a page table or the manager's own memory, writable
  *   -EOVERFLOW the count is full            -ENOMEM no frame for a table or a record
  * Whatever the error, nothing has changed. */
 
@@ -39,8 +40,8 @@ int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must
 int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
               unsigned attr) must_check;
 
-/* One reference less on the mapping of `frame` that starts at va; at 0 it is unmapped. If the frame has no owner and
- * no other mapping it is free from then on.
+/* One reference less on the mapping of the whole block `frame` at va; at 0 it is unmapped. If the frame has no owner
+ * and no other mapping it is free from then on.
  * -EINVAL, -EUNKNOWN, -ECANON, -EALIGN, -ENOENT nothing is mapped there, -EOTHER something else is. */
 int vput(space_t *space, vaddr_t va, frame_t *frame) must_check;
 /* Drops all references of that mapping at once. The same errors. */

@@ -46,3 +46,53 @@ static inline struct table *table_at(uint32_t slot)
 {
     return (struct table *)(uintptr_t)VA_TABLES + slot;
 }
+
+// Where a walk for an address ended: the first entry that is no table, or the one at the level asked for.
+struct pt_walk {
+    uint32_t slot;   // of the table
+    unsigned level;  // of the table
+    unsigned index;  // of the entry
+    uint32_t shadow; // what the entry stands for
+};
+
+/* Goes down from the root towards level `target` (1 to 5). Never fails. */
+static inline void pt_walk(const space_t *space, vaddr_t va, unsigned target, struct pt_walk *w)
+{
+    uint32_t slot = space->root;
+    unsigned level = space->levels;
+
+    for (;;) {
+        unsigned index = level_index(va, level);
+        uint32_t shadow = table_shadow(slot)[index];
+
+        if (level == target || !(shadow & SHADOW_TABLE)) {
+            *w = (struct pt_walk){slot, level, index, shadow};
+            return;
+        }
+        slot = shadow & ~SHADOW_TABLE;
+        level--;
+    }
+}
+
+/* The same, making the tables that are missing. -ELARGE a large page is in the way, -ENOMEM: no table
+ * is left that was not there. */
+int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *w) must_check;
+/* Frees the table if nothing is in it, then its parent, and so on. */
+void pt_prune(uint32_t slot);
+/* Makes a space's root table; the kernel's half is copied from the kernel's space. -ENOMEM. */
+int pt_root_create(space_t *space) must_check;
+/* Frees an empty root. */
+void pt_root_destroy(space_t *space);
+/* Puts a table made of the large page at *w in its place: 512 entries one level below, which map the same. The
+ * shadows hold the same record. *w is then the first of them. -ENOMEM. */
+int pt_split_large(space_t *space, vaddr_t va, struct pt_walk *w) must_check;
+/* The opposite: the full table at slot, all of one record, becomes the large page `entry` of its parent. */
+void pt_merge_large(uint32_t slot, pgentry_t entry, struct pt_walk *w);
+/* The first tables of the kernel's space, with which the window can map itself. Boot only. */
+void pt_boot(space_t *kernel);
+
+/* Writes an entry and its shadow; keeps count of the table's entries. */
+void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow);
+
+/* True if va .. va + bytes - 1 is canonical and in one half. */
+bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels);

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Flushing the TLB of this CPU (SDM vol. 3, 4.10.4).
+#pragma once
+
+#include "lib/types.h"
+
+#ifdef KTF_HOST
+static inline void tlb_flush_page(vaddr_t va)
+{
+    (void)va;
+}
+
+static inline void tlb_flush_all(void)
+{
+}
+
+static inline void cr3_load(paddr_t root)
+{
+    (void)root;
+}
+#else
+/* The translation of va, and all cached upper-level entries. */
+static inline void tlb_flush_page(vaddr_t va)
+{
+    asm volatile("invlpg (%0)" : : "r"(va.v) : "memory");
+}
+
+/* Everything; no global pages are in use. */
+static inline void tlb_flush_all(void)
+{
+    uint64_t cr3;
+
+    asm volatile("mov %%cr3, %0" : "=r"(cr3));
+    asm volatile("mov %0, %%cr3" : : "r"(cr3) : "memory");
+}
+
+static inline void cr3_load(paddr_t root)
+{
+    asm volatile("mov %0, %%cr3" : : "r"(root.v) : "memory");
+}
+#endif

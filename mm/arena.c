@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Arenas: growth and shrinkage of the manager's own windows, and the objects in them.
+#include "mm/arena.h"
+
+#include "arch/x86/boot_window.h"
+#include "lib/panic.h"
+#include "lib/string.h"
+#include "mm/boot.h"
+#include "mm/internal.h"
+
+static struct arena_page *page_header(const struct arena *a, uint32_t number)
+{
+    return (struct arena_page *)(uintptr_t)(a->base + (uint64_t)(number - 1) * PAGE_SIZE);
+}
+
+static void *object_at(const struct arena *a, uint32_t index)
+{
+    return (void *)(uintptr_t)(a->base + (uint64_t)index * a->unit);
+}
+
+// A free object's link lies at byte 8, behind the word that says what a frame is.
+static uint32_t *object_link(const struct arena *a, uint32_t index)
+{
+    return (uint32_t *)object_at(a, index) + 2;
+}
+
+static uint32_t object_page(const struct arena *a, uint32_t index)
+{
+    return (uint32_t)((uint64_t)index * a->unit >> PAGE_SHIFT) + 1;
+}
+
+static uint32_t objects_per_page(const struct arena *a)
+{
+    return (PAGE_SIZE - MAX(a->size, sizeof(struct arena_page))) / a->size;
+}
+
+void arena_setup(void)
+{
+    static const struct arena init[ARENA_COUNT] = {
+        [ARENA_FRAMES] = {.base = VA_FRAMES, .limit = 64ull << 30, .unit = 32, .size = 32},
+        [ARENA_MAPPINGS] = {.base = VA_MAPPINGS, .limit = 8ull << 30, .unit = 4, .size = 20},
+        [ARENA_NODES] = {.base = VA_NODES, .limit = 512ull << 20, .unit = 8192, .size = 8192},
+        [ARENA_TABLES] = {.base = VA_TABLES, .limit = 256ull << 20, .unit = 32, .size = 32},
+        [ARENA_SHADOWS] = {.base = VA_SHADOWS, .limit = 16ull << 30, .unit = 2048, .size = 2048},
+        [ARENA_SPACES] = {.base = VA_SPACES, .limit = 64ull << 20, .unit = 128, .size = 128},
+    };
+
+    memcpy(mm.arena, init, sizeof(init));
+    mm.arena[ARENA_FRAMES].low = STOCK_FRAME_PAGES;
+    mm.arena[ARENA_NODES].low = STOCK_NODES;
+    mm.arena[ARENA_MAPPINGS].low = STOCK_MAPPINGS;
+}
+
+/* --- lists of pages: those with free objects (partial), and wholly free ones (empty) --------------- */
+
+static void page_push(const struct arena *a, uint32_t *list, uint32_t number)
+{
+    struct arena_page *page = page_header(a, number);
+
+    page->prev = 0;
+    page->next = *list;
+    if (page->next)
+        page_header(a, page->next)->prev = number;
+    *list = number;
+}
+
+static void page_remove(const struct arena *a, uint32_t *list, uint32_t number)
+{
+    struct arena_page *page = page_header(a, number);
+
+    if (page->prev)
+        page_header(a, page->prev)->next = page->next;
+    else
+        *list = page->next;
+    if (page->next)
+        page_header(a, page->next)->prev = page->prev;
+}
+
+// Links all objects of a zero page, lowest first, and puts the page on the partial list.
+static void page_format(struct arena *a, uint32_t number)
+{
+    struct arena_page *page = page_header(a, number);
+    uint32_t step = a->size / a->unit;
+    uint32_t first_byte = MAX(a->size, sizeof(*page));
+    uint32_t index = (uint32_t)(((uint64_t)(number - 1) * PAGE_SIZE + first_byte) / a->unit);
+    uint32_t count = objects_per_page(a);
+
+    page->magic = ARENA_PAGE_OBJECTS;
+    page->free = index;
+    for (uint32_t i = 1; i < count; i++, index += step)
+        *object_link(a, index) = index + step;
+    page_push(a, &a->partial, number);
+}
+
+static void page_make_empty(struct arena *a, uint32_t number)
+{
+    struct arena_page *page = page_header(a, number);
+
+    memset(page, 0, PAGE_SIZE);
+    page->magic = ARENA_PAGE_EMPTY;
+    page_push(a, &a->empty, number);
+    a->free++;
+}
+
+// Takes a wholly free page of descriptors out of stock, zeroed; 0 if there is none.
+static uint32_t page_take(struct arena *a)
+{
+    uint32_t number = a->empty;
+
+    if (!number)
+        return 0;
+    page_remove(a, &a->empty, number);
+    memset(page_header(a, number), 0, sizeof(struct arena_page));
+    if (--a->free < a->low)
+        mm.work |= MM_GROW;
+    return number;
+}
+
+/* --- nodes ---------------------------------------------------------------------------------------- */
+
+enum {
+    NODE_FREE = 0xffffffff, // entry 1 of a free node: a value that no entry in use can have
+};
+
+static uint32_t node_alloc(struct arena *a)
+{
+    uint32_t index = a->empty;
+
+    if (!index)
+        return 0;
+    a->empty = node_at(index)->entry[0];
+    node_at(index)->entry[0] = 0;
+    node_at(index)->entry[1] = 0;
+    if (--a->free < a->low)
+        mm.work |= MM_GROW;
+    return index;
+}
+
+static void node_free(struct arena *a, uint32_t index)
+{
+    memset(node_at(index), 0, sizeof(struct frame_node));
+    node_at(index)->entry[0] = a->empty;
+    node_at(index)->entry[1] = NODE_FREE;
+    a->empty = index;
+    a->free++;
+    mm.work |= MM_TRIM;
+}
+
+static void node_unlist(struct arena *a, uint32_t index)
+{
+    uint32_t *link = &a->empty;
+
+    while (*link != index)
+        link = &node_at(*link)->entry[0];
+    *link = node_at(index)->entry[0];
+    a->free--;
+}
+
+/* --- objects -------------------------------------------------------------------------------------- */
+
+uint32_t arena_alloc(enum arena_id id)
+{
+    struct arena *a = &mm.arena[id];
+    struct arena_page *page;
+    uint32_t index;
+
+    if (id == ARENA_NODES)
+        return node_alloc(a);
+    if (unlikely(!a->partial)) {
+        uint32_t number = id == ARENA_FRAMES ? page_take(a) : 0;
+
+        if (!number)
+            return 0;
+        page_format(a, number);
+    }
+    page = page_header(a, a->partial);
+    index = page->free;
+    page->free = *object_link(a, index);
+    *object_link(a, index) = 0;
+    page->used++;
+    if (unlikely(!page->free))
+        page_remove(a, &a->partial, a->partial);
+    if (id != ARENA_FRAMES && --a->free < a->low)
+        mm.work |= MM_GROW;
+    return index;
+}
+
+void arena_free(enum arena_id id, uint32_t index)
+{
+    struct arena *a = &mm.arena[id];
+    uint32_t number = object_page(a, index);
+    struct arena_page *page = page_header(a, number);
+
+    if (id == ARENA_NODES) {
+        node_free(a, index);
+        return;
+    }
+    memset(object_at(a, index), 0, a->size);
+    *object_link(a, index) = page->free;
+    if (!page->free)
+        page_push(a, &a->partial, number);
+    page->free = index;
+    if (id != ARENA_FRAMES)
+        a->free++;
+    if (--page->used)
+        return;
+    if (id == ARENA_FRAMES) {
+        page_remove(a, &a->partial, number);
+        page_make_empty(a, number);
+    }
+    mm.work |= MM_TRIM;
+}
+
+uint32_t frame_page_alloc(void)
+{
+    uint32_t number = page_take(&mm.arena[ARENA_FRAMES]);
+
+    if (!number)
+        return 0;
+    memset(frame_at((number - 1) * FRAME_PAGE_COUNT), 0, PAGE_SIZE);
+    return (number - 1) * FRAME_PAGE_COUNT;
+}
+
+void frame_page_free(uint32_t index)
+{
+    struct arena *a = &mm.arena[ARENA_FRAMES];
+
+    page_make_empty(a, object_page(a, index));
+    mm.work |= MM_TRIM;
+}
+
+/* --- growing -------------------------------------------------------------------------------------- */
+
+// Backs one more page of the window, by a page of the boot pool until the kernel's space can map.
+static int page_back(struct arena *a)
+{
+    vaddr_t va = VADDR(a->base + (uint64_t)a->pages * PAGE_SIZE);
+    frame_t *frame;
+    int err;
+
+    if ((uint64_t)(a->pages + 1) * PAGE_SIZE > a->limit)
+        return -ENOMEM;
+    if (!mm.root_ready) {
+        boot_pool_back(va);
+        a->boot++;
+    } else {
+        frame = frame_take(0, FRAME_METADATA);
+        if (!frame)
+            return -ENOMEM;
+        err = mapping_create(kernel_space(), va, frame, 0, 0, 1, VATTR_W);
+        if (err) {
+            frame_drop(frame);
+            return err;
+        }
+        arch_meta_map(va, frame_mfn(frame));
+    }
+    memset(vaddr_ptr(va), 0, PAGE_SIZE);
+    a->pages++;
+    return 0;
+}
+
+int arena_grow(enum arena_id id)
+{
+    struct arena *a = &mm.arena[id];
+    int err = page_back(a);
+
+    if (err)
+        return err;
+    switch (id) {
+    case ARENA_FRAMES:
+        page_make_empty(a, a->pages);
+        break;
+    case ARENA_NODES:
+        err = page_back(a);
+        if (err) {
+            arena_shrink(id);
+            return err;
+        }
+        node_free(a, a->pages / 2 - 1);
+        break;
+    case ARENA_MAPPINGS:
+    case ARENA_SPACES:
+        page_format(a, a->pages);
+        a->free += objects_per_page(a);
+        break;
+    default: // tables and shadows are handed out by slot
+        break;
+    }
+    return 0;
+}
+
+void arena_shrink(enum arena_id id)
+{
+    struct arena *a = &mm.arena[id];
+    vaddr_t va = VADDR(a->base + (uint64_t)--a->pages * PAGE_SIZE);
+    struct vlookup at;
+    struct pt_walk w;
+
+    assert(vmap_lookup(kernel_space(), va, &at) == 0);
+    pt_walk(kernel_space(), va, 1, &w);
+    mapping_destroy(kernel_space(), at.frame, w.shadow);
+    arch_meta_unmap(va);
+    frame_drop(at.frame);
+}
+
+/* --- trimming ------------------------------------------------------------------------------------- */
+
+// Takes the last page out of stock if it holds nothing and `keep` objects stay free without it.
+static bool objects_trim(enum arena_id id, uint32_t keep)
+{
+    struct arena *a = &mm.arena[id];
+    uint32_t count = objects_per_page(a);
+
+    if (a->pages <= a->boot || page_header(a, a->pages)->used || a->free < keep + count)
+        return false;
+    page_remove(a, &a->partial, a->pages);
+    a->free -= count;
+    arena_shrink(id);
+    return true;
+}
+
+static bool frames_trim(uint32_t keep)
+{
+    struct arena *a = &mm.arena[ARENA_FRAMES];
+    const struct arena_page *page = page_header(a, a->pages);
+
+    if (a->pages <= a->boot || a->free <= keep || page->zero || page->magic != ARENA_PAGE_EMPTY)
+        return false;
+    page_remove(a, &a->empty, a->pages);
+    a->free--;
+    arena_shrink(ARENA_FRAMES);
+    return true;
+}
+
+static bool nodes_trim(uint32_t keep)
+{
+    struct arena *a = &mm.arena[ARENA_NODES];
+    uint32_t last = a->pages / 2 - 1;
+
+    if (a->pages <= a->boot || a->free <= keep || node_at(last)->entry[1] != NODE_FREE)
+        return false;
+    node_unlist(a, last);
+    arena_shrink(ARENA_NODES);
+    arena_shrink(ARENA_NODES);
+    return true;
+}
+
+// slack: pages of stock left above the least, so that work at the brink does not grow and shrink in turn.
+static void trim(uint32_t slack)
+{
+    bool again = true;
+
+    while (again) {
+        again = objects_trim(ARENA_MAPPINGS, STOCK_MAPPINGS + slack * 200);
+        again |= objects_trim(ARENA_SPACES, slack * 16);
+        again |= slots_trim(STOCK_SLOTS + slack * 16);
+        again |= nodes_trim(STOCK_NODES + slack);
+        again |= frames_trim(STOCK_FRAME_PAGES + slack * 4);
+    }
+}
+
+// One step for whatever is short; false if nothing is, or if memory has run out.
+static bool grow(void)
+{
+    if (mm.arena[ARENA_FRAMES].free < STOCK_FRAME_PAGES)
+        return arena_grow(ARENA_FRAMES) == 0;
+    if (mm.arena[ARENA_NODES].free < STOCK_NODES)
+        return arena_grow(ARENA_NODES) == 0;
+    if (mm.arena[ARENA_MAPPINGS].free < STOCK_MAPPINGS)
+        return arena_grow(ARENA_MAPPINGS) == 0;
+    if (mm.free_slots < STOCK_SLOTS)
+        return slots_grow() == 0;
+    return false;
+}
+
+void mm_upkeep(void)
+{
+    if (mm.busy)
+        return;
+    mm.busy = 1;
+    if (mm.work & MM_GROW)
+        while (grow())
+            ;
+    if (mm.work & MM_TRIM)
+        trim(1);
+    mm.work = 0;
+    mm.busy = 0;
+}
+
+void mm_trim(void)
+{
+    mm.busy = 1;
+    while (grow())
+        ;
+    trim(0);
+    mm.work = 0;
+    mm.busy = 0;
+}

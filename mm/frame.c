@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Frames: the rings of each order, handing out and taking back, splitting and merging.
+#include "mm/frame.h"
+
+#include "lib/panic.h"
+#include "lib/string.h"
+#include "mm/internal.h"
+
+struct mm mm;
+
+/* --- the rings: head -> free ones -> used ones -> head -------------------------------------------- */
+
+static void ring_insert_after(uint32_t at, frame_t *frame)
+{
+    frame_t *before = frame_at(at);
+    uint32_t index = frame_index(frame);
+
+    frame->prev = at;
+    frame->next = before->next;
+    frame_at(before->next)->prev = index;
+    before->next = index;
+}
+
+static void ring_remove(frame_t *frame)
+{
+    frame_at(frame->prev)->next = frame->next;
+    frame_at(frame->next)->prev = frame->prev;
+}
+
+static void ring_add_free(frame_t *frame)
+{
+    struct order_list *list = &mm.order[frame->order];
+
+    ring_insert_after(list->head, frame);
+    list->free++;
+}
+
+static void ring_add_used(frame_t *frame)
+{
+    struct order_list *list = &mm.order[frame->order];
+
+    ring_insert_after(frame_at(list->head)->prev, frame);
+    list->used++;
+}
+
+/* --- splitting and merging ------------------------------------------------------------------------ */
+
+// Tails of the 2^order pages whose head's descriptor is `head`, from page `from` on.
+static void set_tails(frame_t *head, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to; i++)
+        head[i].tail = i;
+}
+
+// True if a block of order `from` can be split down to `to` with what the arenas have in stock.
+static bool can_split(unsigned from, unsigned to)
+{
+    const struct arena *frames = &mm.arena[ARENA_FRAMES];
+    unsigned pages = (to < FRAME_PAGE_ORDER && from >= FRAME_PAGE_ORDER) + (from > FRAME_PAGE_ORDER);
+
+    if (from == ORDER_MAX && !mm.arena[ARENA_NODES].free)
+        return false;
+    return frames->free >= pages;
+}
+
+// The block becomes the lower half; the upper half is returned. `frame` is on no ring, and may move.
+static frame_t *split_once(frame_t **frame)
+{
+    frame_t *lower = *frame;
+    unsigned half = lower->order - 1;
+    uint64_t mfn = lower->mfn;
+    uint32_t page = 1u << half;
+    frame_t *upper;
+
+    if (half + 1 == ORDER_MAX)
+        tree_split_gib(mfn, frame_index(lower));
+    if (half >= FRAME_PAGE_ORDER) {
+        upper = frame_at(arena_alloc(ARENA_FRAMES));
+        tree_set(mfn + page, half, frame_index(upper));
+    } else if (half == FRAME_PAGE_ORDER - 1) {
+        uint32_t index = frame_page_alloc();
+
+        *tree_entry(mfn) = index;
+        *frame_at(index) = *lower;
+        arena_free(ARENA_FRAMES, frame_index(lower));
+        lower = frame_at(index);
+        set_tails(lower, 1, page);
+        upper = lower + page;
+        set_tails(upper, 1, page);
+    } else {
+        upper = lower + page;
+        set_tails(upper, 0, page);
+    }
+    lower->order = half;
+    *upper = (frame_t){.order = half, .mfn = mfn + page, .kind = FRAME_AVAILABLE, .epoch = lower->epoch};
+    *frame = lower;
+    return upper;
+}
+
+// `frame` and its buddy, both free and on no ring, become one block, which is returned.
+static frame_t *merge_once(frame_t *lower, frame_t *upper)
+{
+    unsigned order = lower->order;
+    uint64_t mfn = lower->mfn;
+    uint32_t epoch = MAX(lower->epoch, upper->epoch);
+    frame_t *block = lower;
+
+    if (order + 1 < FRAME_PAGE_ORDER) {
+        *upper = (frame_t){0};
+        set_tails(lower, 1u << order, 2u << order);
+    } else if (order + 1 == FRAME_PAGE_ORDER) {
+        // The page of descriptors goes back first, so that there is always room for the one that replaces it.
+        frame_page_free(frame_index(lower));
+        block = frame_at(arena_alloc(ARENA_FRAMES));
+        *tree_entry(mfn) = frame_index(block) | NODE_BLOCK;
+    } else {
+        if (order + 1 == ORDER_MAX)
+            tree_merge_gib(mfn, frame_index(lower));
+        else
+            tree_set(upper->mfn, order, frame_index(lower));
+        arena_free(ARENA_FRAMES, frame_index(upper));
+    }
+    *block = (frame_t){.order = order + 1, .mfn = mfn, .kind = FRAME_AVAILABLE, .epoch = epoch};
+    return block;
+}
+
+static frame_t *find_free_buddy(const frame_t *frame)
+{
+    uint64_t mfn = frame->mfn ^ (UINT64_C(1) << frame->order);
+    frame_t *buddy = find_mfn_frame(MFN(mfn));
+
+    if (!buddy || buddy->mfn != mfn || buddy->order != frame->order ||
+        buddy->kind != FRAME_AVAILABLE || !frame_is_free(buddy))
+        return NULL;
+    return buddy;
+}
+
+// Puts a block that is free now, and on no ring, back to the orders.
+static void give_back(frame_t *frame)
+{
+    frame_t *buddy;
+
+    while (frame->order < ORDER_MAX && (buddy = find_free_buddy(frame))) {
+        ring_remove(buddy);
+        mm.order[buddy->order].free--;
+        frame = buddy->mfn < frame->mfn ? merge_once(buddy, frame) : merge_once(frame, buddy);
+    }
+    ring_add_free(frame);
+}
+
+// A device frame that nobody needs any more ceases to be.
+static void forget_device(frame_t *frame)
+{
+    uint64_t mfn = frame->mfn;
+    unsigned order = frame->order;
+
+    if (order < FRAME_PAGE_ORDER) {
+        memset(frame, 0, sizeof(*frame) << order);
+    } else {
+        tree_set(mfn, order, 0);
+        arena_free(ARENA_FRAMES, frame_index(frame));
+    }
+    tree_prune(mfn);
+}
+
+static void release(frame_t *frame)
+{
+    ring_remove(frame);
+    mm.order[frame->order].used--;
+    if (frame->kind == FRAME_DEVICE) {
+        forget_device(frame);
+        return;
+    }
+    frame->kind = FRAME_AVAILABLE;
+    frame->level = 0;
+    frame->epoch = 0;
+    give_back(frame);
+}
+
+/* --- handing out ---------------------------------------------------------------------------------- */
+
+frame_t *frame_take(unsigned order, enum frame_kind kind)
+{
+    unsigned from = order;
+    frame_t *frame;
+
+    while (from <= ORDER_MAX && !mm.order[from].free)
+        from++;
+    if (from > ORDER_MAX || (from != order && !can_split(from, order)))
+        return NULL;
+    frame = frame_at(frame_at(mm.order[from].head)->next);
+    ring_remove(frame);
+    mm.order[from].free--;
+    while (frame->order > order)
+        ring_add_free(split_once(&frame));
+    frame->refcount = 1;
+    frame->kind = kind;
+    ring_add_used(frame);
+    mm.order[order].refs++;
+    return frame;
+}
+
+int get_frame(unsigned order, frame_t **out)
+{
+    if (!out)
+        return -EINVAL;
+    if (order > ORDER_MAX)
+        return -EORDER;
+    *out = frame_take(order, FRAME_AVAILABLE);
+    upkeep();
+    return *out ? 0 : -ENOMEM;
+}
+
+int frame_usable(const frame_t *frame)
+{
+    const struct arena *a = &mm.arena[ARENA_FRAMES];
+    uint64_t byte = (uintptr_t)frame - a->base;
+
+    if (!frame)
+        return -EINVAL;
+    if (byte >= (uint64_t)a->pages * PAGE_SIZE || byte % sizeof(*frame) || !frame->kind)
+        return -EUNKNOWN;
+    return frame_is_free(frame) ? -EFREE : 0;
+}
+
+int ref_frame(frame_t *frame)
+{
+    int err = frame_usable(frame);
+
+    if (err)
+        return err;
+    if (frame->refcount == UINT32_MAX)
+        return -EOVERFLOW;
+    frame->refcount++;
+    mm.order[frame->order].refs++;
+    return 0;
+}
+
+void frame_drop(frame_t *frame)
+{
+    mm.order[frame->order].refs--;
+    if (--frame->refcount == 0 && frame->mapcount == 0)
+        release(frame);
+}
+
+static bool handed_out(const frame_t *frame)
+{
+    return frame->kind == FRAME_AVAILABLE || frame->kind == FRAME_DEVICE;
+}
+
+int put_frame(frame_t *frame)
+{
+    int err = frame_usable(frame);
+
+    if (err)
+        return err;
+    if (frame->refcount == 0)
+        return -EFREE;
+    if (frame->refcount == 1 && !handed_out(frame))
+        return -ERESERVED;
+    frame_drop(frame);
+    upkeep();
+    return 0;
+}
+
+void frame_mapped(frame_t *frame, int64_t delta)
+{
+    frame->mapcount += delta;
+    mm.order[frame->order].maps += delta;
+    if (unlikely(frame_is_free(frame)))
+        release(frame);
+}
+
+int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount)
+{
+    int err = tree_prepare(mfn, order);
+    uint32_t index;
+    frame_t *frame;
+
+    if (err)
+        return err;
+    if (order >= FRAME_PAGE_ORDER) {
+        index = arena_alloc(ARENA_FRAMES);
+        if (!index && arena_grow(ARENA_FRAMES) == 0)
+            index = arena_alloc(ARENA_FRAMES);
+        if (!index)
+            return -ENOMEM;
+        tree_set(mfn, order, index);
+    } else {
+        index = tree_page_descriptor(mfn);
+        set_tails(frame_at(index), 1, 1u << order);
+    }
+    frame = frame_at(index);
+    *frame = (frame_t){.order = order, .mfn = mfn, .kind = kind, .refcount = refcount};
+    mm.order[order].refs += refcount;
+    if (refcount)
+        ring_add_used(frame);
+    else
+        ring_add_free(frame);
+    return 0;
+}
+
+int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
+{
+    uint64_t mfn = paddr_mfn(paddr).v;
+    uint64_t bytes;
+    frame_t *frame;
+    int err;
+
+    if (!out)
+        return -EINVAL;
+    *out = NULL;
+    if (order > ORDER_MAX)
+        return -EORDER;
+    bytes = (uint64_t)PAGE_SIZE << order;
+    if (!IS_ALIGNED(paddr.v, bytes))
+        return -EALIGN;
+    if (paddr.v >= mm.phys_limit || mm.phys_limit - paddr.v < bytes)
+        return -ERANGE_;
+    frame = find_mfn_frame(MFN(mfn));
+    if (frame && frame->kind == FRAME_DEVICE && frame->mfn == mfn && frame->order == order) {
+        err = ref_frame(frame);
+        *out = err ? NULL : frame;
+        return err;
+    }
+    if (frame || tree_occupied(mfn, order))
+        return -EEXIST;
+    err = frame_create(mfn, order, FRAME_DEVICE, 1);
+    if (err)
+        tree_prune(mfn);
+    else
+        *out = find_mfn_frame(MFN(mfn));
+    upkeep();
+    return err;
+}
+
+/* --- figures -------------------------------------------------------------------------------------- */
+
+const char *frame_kind_name(unsigned kind)
+{
+    static const char *const name[FRAME_KIND_COUNT] = {
+        "none", "available", "table", "metadata", "reserved", "acpi", "nvs", "bad",
+        "boot", "image",     "text",  "rodata",   "data",     "bss",  "low", "device",
+    };
+
+    return kind < FRAME_KIND_COUNT ? name[kind] : "?";
+}
+
+uint64_t mm_free_pages(void)
+{
+    uint64_t pages = 0;
+
+    for (unsigned order = 0; order <= ORDER_MAX; order++)
+        pages += (uint64_t)mm.order[order].free << order;
+    return pages;
+}
+
+uint32_t mm_free_blocks(unsigned order)
+{
+    return order <= ORDER_MAX ? mm.order[order].free : 0;
+}
+
+uint32_t mm_used_blocks(unsigned order)
+{
+    return order <= ORDER_MAX ? mm.order[order].used : 0;
+}

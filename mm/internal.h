@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files of mm/ and the page-table code share among themselves. Not for callers.
+#pragma once
+
+#include "arch/x86/pgtable.h"
+#include "mm/mm.h"
+
+/* --- arena.c ------------------------------------------------------------------------------------ */
+
+enum {
+    STOCK_FRAME_PAGES = 4, // a split needs two pages of descriptors at most
+    STOCK_NODES = 1,
+    STOCK_MAPPINGS = 48, // a split mapping needs up to 20 records, its tables some more
+    STOCK_SLOTS = 12,
+};
+
+void arena_setup(void);
+/* One more page (nodes: two). -ENOMEM. */
+int arena_grow(enum arena_id id) must_check;
+/* Unmaps the last page. */
+void arena_shrink(enum arena_id id);
+/* An object, all zero; its index, 0 if there is none. Frames, mappings, spaces and nodes. */
+uint32_t arena_alloc(enum arena_id id);
+void arena_free(enum arena_id id, uint32_t index);
+/* Two more table slots; two fewer if `keep` stay free. pgtable.c has them. */
+int slots_grow(void) must_check;
+bool slots_trim(uint32_t keep);
+/* A page of 128 zero descriptors: index of its first, 0 if there is none. */
+uint32_t frame_page_alloc(void);
+void frame_page_free(uint32_t index);
+/* Refills what is short, gives back what is too much. Does nothing while it is running already. */
+void mm_upkeep(void);
+
+static inline void upkeep(void)
+{
+    if (unlikely(mm.work))
+        mm_upkeep();
+}
+
+/* --- tree.c ------------------------------------------------------------------------------------- */
+
+/* Makes every node (and page of descriptors) that a block at mfn needs. -ENOMEM: some may have been made. */
+int tree_prepare(uint64_t mfn, unsigned order) must_check;
+/* Lets the tree lead to block `index` (order >= FRAME_PAGE_ORDER) from all of its pages; 0: to nothing. */
+void tree_set(uint64_t mfn, unsigned order, uint32_t index);
+/* Index of the descriptor of that page, in a page of descriptors; 0 if there is no such page. */
+uint32_t tree_page_descriptor(uint64_t mfn);
+/* Where the lowest node's entry for mfn's 512 KiB is; NULL if there is no such node. */
+uint32_t *tree_entry(uint64_t mfn);
+/* Splits the GiB at mfn from one block into a node whose entries all lead to it. A node must be in stock. */
+void tree_split_gib(uint64_t mfn, uint32_t index);
+/* Back to one entry. */
+void tree_merge_gib(uint64_t mfn, uint32_t index);
+/* Frees page of descriptors and nodes at mfn if nothing is left in them. */
+void tree_prune(uint64_t mfn);
+/* True if any frame lies in those pages. */
+bool tree_occupied(uint64_t mfn, unsigned order);
+
+/* --- frame.c ------------------------------------------------------------------------------------ */
+
+/* A free block of that order with refcount 1 and that kind; NULL if there is none. No upkeep. */
+frame_t *frame_take(unsigned order, enum frame_kind kind);
+/* Drops a reference without questions or upkeep. */
+void frame_drop(frame_t *frame);
+/* Registers a new block. refcount 0: it is free. -ENOMEM. */
+int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount) must_check;
+/* The counts of a frame changed by its mappings: delta is added to mapcount; frees it if it is free now. */
+void frame_mapped(frame_t *frame, int64_t delta);
+
+/* --- mapping.c ---------------------------------------------------------------------------------- */
+
+/* Puts record m at the front of the frame's list, or takes it off; mapcount follows by m->refs. */
+void mapping_link(frame_t *frame, uint32_t index);
+void mapping_unlink(frame_t *frame, uint32_t index);
+/* Makes a new mapping of pages [offset, offset + 2^order) by entries of that level. All arguments are valid;
+ * -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
+int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                   unsigned level, unsigned attr) must_check;
+/* Takes all its entries away, frees the record and tables that became empty; the frame may become free. */
+void mapping_destroy(space_t *space, frame_t *frame, uint32_t index);
+/* Writes its entries anew with m->attr changed to attr. */
+void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned attr);
+/* Shadow entries of m, from its page `first` on, `count` pages, now hold `index`. */
+void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index);
+
+/* --- split.c ------------------------------------------------------------------------------------ */
+
+/* Splits record `index` until one covers exactly pages [offset, offset + 2^order): that one is returned in
+ * *out. -ENOMEM: as before. */
+int mapping_split(space_t *space, frame_t *frame, uint32_t index, uint64_t offset, unsigned order,
+                  uint32_t *out) must_check;
+/* Merges the record with its neighbours as far as they are alike and came from one mapping. */
+void mapping_merge(space_t *space, frame_t *frame, uint32_t index);
