@@ -36,26 +36,42 @@ bool cmdline_has(const char *word)
     return false;
 }
 
+// The value of the first 'key=value', its length in *len; NULL if there is none.
+static const char *find_value(const char *key, size_t *len)
+{
+    size_t key_len = strlen(key);
+
+    for (const char *p = next_word(boot_info.cmdline, len); p != NULL;
+         p = next_word(p + *len, len)) {
+        if (*len > key_len && memcmp(p, key, key_len) == 0 && p[key_len] == '=') {
+            *len -= key_len + 1;
+            return p + key_len + 1;
+        }
+    }
+    return NULL;
+}
+
+bool cmdline_has_key(const char *key)
+{
+    size_t len;
+
+    return find_value(key, &len) != NULL;
+}
+
 bool cmdline_get(const char *key, char *out, size_t size)
 {
-    size_t len, key_len = strlen(key);
+    size_t len;
+    const char *value = find_value(key, &len);
 
-    for (const char *p = next_word(boot_info.cmdline, &len); p != NULL;
-         p = next_word(p + len, &len)) {
-        size_t n;
-
-        if (len <= key_len || memcmp(p, key, key_len) != 0 || p[key_len] != '=')
-            continue;
-        n = len - key_len - 1;
-        if (n >= size) {
-            printk("boot: the value of '%s=' is cut to %zu characters\n", key, size - 1);
-            n = size - 1;
-        }
-        memcpy(out, p + key_len + 1, n);
-        out[n] = '\0';
-        return true;
+    if (value == NULL)
+        return false;
+    if (len >= size) {
+        printk("boot: the value of '%s=' is cut to %zu characters\n", key, size - 1);
+        len = size - 1;
     }
-    return false;
+    memcpy(out, value, len);
+    out[len] = '\0';
+    return true;
 }
 
 static bool is_known(const char *word, size_t len)

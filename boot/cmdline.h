@@ -7,6 +7,9 @@
 /* True if word stands alone on the command line. */
 bool cmdline_has(const char *word);
 
+/* True if 'key=...' stands on the command line, whatever its value. */
+bool cmdline_has_key(const char *key);
+
 /*
  * Copies the value of the first 'key=value' to out of len bytes, ended by a NUL (len > 0). False,
  * and out unchanged, if there is none. A value that doesn't fit is cut and told on the console.

@@ -17,6 +17,7 @@
 #include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
+#include "lib/string.h"
 #include "mm/mm.h"
 #include "tests/guest/test.h"
 
@@ -47,6 +48,8 @@ static const char *mem_type_name(uint32_t type)
     return type < ARRAY_SIZE(names) && names[type] != NULL ? names[type]
                                                            : "reserved (unknown type)";
 }
+
+_Static_assert(VA_IMAGE == 0xffffffff80000000, "as kernel.ld has it");
 
 static void print_boot_info(void)
 {
@@ -92,7 +95,8 @@ static void devices_init(void)
         panic("the local APIC can't be mapped: %s", error_name(err));
 }
 
-static void plant_word(void)
+// A list asked for is all that the run is for: *watched is set, so that the guest ends.
+static void plant_word(bool *watched)
 {
     char rule[32];
 
@@ -100,40 +104,51 @@ static void plant_word(void)
         return;
     if (plant_bug(rule) != 0)
         panic("plant=%s: no such rule, plant=list prints all there are", rule);
+    *watched |= strcmp(rule, "list") == 0;
 }
 
-// What runs after ktf_ready(). True if a script waits for the result, which is then in *success.
-static bool after_words(bool *success)
+static void crash_word(bool *watched)
+{
+    char kind[32];
+
+    if (!cmdline_get("crash", kind, sizeof(kind)))
+        return;
+    if (crash(kind) != 0)
+        panic("crash=%s: no such kind, crash=list prints all there are", kind);
+    *watched |= strcmp(kind, "list") == 0;
+}
+
+// A script waits for the result of tests and of the benchmark. False if a test failed.
+static bool test_words(bool *watched)
 {
     static char names[BOOT_CMDLINE_MAX];
-    bool watched = false;
+    bool success = true;
 
-    *success = true;
-    if (cmdline_get("crash", names, sizeof(names)))
-        crash(names);
     if (cmdline_get("test", names, sizeof(names))) {
-        *success = guest_tests_run(names);
-        watched = true;
+        success = guest_tests_run(names);
+        *watched = true;
     }
     if (cmdline_has("bench")) {
         bench_run();
-        watched = true;
+        *watched = true;
     }
-    return watched;
+    return success;
 }
 
 // On the guarded stack, and on it to the end.
 static _Noreturn void kernel_late(void)
 {
-    bool success;
+    bool watched = false, success;
 
     ist_init();
     devices_init();
     mm_print();
-    plant_word();
+    plant_word(&watched);
     printk("KTF is ready: CPU %u, %lu KiB free\n", apic_id(), mm_free_pages() * (PAGE_SIZE / 1024));
     ktf_ready();
-    if (after_words(&success))
+    crash_word(&watched);
+    success = test_words(&watched);
+    if (watched)
         machine_exit(success);
     printk("Nothing left to do: halted. Ctrl-A x ends QEMU where it has this terminal "
            "(-nographic).\n");
@@ -142,16 +157,14 @@ static _Noreturn void kernel_late(void)
 
 void kernel_main(uint64_t mbi)
 {
-    char value[8];
-
     serial_init();
     gdt_init();
     idt_init();
     printk("\nKTF memory manager, image at 0x%lx to 0x%lx\n", (uintptr_t)image_boot_start,
            (uintptr_t)image_bss_end - VA_IMAGE);
-    multiboot2_parse(PADDR(mbi));
+    multiboot2_init(PADDR(mbi));
     fw_cfg_read("opt/ktf/cmdline", boot_info.cmdline, sizeof(boot_info.cmdline));
-    if (cmdline_has("bench") || cmdline_get("test", value, sizeof(value)))
+    if (cmdline_has("bench") || cmdline_has_key("test"))
         machine_exit_wanted();
     print_boot_info();
     cmdline_check();

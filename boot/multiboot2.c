@@ -3,6 +3,7 @@
 #include "boot/multiboot2.h"
 
 #include "boot/bootinfo.h"
+#include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -83,8 +84,7 @@ static void parse_mmap(struct boot_info *bi, const struct tag *tag)
     const struct tag_mmap *map = (const struct tag_mmap *)tag;
     size_t offset = sizeof(*map), left_out = 0;
 
-    if (tag->size < sizeof(*map) ||
-        map->entry_size < sizeof(struct mmap_entry) - sizeof(uint32_t)) {
+    if (tag->size < sizeof(*map) || map->entry_size < sizeof(struct mmap_entry)) {
         printk("boot: a memory map with a bad size is left out\n");
         return;
     }
@@ -102,7 +102,8 @@ static void parse_mmap(struct boot_info *bi, const struct tag *tag)
         printk("boot: memory map: %zu entries more than %d are left out\n", left_out, BOOT_MEM_MAX);
 }
 
-static void parse_tag(struct boot_info *bi, const struct tag *tag)
+// contents: where what follows the tag's head lies in physical memory.
+static void parse_tag(struct boot_info *bi, const struct tag *tag, paddr_t contents)
 {
     switch (tag->type) {
     case TAG_CMDLINE:
@@ -117,29 +118,29 @@ static void parse_tag(struct boot_info *bi, const struct tag *tag)
     case TAG_ACPI_OLD:
         // The newer pointer, with the 64-bit address, wins whichever comes first.
         if (bi->rsdp.v == 0)
-            bi->rsdp = PADDR((uintptr_t)(tag + 1));
+            bi->rsdp = contents;
         break;
     case TAG_ACPI_NEW:
-        bi->rsdp = PADDR((uintptr_t)(tag + 1));
+        bi->rsdp = contents;
         break;
     default:
         break;
     }
 }
 
-void multiboot2_parse(paddr_t mbi)
+int multiboot2_parse(const void *info, paddr_t mbi, struct boot_info *bi)
 {
-    const char *base = (const char *)(uintptr_t)mbi.v;
-    uint32_t total, offset = MBI_HEADER;
+    uint32_t total = *(const uint32_t *)info, offset = MBI_HEADER;
 
-    if (mbi.v == 0 || !IS_ALIGNED(mbi.v, TAG_ALIGN))
-        panic("boot: the multiboot2 information can't be at 0x%lx", mbi.v);
-    total = *(const uint32_t *)base;
-    if (total < MBI_HEADER + sizeof(struct tag) || total > MBI_MAX)
-        panic("boot: the multiboot2 information has a size of %u bytes", total);
-    boot_info = (struct boot_info){.mbi_start = mbi, .mbi_end = PADDR(mbi.v + total)};
+    if (total < MBI_HEADER + sizeof(struct tag) || total > MBI_MAX) {
+        printk("boot: the multiboot2 information has a size of %u bytes\n", total);
+        return -EINVAL;
+    }
+    memset(bi, 0, sizeof(*bi));
+    bi->mbi_start = mbi;
+    bi->mbi_end = PADDR(mbi.v + total);
     while (total - offset >= sizeof(struct tag)) {
-        const struct tag *tag = (const struct tag *)(base + offset);
+        const struct tag *tag = (const struct tag *)((const char *)info + offset);
 
         if (tag->type == TAG_END)
             break;
@@ -149,9 +150,19 @@ void multiboot2_parse(paddr_t mbi)
                    tag->type, offset, tag->size);
             break;
         }
-        parse_tag(&boot_info, tag);
+        parse_tag(bi, tag, PADDR(mbi.v + offset + sizeof(*tag)));
         offset += MIN(ROUND_UP(tag->size, TAG_ALIGN), total - offset);
     }
-    if (boot_info.mem_count == 0)
-        panic("boot: the boot loader gave no memory map");
+    return bi->mem_count > 0 ? 0 : -ENOENT;
+}
+
+void multiboot2_init(paddr_t mbi)
+{
+    int err;
+
+    if (mbi.v == 0 || !IS_ALIGNED(mbi.v, TAG_ALIGN))
+        panic("boot: the multiboot2 information can't be at 0x%lx", mbi.v);
+    err = multiboot2_parse((const void *)(uintptr_t)mbi.v, mbi, &boot_info);
+    if (err != 0)
+        panic("boot: the boot loader gave no usable memory map: %s", error_name(err));
 }

@@ -8,25 +8,38 @@
 #include "arch/x86/serial.h"
 #include "lib/printk.h"
 
-// What the debugger reads of it: the text of the first panic, empty if there was none.
 char panic_message[256];
 
-_Noreturn void panic(const char *fmt, ...)
+static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
 {
+    static const char in_panic[] = "\npanic in panic\n";
     static bool again;
-    va_list args;
 
     cli();
     if (again) {
         // The report itself went wrong: what it printed so far must do.
-        serial_write("\npanic in panic\n", 16);
+        serial_write(in_panic, sizeof(in_panic) - 1);
         machine_stop();
     }
     again = true;
-    va_start(args, fmt);
     vsnprintk(panic_message, sizeof(panic_message), fmt, args);
-    va_end(args);
     printk("\nPANIC: %s\n", panic_message);
-    backtrace_print(0, (uintptr_t)__builtin_frame_address(0));
+    backtrace_print(rip, rbp);
     machine_stop();
+}
+
+_Noreturn void panic(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    report(0, (uintptr_t)__builtin_frame_address(0), fmt, args);
+}
+
+_Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    report(rip, rbp, fmt, args);
 }

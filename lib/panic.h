@@ -12,6 +12,14 @@
  */
 _Noreturn void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* The same with the backtrace of other code, interrupted at rip with frame pointer rbp. Not in host
+ * tests. */
+_Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+// The message of the first panic, for the debugger; empty if there was none.
+extern char panic_message[256];
+
 /* Must hold on every build, also in the fastest one. */
 #define assert(x)                                                                                  \
     do {                                                                                           \

@@ -11,15 +11,10 @@ enum {
     DEPTH_MAX = 32,
 };
 
-static bool in_text(uint64_t address)
-{
-    return address >= (uintptr_t)image_text_start && address < (uintptr_t)image_text_end;
-}
-
 static void print_entry(unsigned depth, uint64_t address)
 {
     printk("  #%-2u 0x%016lx%s\n", depth, address,
-           in_text(address) ? "" : " (not in the kernel's text)");
+           in_image_text(address) ? "" : " (not in the kernel's text)");
 }
 
 void backtrace_print(uint64_t rip, uint64_t rbp)

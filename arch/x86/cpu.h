@@ -152,3 +152,16 @@ void cpu_init(void);
 
 /* True if CR4.SMAP is on (and so stac and clac exist). */
 bool cpu_has_smap(void);
+
+/* Between the two the kernel may touch user pages; without SMAP it always may. */
+static inline void user_access_begin(void)
+{
+    if (cpu_has_smap())
+        stac();
+}
+
+static inline void user_access_end(void)
+{
+    if (cpu_has_smap())
+        clac();
+}

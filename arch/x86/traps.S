@@ -123,7 +123,7 @@ probe_exec:
     .cfi_offset %rbp, -16
     movq %rsp, %rbp
     .cfi_def_cfa_register %rbp
-    call *%rdi
+0:  call *%rdi
 1:  xorl %eax, %eax
     popq %rbp
     .cfi_def_cfa %rsp, 8
@@ -133,6 +133,7 @@ probe_exec:
     popq %rbp
     .cfi_def_cfa %rsp, 8
     jmp probe_failed
+    fixup 0b, 2b // a target that isn't canonical
     fixup 1b, 2b
     .cfi_endproc
     .size probe_exec, . - probe_exec

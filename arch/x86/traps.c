@@ -2,10 +2,10 @@
 // Exceptions: resumed where a probe expected them, else printed with all there is to know.
 #include "arch/x86/traps.h"
 
-#include "arch/x86/backtrace.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/probe.h"
 #include "arch/x86/stack.h"
+#include "boot/image.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 
@@ -44,13 +44,15 @@ static const char *const names[VECTOR_EXCEPTIONS] = {
     [30] = "#SX security",
 };
 
-// The address at which the code that faulted may be listed: its own, or for a failed fetch that of
-// its caller.
+// The address by which the code that faulted is listed: its own, or for a failed fetch that of its
+// caller.
 static uint64_t fault_origin(const struct trap_frame *frame)
 {
-    uint64_t cr2 = frame->vector == VECTOR_PF ? read_cr2() : frame->rip;
+    bool fetch = frame->vector == VECTOR_PF ? (frame->error & PF_FETCH) || frame->rip == read_cr2()
+                                            : !in_image_text(frame->rip);
 
-    if (frame->rip == cr2 && stack_contains(VADDR(frame->rsp)) && IS_ALIGNED(frame->rsp, 8))
+    // The stack is the one that this handler runs on: it can be read.
+    if (fetch && stack_contains(VADDR(frame->rsp)) && IS_ALIGNED(frame->rsp, 8))
         return *(const uint64_t *)(uintptr_t)frame->rsp;
     return frame->rip;
 }
@@ -71,9 +73,7 @@ static bool trap_expected(struct trap_frame *frame)
 
     if (frame->vector != VECTOR_PF && frame->vector != VECTOR_GP)
         return false;
-    fixup = find_fixup(frame->rip);
-    if (fixup == NULL)
-        fixup = find_fixup(fault_origin(frame));
+    fixup = find_fixup(fault_origin(frame));
     if (fixup == NULL)
         return false;
     probe_fault = (struct probe_fault){
@@ -127,15 +127,14 @@ static _Noreturn void trap_report(const struct trap_frame *frame)
         print_page_fault(frame->error);
     print_registers(frame);
     stack_print(VADDR(frame->rsp));
-    backtrace_print(frame->rip, frame->rbp);
-    panic("unexpected vector %lu (%s) at 0x%lx", frame->vector, name, frame->rip);
+    panic_from(frame->rip, frame->rbp, "unexpected vector %lu (%s) at 0x%lx", frame->vector, name,
+               frame->rip);
 }
 
 void trap_handle(struct trap_frame *frame)
 {
     // The processor leaves the key to user memory as it was; a handler has to take it away.
-    if (cpu_has_smap())
-        clac();
+    user_access_end();
     if (trap_expected(frame) || frame->vector == VECTOR_SPURIOUS)
         return;
     trap_report(frame);

@@ -124,11 +124,6 @@ __attribute__((weak)) int plant_bug(const char *rule)
     return -1;
 }
 
-__attribute__((weak)) void crash(const char *kind)
-{
-    printk("crash=%s: unknown crash kind\n", kind);
-}
-
 __attribute__((weak)) void bench_run(void)
 {
     printk("bench: there is none in this kernel\n");

@@ -5,10 +5,11 @@
 #include "lib/printk.h"
 #include "lib/types.h"
 
+// Aligned to its size, so that the linker's section is an array.
 struct guest_test {
     const char *name;
     void (*run)(void);
-};
+} __attribute__((aligned(16)));
 
 /*
  * GUEST_TEST(name) { body }: a test, run by test=name and test=all. It must leave as many free
@@ -56,9 +57,9 @@ bool guest_tests_run(const char *names);
  * such rule. */
 int plant_bug(const char *rule);
 
-/* crash=KIND: brings the guest down as KIND says; 'list' prints all kinds. Returns only if there is
- * no such kind. */
-void crash(const char *kind);
+/* crash=KIND: brings the guest down as KIND says. Returns 0 after 'list', which prints all kinds,
+ * -1 if there is no such kind. */
+int crash(const char *kind);
 
 /* bench: measures. */
 void bench_run(void);

@@ -51,6 +51,7 @@ GUEST_TEST(trap_non_canonical)
     CHECK_EQ(probe_fault.vector, VECTOR_GP);
     CHECK_EQ(probe_write(VADDR(0x0100000000000000), 1), -1);
     CHECK_EQ(probe_fault.vector, VECTOR_GP);
+    CHECK_EQ(probe_exec(VADDR(0x0100000000000000)), -1);
 }
 
 GUEST_TEST(trap_image_permissions)
