@@ -150,10 +150,13 @@ probe_failed:
     .globl stack_switch
     .type stack_switch, @function
 stack_switch:
+    .cfi_startproc
+    .cfi_undefined %rip // the backtrace ends here, GDB's too
     movq %rdi, %rsp
-    xorl %ebp, %ebp // the backtrace ends here
+    xorl %ebp, %ebp
     call *%rsi
     ud2
+    .cfi_endproc
     .size stack_switch, . - stack_switch
 
     .section .note.GNU-stack, "", @progbits
