@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# What every ktf command has in common: options, errors in one line or in JSON, help, completion.
+"""Commands without gdb: a class with a docstring (its help), options, and run(); target.py registers it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Sequence
+
+from .errors import KtfError, UsageError
+from .session import Session
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Option:
+    """--name with that many values; choices only serve completion."""
+
+    name: str
+    values: int = 0
+    choices: Sequence[str] = ()
+
+
+JSON = Option("--json")
+
+
+@dataclass
+class Args:
+    """A parsed command line: options by name with their values, and the rest."""
+
+    options: dict[str, list[str]] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)
+
+    def has(self, name: str) -> bool:
+        """True if the option was given."""
+        return name in self.options
+
+    def value(self, name: str) -> str | None:
+        """The first value of an option."""
+        values = self.options.get(name)
+        return values[0] if values else None
+
+
+class Context(Protocol):
+    """What a command may do; target.py implements it with gdb, tests without."""
+
+    def session(self) -> Session:
+        """The guest at this stop; KtfError that says why there is none."""
+
+    def evaluate(self, expression: str) -> int:
+        """A GDB expression as an unsigned 64-bit number; KtfError if it is none."""
+
+    def write(self, text: str) -> None:
+        """Prints."""
+
+    def set_variable(self, name: str, value: int) -> None:
+        """Sets the convenience variable $name."""
+
+    def quit(self, status: int) -> None:
+        """Ends GDB with that exit status, without letting the guest run."""
+
+    def source(self, va: int) -> str:
+        """ "function+offset at file:line" of a code or data address, "" if unknown."""
+
+
+class Command:
+    """A command. Subclasses set name and options and write run(); their docstring is the help."""
+
+    name = ""
+    options: Sequence[Option] = (JSON,)
+
+    def run(self, context: Context, args: Args) -> None:
+        """Does it; KtfError for what the user should know."""
+        raise NotImplementedError
+
+    def choices(self, context: Context, option: str) -> Sequence[str]:
+        """Completions of an option's value (of the operand, for ""); by default what the option lists."""
+        return next((o.choices for o in self.options if o.name == option), ())
+
+    def parse(self, line: str) -> Args:
+        """Splits and sorts a command line; UsageError for what it does not know."""
+        args = Args()
+        words = split(line)
+        known = {o.name: o for o in self.options}
+        while words:
+            word = words.pop(0)
+            if not word.startswith("--") and word not in known:
+                args.rest.append(word)
+                continue
+            option = known.get(word)
+            if option is None:
+                raise UsageError(f"{self.name}: no option {word}; see `help {self.name}`")
+            if len(words) < option.values:
+                what = "a value" if option.values == 1 else f"{option.values} values"
+                raise UsageError(f"{self.name}: {word} needs {what}; see `help {self.name}`")
+            taken = [words.pop(0) for _ in range(option.values)]
+            args.options.setdefault(word, []).extend(taken)
+        return args
+
+    def invoke(self, context: Context, line: str) -> None:
+        """Runs a command line. With --json an error is an object, else a KtfError is raised."""
+        wants_json = "--json" in line.split()
+        try:
+            self.run(context, self.parse(line))
+        except KtfError as e:
+            if not wants_json:
+                raise
+            context.write(json_line(self.name, ok=False, error=str(e)))
+
+
+def json_line(command: str, ok: bool = True, **values: Any) -> str:
+    """One object on one line."""
+    head = {"schema": SCHEMA, "command": command, "ok": ok}
+    return json.dumps({**head, **values}, separators=(",", ":")) + "\n"
+
+
+def split(line: str) -> list[str]:
+    """Words at blanks, except inside brackets and quotes, so that expressions stay whole."""
+    words: list[str] = []
+    depth, quote, word = 0, "", ""
+    for c in line:
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "\"'":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth = max(depth - 1, 0)
+        elif c.isspace() and not depth:
+            words += [word] if word else []
+            word = ""
+            continue
+        word += c
+    return words + ([word] if word else [])

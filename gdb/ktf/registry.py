@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The modules that hold commands: each has a list COMMANDS of Command objects.
+"""commands() imports them all; a new module of commands is one more line in MODULES."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from .command import Command
+
+MODULES = (
+    "ktf.commands",
+    "ktf.commands_frame",
+    "ktf.commands_check",
+)
+
+
+def commands() -> list[Command]:
+    """Every command there is."""
+    found: list[Command] = []
+    for name in MODULES:
+        found += import_module(name).COMMANDS
+    return found

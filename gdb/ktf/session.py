@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# All that one command sees of the guest at one stop: CPUs, memory, kernel, address spaces, walks.
+"""Session: made by Target.session() for one command, thrown away after it; nothing in it talks to gdb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import KtfError, NoGuest
+from .kernel import Kernel, Segment, VirtualMemory
+from .layout import Types
+from .paging import Rules, Walk
+from .readers import Reader
+from .spaces import Space, SpaceList, read_spaces
+from .walk import walk
+
+if TYPE_CHECKING:
+    from .database import Database
+
+CR0_WP, CR0_PG = 1 << 16, 1 << 31
+CR4_PAE, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 12, 1 << 20, 1 << 21
+EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The registers of one CPU that decide how it reads page tables. efer is None where nobody knows it."""
+
+    number: int
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+    efer: int | None
+    rip: int = 0
+    rsp: int = 0
+
+    @property
+    def root(self) -> int:
+        """Frame number of the top-level table."""
+        return self.cr3 >> 12 & 0xFF_FFFF_FFFF
+
+    @property
+    def long_mode(self) -> bool:
+        """True if it uses 4- or 5-level page tables now."""
+        lma = True if self.efer is None else bool(self.efer & EFER_LMA)
+        return bool(self.cr0 & CR0_PG and self.cr4 & CR4_PAE and lma)
+
+    @property
+    def levels(self) -> int:
+        """Of its page tables."""
+        return 5 if self.cr4 & CR4_LA57 else 4
+
+    @property
+    def nxe(self) -> bool:
+        """True if NX means something; taken as true where EFER is not known."""
+        return self.efer is None or bool(self.efer & EFER_NXE)
+
+    def paging_problem(self) -> str:
+        """Why there are no page tables to walk, "" if there are."""
+        if not self.cr0 & CR0_PG:
+            mode = "protected mode" if self.cr0 & 1 else "real mode"
+            return f"paging is off on CPU {self.number} ({mode}): let the guest boot further"
+        if not self.long_mode:
+            return f"CPU {self.number} uses 32-bit paging, not 64-bit: let the guest boot further"
+        return ""
+
+
+class Session:
+    """One stop of the guest, as one command sees it.
+
+    cpus, cpu      all CPUs, and the one that GDB has selected
+    reader         physical memory
+    rules          how page tables are to be read
+    kernel         None without our symbols, or before paging is on
+    notes          lines on what is not as it should be, to be shown
+    """
+
+    def __init__(
+        self,
+        cpus: list[Cpu],
+        selected: int,
+        reader: Reader,
+        types: Types | None = None,
+        image: list[Segment] | None = None,
+        phys_bits: int | None = None,
+    ) -> None:
+        self.cpus = cpus
+        self.cpu = next(c for c in cpus if c.number == selected)
+        self.reader = reader
+        self.notes: list[str] = []
+        self.rules = Rules(self.cpu.levels, self.cpu.nxe, phys_bits or 52)
+        self.types = types
+        self.image = image or []
+        self._kernel: Kernel | None = None
+        self._kernel_known = False
+        self._spaces: SpaceList | None = None
+        self._walks: dict[tuple[int, int, int], Walk] = {}
+        self._database: Database | None = None
+
+    def need_paging(self) -> None:
+        """NoGuest if the selected CPU has no page tables."""
+        problem = self.cpu.paging_problem()
+        if problem:
+            raise NoGuest(problem)
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel's objects; None if the symbols are not ours, or mm_init() has not run."""
+        if not self._kernel_known:
+            self._kernel_known = True
+            self._kernel = self._find_kernel()
+        return self._kernel
+
+    def need_kernel(self) -> Kernel:
+        """The kernel, or NoGuest that says why there is none."""
+        if self.kernel is None:
+            if self.types is None:
+                raise NoGuest("no kernel symbols: load them with `file build/kernel.elf`")
+            raise NoGuest(self.notes[-1] if self.notes else "no kernel in the guest")
+        return self.kernel
+
+    def _find_kernel(self) -> Kernel | None:
+        """Takes the first CR3, that of the selected CPU before the others', through which the spaces can be read."""
+        if self.types is None:
+            return None
+        first: Kernel | None = None
+        for cpu in [self.cpu] + [c for c in self.cpus if c is not self.cpu]:
+            if cpu.paging_problem():
+                continue
+            kernel = Kernel(
+                self.types, self.image, VirtualMemory(self.reader, cpu.root, self.rules)
+            )
+            try:
+                kernel.mm
+                if read_spaces(kernel).spaces:
+                    if first is not None:
+                        self.notes.append(
+                            f"CR3 of CPU {self.cpu.number} does not lead to the kernel; "
+                            f"its memory is read through that of CPU {cpu.number}"
+                        )
+                    return self._through_kernel_root(kernel)
+            except KtfError as e:
+                self.notes.append(f"no frame database: {e}")
+                return None
+            first = first or kernel
+        if first is not None:
+            self.notes.append("the kernel's address spaces can't be read through any CPU's CR3")
+        return first
+
+    def _through_kernel_root(self, kernel: Kernel) -> Kernel:
+        """The same, seen through the kernel's own root, which a user space's table can't hide."""
+        root = read_spaces(kernel).spaces[0].root
+        if self.reader.ram.holds(np.array([root], np.uint64))[0]:
+            again = Kernel(kernel.types, kernel.image, VirtualMemory(self.reader, root, self.rules))
+            if read_spaces(again).spaces:
+                return again
+        return kernel
+
+    def spaces(self) -> SpaceList:
+        """Every address space; without our kernel the one in the selected CPU's CR3."""
+        if self._spaces is None:
+            self.need_paging()
+            self._spaces = SpaceList() if self.kernel is None else read_spaces(self.kernel)
+            if not self._spaces.spaces:
+                self._spaces.spaces.append(self.cr3_space())
+        return self._spaces
+
+    def cr3_space(self) -> Space:
+        """What the selected CPU's CR3 holds, as a space of its own."""
+        return Space("cr3", self.cpu.root, self.cpu.levels)
+
+    def walk(self, space: Space, low: int = 0, high: int | None = None) -> Walk:
+        """The walk of a space's own part, cut to linear addresses [low, high); kept for this session."""
+        first, last = space.span(self.rules)
+        low, high = max(low, first), last if high is None else min(high, last)
+        key = (space.root, low, high)
+        if key not in self._walks:
+            self._walks[key] = walk(self.reader, space.root, self.rules, low, high)
+        return self._walks[key]
+
+    def database(self) -> "Database | None":
+        """The frame database; None if the guest has none that can be read (notes say why)."""
+        if self._database is None and self.kernel is not None:
+            from .database import Database
+
+            try:
+                self._database = Database(self)
+            except KtfError as e:
+                self.notes.append(f"no frame database: {e}")
+        return self._database

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The walk over all page tables below a root: bounded, vectorised, level by level.
+"""walk(reader, root_mfn, rules): every table and every leaf entry, sorted by address.
+
+A table that can't be read, an entry that the CPU would refuse, a loop: each is a finding, and the
+walk goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from .paging import (
+    ADDRESS,
+    ALL,
+    F_ALIGN,
+    F_BOUND,
+    F_LOOP,
+    F_PS,
+    F_RESERVED,
+    F_UNREADABLE,
+    LOOP,
+    P,
+    PS,
+    READ,
+    SKIPPED,
+    UNREADABLE,
+    Findings,
+    Leaves,
+    Rules,
+    Tables,
+    Walk,
+    entry_perm,
+    level_shift,
+)
+from .readers import WORDS, Reader
+
+CHUNK = 1024  # tables decoded at once
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a walk ends although there is more: no guest's memory makes it run for ever."""
+
+    tables: int = 65536
+    leaves: int = 1 << 23
+    seconds: float = 8.0
+
+
+class _Walker:
+    """One walk in progress; level by level, so that each level's tables are read together."""
+
+    def __init__(self, reader: Reader, rules: Rules, limits: Limits, span: tuple[int, int]) -> None:
+        self.reader = reader
+        self.rules = rules
+        self.limits = limits
+        self.low, self.high = span
+        self.until = time.monotonic() + limits.seconds
+        self.table_rows: list[tuple[np.ndarray, ...]] = []
+        self.leaf_rows: list[tuple[np.ndarray, ...]] = []
+        self.finding_rows: list[tuple[np.ndarray, ...]] = []
+        self.leaf_count = 0
+        self.visits = 0
+        self.notes: list[str] = []
+
+    def run(self, root: int) -> Walk:
+        """From the root down."""
+        one = np.zeros(1, np.uint64)
+        level = self.rules.levels
+        rows = (
+            np.array([root], np.uint64),
+            np.array([level], np.uint8),
+            np.array([-1], np.int64),
+            np.zeros(1, np.uint16),
+            one,
+            one,
+            np.array([ALL], np.uint8),
+            np.zeros(1, np.uint8),
+        )
+        ancestors: list[np.ndarray] = []
+        base = 0
+        while len(rows[0]):
+            self._choose(rows, ancestors)
+            self.table_rows.append(rows)
+            below = self._level(level, base, rows)
+            chain = [a[below[2] - base] for a in [*ancestors, rows[0]]]
+            base += len(rows[0])
+            ancestors, rows, level = chain, below, level - 1
+        return self._result(root)
+
+    def _choose(self, rows: tuple[np.ndarray, ...], above: list[np.ndarray]) -> None:
+        """Decides which tables of a level are read: no loops, and no more than the bounds allow."""
+        mfn, state = rows[0], rows[7]
+        for ancestor in above:
+            state[mfn == ancestor] = LOOP
+        self._refuse(rows, np.flatnonzero(state == LOOP), F_LOOP)
+        wanted = np.flatnonzero(state == READ)
+        room = max(self.limits.tables - self.visits, 0)
+        if len(wanted) > room:
+            # Each table once before any a second time: what is shared must not push out the rest.
+            _, first = np.unique(mfn[wanted], return_index=True)
+            again = np.setdiff1d(np.arange(len(wanted)), first)
+            drop = wanted[np.concatenate([np.sort(first), again])[room:]]
+            self._skip(rows, drop, f"{self.limits.tables} tables")
+            wanted = wanted[:room]
+        self.visits += len(wanted)
+
+    def _skip(self, rows: tuple[np.ndarray, ...], which: np.ndarray, bound: str) -> None:
+        """Leaves tables out, and says so."""
+        rows[7][which] = SKIPPED
+        self._refuse(rows, which, F_BOUND)
+        level = int(rows[1][0])
+        self.notes.append(
+            f"the walk ended at its bound of {bound}: "
+            f"{len(which)} references to level {level} tables were not followed"
+        )
+
+    def _refuse(self, rows: tuple[np.ndarray, ...], which: np.ndarray, kind: int) -> None:
+        """Findings at the entries that point to these tables (a root has none: level above, row 0)."""
+        if len(which):
+            level = rows[1][which] + np.uint8(1)
+            parent = np.maximum(rows[2][which], 0)
+            self._find(kind, rows[4][which], level, parent, rows[5][which])
+
+    def _find(
+        self,
+        kind: int,
+        va: np.ndarray,
+        level: np.ndarray,
+        table: np.ndarray,
+        entry: np.ndarray,
+    ) -> None:
+        if len(va):
+            self.finding_rows.append((np.full(len(va), kind, np.uint8), va, level, table, entry))
+
+    def _level(self, level: int, base: int, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Reads the tables of one level; keeps their leaves, returns the tables below."""
+        below = []
+        order = np.flatnonzero(rows[7] == READ)
+        for start in range(0, len(order), CHUNK):
+            bound = self._bound()
+            if bound:
+                self._skip(rows, order[start:], bound)
+                break
+            below.append(self._chunk(level, base, rows, order[start : start + CHUNK]))
+        if not below:
+            return tuple(a[:0] for a in rows)
+        return tuple(np.concatenate(parts) for parts in zip(*below))
+
+    def _bound(self) -> str:
+        if self.leaf_count >= self.limits.leaves:
+            return f"{self.limits.leaves} leaf entries"
+        if time.monotonic() > self.until:
+            return f"{self.limits.seconds:g} seconds"
+        return ""
+
+    def _chunk(
+        self, level: int, base: int, rows: tuple[np.ndarray, ...], which: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """The present entries of some tables: leaves and findings are kept, tables below returned."""
+        pages, ok = self.reader.read_pages(rows[0][which])
+        if not ok.all():
+            rows[7][which[~ok]] = UNREADABLE
+            self._refuse(rows, which[~ok], F_UNREADABLE)
+        flat = pages.reshape(-1)
+        at = np.flatnonzero(flat & np.uint64(P))
+        if not ok.all():
+            at = at[ok[at // WORDS]]
+        entry = flat[at]
+        row = which[at // WORDS]
+        shift = np.uint64(level_shift(level))
+        va = rows[4][row] + ((at % WORDS).astype(np.uint64) << shift)
+        if self.low > 0 or self.high < 1 << self.rules.va_bits:
+            last = va + np.uint64((1 << level_shift(level)) - 1)
+            keep = (last >= np.uint64(self.low)) & (va < np.uint64(self.high))
+            at, entry, row, va = at[keep], entry[keep], row[keep], va[keep]
+        perm = rows[6][row] & entry_perm(entry, self.rules.nxe)
+        large = (entry & np.uint64(PS)) != 0 if level > 1 else np.ones(len(at), bool)
+        leaf = large if level <= 3 else np.zeros(len(at), bool)
+        table = (row + base).astype(np.int64)
+        self._judge(level, va, table, entry, large, leaf)
+        if leaf.any():
+            self._keep_leaves(level, va, entry, table, perm, leaf)
+        if leaf.all():
+            return tuple(a[:0] for a in rows)
+        down = ~leaf
+        count = int(down.sum())
+        return (
+            (entry[down] & np.uint64(ADDRESS)) >> np.uint64(12),
+            np.full(count, level - 1, np.uint8),
+            table[down],
+            (at[down] % WORDS).astype(np.uint16),
+            va[down],
+            entry[down],
+            perm[down],
+            np.zeros(count, np.uint8),
+        )
+
+    def _keep_leaves(
+        self,
+        level: int,
+        va: np.ndarray,
+        entry: np.ndarray,
+        table: np.ndarray,
+        perm: np.ndarray,
+        leaf: np.ndarray,
+    ) -> None:
+        columns = [va, entry, np.full(len(va), level, np.uint8), table, perm]
+        if not leaf.all():
+            columns = [c[leaf] for c in columns]
+        columns[3] = columns[3].astype(np.int32)
+        self.leaf_rows.append(tuple(columns))
+        self.leaf_count += len(columns[0])
+
+    def _judge(
+        self,
+        level: int,
+        va: np.ndarray,
+        table: np.ndarray,
+        entry: np.ndarray,
+        large: np.ndarray,
+        leaf: np.ndarray,
+    ) -> None:
+        """Findings of entries that the CPU would refuse."""
+
+        def report(kind: int, wrong: np.ndarray) -> None:
+            if wrong.any():
+                levels = np.full(int(wrong.sum()), level, np.uint8)
+                self._find(kind, va[wrong], levels, table[wrong], entry[wrong])
+
+        bits = self.rules.reserved(level, True)
+        if bits:
+            report(F_RESERVED, (entry & np.uint64(bits)) != 0)
+        if level > 3 or (level == 3 and not self.rules.page_1g):
+            report(F_PS, large)
+        if level in (2, 3):
+            low = np.uint64(self.rules.low_bits(level))
+            report(F_ALIGN, leaf & ((entry & low) != 0))
+
+    def _result(self, root: int) -> Walk:
+        tables = Tables(*(np.concatenate(c) for c in zip(*self.table_rows)))
+        tables.va = self.rules.canonical(tables.va)
+        leaves = Leaves(*_join(self.leaf_rows, _NO_LEAVES))
+        if len(self.leaf_rows) > 1 and (np.diff(leaves.va.view(np.int64)) < 0).any():
+            leaves = leaves.take(np.argsort(leaves.va, kind="stable"))
+        leaves.va = self.rules.canonical(leaves.va)
+        findings = Findings(*_join(self.finding_rows, _NO_FINDINGS))
+        findings.va = self.rules.canonical(findings.va)
+        return Walk(root, self.rules, tables, leaves, findings, self.notes)
+
+
+_NO_LEAVES = tuple(np.zeros(0, t) for t in ("u8", "u8", "u1", "i4", "u1"))
+_NO_FINDINGS = tuple(np.zeros(0, t) for t in ("u1", "u8", "u1", "i8", "u8"))
+
+
+def _join(rows: list[tuple[np.ndarray, ...]], none: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    if not rows:
+        return list(none)
+    return [np.concatenate(c) if len(rows) > 1 else c[0] for c in zip(*rows)]
+
+
+def walk(
+    reader: Reader,
+    root: int,
+    rules: Rules,
+    low: int = 0,
+    high: int | None = None,
+    limits: Limits = Limits(),
+) -> Walk:
+    """Every table and leaf below the root table with frame number root.
+
+    low and high cut it to addresses [low, high), both linear: va & (2^va_bits - 1).
+    """
+    span = (low, 1 << rules.va_bits if high is None else high)
+    return _Walker(reader, rules, limits, span).run(root)
