@@ -1,0 +1,356 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""`make check`: runs every test, two or more at once, and ends with the line `N passed, N failed`.
+
+A test that hangs, panics, reboots, ends too early or runs nothing has failed. What each said stays in
+build/check/NAME.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import fnmatch
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Sequence
+
+from packages import restricted_path
+from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
+from results import Result, failed, gdb_results, guest_results, host_results, unit_results
+
+PYTHON = "/usr/bin/python3"
+LOGS = BUILD / "check"
+TAIL = 25  # lines of a failed test's log that are printed
+
+# What each machine gives the kernel to chew on: keyword arguments of Guest.
+GUESTS: dict[str, dict[str, Any]] = {
+    f"{mem}-{machine}": {"mem": mem, "machine": machine}
+    for mem in ("4G", "1G", "128M")
+    for machine in ("pc", "q35")
+}
+GUESTS["128M-q35-uefi"] = {"machine": "q35", "uefi": True}
+GUESTS["128M-pc-qemu64"] = {"cpu": None}  # QEMU's default CPU: no 1G pages, no SMEP, no SMAP
+GUEST_TIMEOUT = 240.0
+
+Judge = Callable[[str, str, "int | str"], "list[Result]"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to run, with a log of its own. run() gives the results."""
+
+    name: str
+    run: Callable[[Path], "list[Result]"]
+    weight: float = 1.0  # about its seconds: long ones start first
+
+
+def execute(
+    command: Sequence[str], log: Path, timeout: float, judge: Judge, **env: str
+) -> list[Result]:
+    """Runs a program in a process group of its own, ends the group at the time-out, judges what it said."""
+    out, err = log.with_suffix(".out"), log.with_suffix(".err")
+    with out.open("wb") as o, err.open("wb") as e:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=o,
+            stderr=e,
+            cwd=ROOT,
+            env={**os.environ, **env},
+            start_new_session=True,
+        )
+        status: int | str
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = f"time-out ({timeout:g} s)"
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    texts = [path.read_text(errors="replace") for path in (out, err)]
+    log.write_text(
+        "$ " + shlex.join(command) + "\n" + "".join(texts) + f"\n[exit status: {status}]\n"
+    )
+    for path in (out, err):
+        path.unlink()
+    return judge(texts[0], texts[1], status)
+
+
+# --- the kinds of test ----------------------------------------------------------------------------------
+
+
+def host_jobs() -> Iterator[Job]:
+    """The programs of tests/host: mm/ on fake memory, with sanitizers."""
+    for source in sorted((ROOT / "tests/host").glob("test_*.c")):
+        program = BUILD / "host" / source.stem
+
+        def run(log: Path, program: Path = program) -> list[Result]:
+            return execute(
+                [str(program)], log, 240, lambda out, _, status: host_results(out, status)
+            )
+
+        yield Job(f"host/{source.stem}", run, 60)
+
+
+def guest_jobs() -> Iterator[Job]:
+    """The kernel's own tests, in QEMU, on each machine of GUESTS."""
+    if not any((ROOT / "tests/guest").glob("*.c")):
+        yield Job("guest", lambda log: failed("end", "tests/guest holds no test"))
+        return
+    for name, config in GUESTS.items():
+
+        def run(log: Path, config: dict[str, Any] = config) -> list[Result]:
+            return run_guest(log, {**config, "cmdline": "test=all"}, GUEST_TIMEOUT)
+
+        yield Job(f"guest/{name}", run, 100 if config.get("mem") == "4G" else 40)
+
+
+def run_guest(log: Path, config: dict[str, Any], timeout: float) -> list[Result]:
+    """Boots a guest, waits for its end, judges its serial line."""
+    status: int | str
+    try:
+        with Guest(stopped=False, timeout=timeout, **config) as guest:
+            try:
+                status = guest.wait()
+            except GuestError as e:
+                status = str(e).split("; serial:")[0]
+            output = guest.output()
+            log.write_text(f"$ {shlex.join(guest.args)}\n{output}\n[status: {status}]\n")
+    except GuestError as e:
+        return failed("start", str(e))
+    return guest_results(output, status)
+
+
+def guest_lines(script: Path) -> list[dict[str, str]]:
+    """The configurations in a GDB script's head: lines `# guest: KEY=VALUE ...`, one run each."""
+    configs = []
+    for line in script.read_text().splitlines():
+        if line.startswith("# guest:"):
+            words = shlex.split(line.removeprefix("# guest:"))
+            configs.append(dict(word.split("=", 1) for word in words))
+    return configs or [{}]
+
+
+def gdb_jobs() -> Iterator[Job]:
+    """The scripts tests/gdb/NAME.py, each run inside GDB on guests of its own."""
+    for script in sorted((ROOT / "tests/gdb").glob("test_*.py")):
+        configs = guest_lines(script)
+        for i, config in enumerate(configs):
+            suffix = f".{i + 1}" if len(configs) > 1 else ""
+
+            def run(
+                log: Path, script: Path = script, config: dict[str, str] = config
+            ) -> list[Result]:
+                return run_gdb(log, script, config)
+
+            yield Job(
+                f"gdb/{script.stem.removeprefix('test_')}{suffix}",
+                run,
+                float(config.get("timeout", 60)) / 4,
+            )
+
+
+def parse_guest(config: dict[str, str]) -> dict[str, Any]:
+    """Keyword arguments of Guest from the words of a `# guest:` line."""
+    known: dict[str, Callable[[str], Any]] = {
+        "mem": str,
+        "machine": str,
+        "cmdline": str,
+        "smp": int,
+        "uefi": lambda s: bool(int(s)),
+        "ramfile": lambda s: bool(int(s)),
+        "log": lambda s: bool(int(s)),
+        "cpu": lambda s: None if s == "default" else s,
+        "extra": shlex.split,
+    }
+    unknown = set(config) - set(known) - {"stop", "timeout"}
+    if unknown:
+        raise GuestError(f"unknown word in the `# guest:` line: {', '.join(sorted(unknown))}")
+    return {key: known[key](value) for key, value in config.items() if key in known}
+
+
+def run_gdb(log: Path, script: Path, config: dict[str, str]) -> list[Result]:
+    """Runs a script inside GDB on a fresh guest that stands where `stop=` says.
+
+    ready (default): attached and stopped at ktf_ready(). reset: attached, at the first instruction. shutdown: the guest
+    ran into a triple fault, GDB attached afterwards. panic: the same after a panic. none: the guest halted at its first
+    instruction and GDB not attached; the script finds the port in KTF_PORT.
+    """
+    timeout, stop = float(config.get("timeout", 60)), config.get("stop", "ready")
+    try:
+        with Guest(
+            stopped=stop not in ("shutdown", "panic"), timeout=timeout, **parse_guest(config)
+        ) as guest:
+            if stop == "shutdown":
+                guest.wait_status("shutdown")
+            elif stop == "panic":
+                guest.wait_serial("PANIC:")
+            command = gdb_command(None if stop == "none" else guest.port, "-batch")
+            if stop == "ready":
+                command += ["-ex", "hbreak ktf_ready", "-ex", "continue"]
+            command += ["-x", str(script)]
+            env = {
+                "KTF_PORT": str(guest.port),
+                "KTF_QEMU_PID": str(guest.pid),
+                "KTF_SERIAL": str(guest.serial),
+            }
+            env["KTF_RAMFILE"] = str(guest.ramfile or "")
+            env["KTF_LOG"] = str(guest.log or "")
+            env["PYTHONPATH"] = f"{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
+            results = execute(command, log, timeout, gdb_results, **env)
+            with log.open("a") as f:
+                f.write(f"[guest: {shlex.join(guest.args)}]\n[serial:]\n{guest.output()}\n")
+            return results
+    except GuestError as e:
+        log.write_text(str(e) + "\n")
+        return failed("start", str(e))
+
+
+def python_jobs() -> Iterator[Job]:
+    """Programs in Debian's Python: the debugger's analysis without a debugger, and the tests of the tests."""
+    units = sorted((ROOT / "tests/gdb").glob("unit_*.py"))
+    own = sorted((ROOT / "tests").glob("*_test.py"))
+    for script in units + own:
+        name = (
+            ("unit/" + script.stem.removeprefix("unit_"))
+            if script in units
+            else "tests/" + script.stem
+        )
+
+        def run(log: Path, script: Path = script) -> list[Result]:
+            path = f"{ROOT / 'gdb'}:{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
+            return execute([PYTHON, str(script)], log, 180, unit_results, PYTHONPATH=path)
+
+        yield Job(name, run, 20)
+    yield Job(
+        "tests/style",
+        lambda log: execute([PYTHON, "tests/style.py", "--installed"], log, 180, unit_results),
+        20,
+    )
+
+
+# --- running them ---------------------------------------------------------------------------------------
+
+
+class Report:
+    """Counts and prints what comes in, from several threads."""
+
+    def __init__(self, width: int) -> None:
+        self.lock = threading.Lock()
+        self.passed = self.failed = 0
+        self.width = width
+
+    def add(self, job: Job, results: Sequence[Result], seconds: float) -> None:
+        """Prints one job's line, and why it failed if it did."""
+        bad = [r for r in results if not r.passed]
+        with self.lock:
+            self.passed += len(results) - len(bad)
+            self.failed += len(bad)
+            good = f"{len(results) - len(bad)} passed" + (f", {len(bad)} FAILED" if bad else "")
+            print(
+                f"{'FAIL' if bad else 'ok':4} {job.name:{self.width}} {seconds:6.1f} s  {good}",
+                flush=True,
+            )
+            if bad:
+                self.explain(job, bad)
+
+    def explain(self, job: Job, bad: Sequence[Result]) -> None:
+        """Which of its tests failed, the end of its log, and how to run it alone."""
+        for result in bad[:20]:
+            print(f"     {result.name}: {result.why or 'failed'}")
+        log = log_path(job.name)
+        if log.exists():
+            print(f"     --- the end of {os.path.relpath(log)} ---")
+            for line in log.read_text(errors="replace").splitlines()[-TAIL:]:
+                print(f"     | {line}")
+        print(f"     --- again: make check ONLY={shlex.quote(job.name)}", flush=True)
+
+
+def log_path(name: str) -> Path:
+    """Where a test's output is kept."""
+    return LOGS / (re.sub(r"[^\w.-]", "-", name) + ".log")
+
+
+def run_job(job: Job, report: Report) -> None:
+    """Runs one; whatever goes wrong in here is a failure of that one test."""
+    start = time.monotonic()
+    try:
+        log_path(job.name).unlink(missing_ok=True)
+        results = job.run(log_path(job.name)) or failed("end", "it ran no test")
+    except Exception as e:  # the runner's last resort: it must count, not end
+        results = failed("runner", f"{type(e).__name__}: {e}")
+    report.add(job, results, time.monotonic() - start)
+
+
+def select(jobs: Sequence[Job], only: str) -> list[Job]:
+    """Those whose name holds the text or matches the shell pattern; all for ''."""
+    return [j for j in jobs if not only or only in j.name or fnmatch.fnmatchcase(j.name, only)]
+
+
+def run_all(jobs: Sequence[Job], workers: int) -> Report:
+    """Runs them, the longest first."""
+    report = Report(max((len(j.name) for j in jobs), default=0))
+    with ThreadPoolExecutor(workers) as pool:
+        for job in sorted(jobs, key=lambda j: -j.weight):
+            pool.submit(run_job, job, report)
+    return report
+
+
+def summary(report: Report) -> int:
+    """The last line, and the exit status that goes with it."""
+    print(f"{report.passed} passed, {report.failed} failed", flush=True)
+    return 0 if report.failed == 0 and report.passed > 0 else 1
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keeps a second whole check out of the same logs."""
+    LOGS.mkdir(parents=True, exist_ok=True)
+    fd = os.open(LOGS, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another check is running here: waiting for its end", flush=True)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def main() -> int:
+    """Entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--only", default="", help="names that contain this, or match it as a shell pattern"
+    )
+    parser.add_argument("--jobs", default="", help="tests at once")
+    parser.add_argument("--list", action="store_true", help="print the names and end")
+    args = parser.parse_args()
+    jobs = select([*guest_jobs(), *host_jobs(), *gdb_jobs(), *python_jobs()], args.only)
+    if args.list:
+        print("\n".join(j.name for j in jobs))
+        return 0
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext() if args.only else alone():
+        # Nothing but what the packages of our list provide can be called from here on.
+        os.environ["PATH"] = restricted_path(LOGS / "bin")
+        return summary(run_all(jobs, int(args.jobs or os.cpu_count() or 2)))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        os._exit(130)  # what we started ends with us (setpriv --pdeathsig)

@@ -1,0 +1,86 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""`make style`: clang-format, black and mypy over the tree, and the first lines of each file. Rewrites nothing.
+
+With --installed, only with those of the tools that are installed. Prints `ok NAME` or `not ok NAME why` for each.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRS = ("boot", "arch", "lib", "mm", "acpi", "gdb", "tests")
+SPDX = "SPDX-License-Identifier: BSD-2-Clause"
+PATH_LIKE = re.compile(r"(?<![\w.$)}\"'])/(?:root|home|work|Users)/\w")
+
+
+def sources(*suffixes: str) -> list[str]:
+    """Files of ours with one of these endings, relative to the top."""
+    paths = [p for d in DIRS for p in sorted((ROOT / d).rglob("*")) if p.suffix in suffixes]
+    return [str(p.relative_to(ROOT)) for p in paths if "__pycache__" not in p.parts]
+
+
+def heads() -> list[str]:
+    """Complaints about first lines: each file names its licence in the first line (behind a #! line)."""
+    bad = []
+    for name in sources(".c", ".h", ".S", ".ld", ".py", ".sh", ".cfg", ".txt") + [
+        "Makefile",
+        ".ci/run",
+    ]:
+        lines = (ROOT / name).read_text().splitlines()
+        first = lines[1:2] if lines and lines[0].startswith("#!") else lines[:1]
+        if not first or SPDX not in first[0]:
+            bad.append(f"{name}: no SPDX line at its head")
+    return bad
+
+
+def places() -> list[str]:
+    """Complaints about paths of somebody's machine."""
+    bad = []
+    for name in sources(".c", ".h", ".S", ".ld", ".py", ".sh", ".cfg", ".txt") + [
+        "Makefile",
+        ".ci/run",
+    ]:
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
+            if PATH_LIKE.search(line) and "PATH_LIKE" not in line:
+                bad.append(f"{name}:{number}: a path of one machine")
+    return bad
+
+
+def tool(*command: str) -> list[str]:
+    """Complaints of a program: what it prints if it fails."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return (done.stdout + done.stderr).splitlines() if done.returncode else []
+
+
+def main() -> int:
+    """Entry."""
+    python = sources(".py")
+    checks: dict[str, Callable[[], list[str]]] = {
+        "heads": heads,
+        "places": places,
+        "clang-format": lambda: tool("clang-format", "--dry-run", "-Werror", *sources(".c", ".h")),
+        "black": lambda: tool("black", "--check", "-q", "--diff", *python),
+        "mypy": lambda: tool("mypy", *python),
+    }
+    status = 0
+    for name, check in checks.items():
+        is_tool = name in ("clang-format", "black", "mypy")
+        if is_tool and shutil.which(name) is None and "--installed" in sys.argv:
+            continue
+        bad = check()
+        for line in bad[:100]:
+            print(line)
+        print(f"not ok {name} {len(bad)} lines, above" if bad else f"ok {name}")
+        status |= bool(bad)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
