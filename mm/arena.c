@@ -7,6 +7,7 @@
 #include "lib/string.h"
 #include "mm/boot.h"
 #include "mm/internal.h"
+#include "mm/vmap.h"
 
 static struct arena_page *page_header(const struct arena *a, uint32_t number)
 {
@@ -276,7 +277,8 @@ int arena_grow(enum arena_id id)
             arena_shrink(id);
             return err;
         }
-        node_free(a, a->pages / 2 - 1);
+        if (a->pages > 2) // node 0 is the tree's root, never free
+            node_free(a, a->pages / 2 - 1);
         break;
     case ARENA_MAPPINGS:
     case ARENA_SPACES:

@@ -4,6 +4,7 @@
 
 #include "boot/bootinfo.h"
 #include "lib/types.h"
+#include "mm/mm.h"
 
 /* Fills mm.region[] from the boot map: sorted, page-aligned, without overlap; image, boot data and
  * low memory carved out. Oddities are told on the console. */
@@ -18,3 +19,16 @@ void boot_pool_back(vaddr_t va);
 void boot_frames(void);
 /* Maps the pool's pages through their frames, in the kernel's space. */
 void boot_pool_map(void);
+
+/* What the machine's side supplies (host tests have their own). */
+
+/* Bits of a physical address that the CPU has (MAXPHYADDR, CPUID 0x80000008). */
+unsigned arch_phys_bits(void);
+/* Whether it has 1 GiB pages (CPUID 0x80000001, EDX bit 26). */
+bool arch_has_1g(void);
+/* Where the kernel's image lies in physical memory: parts with their kinds, page-aligned; how many. */
+unsigned arch_image_parts(struct region *out, unsigned max);
+/* Maps the image through its frames, each section with its own permissions. */
+void arch_map_image(void);
+/* Loads the kernel's page tables for good. */
+void arch_load_space(uint64_t cr3);

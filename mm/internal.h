@@ -91,3 +91,16 @@ int mapping_split(space_t *space, frame_t *frame, uint32_t index, uint64_t offse
                   uint32_t *out) must_check;
 /* Merges the record with its neighbours as far as they are alike and came from one mapping. */
 void mapping_merge(space_t *space, frame_t *frame, uint32_t index);
+
+/* --- vmap.c -------------------------------------------------------------------------------------- */
+
+/* 0 if all of the part is mapped at va: the errors of vput(). */
+int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order) must_check;
+/* Gives the part, which is mapped at va, records of its own; or merges them again. */
+int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order) must_check;
+void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order);
+
+/* --- space.c ------------------------------------------------------------------------------------- */
+
+/* The kernel's space, not yet with a root table. Boot only. */
+space_t *space_setup_kernel(void);

@@ -92,6 +92,8 @@ int mm_check(void);
 
 /* Prints the blocks by order and kind (the table that ktf-frame shows). */
 void mm_print(void);
+/* Prints every free block, a line each: `free order O mfn 0xM`, in the order in which they would be handed out. */
+void mm_print_free(void);
 
 /* The object with that index. No check. */
 static inline frame_t *frame_at(uint32_t index)

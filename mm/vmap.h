@@ -16,7 +16,7 @@
  *   -EEXIST   another frame is mapped there -EATTR the frame is mapped there with other attributes
  *   -ELARGE   a large page is in the way    -ETABLE a page table is in the way of a large page
  *   -ETYPE    the memory type differs from the frame's other mappings, or device memory write-back
- *   -EBUSY    a page table or the manager's own memory, writable
+ *   -EBUSY    a page table or the manager's own memory, writable; or an address in the manager's own windows
  *   -EOVERFLOW the count is full            -ENOMEM no frame for a table or a record
  * Whatever the error, nothing has changed. */
 
@@ -42,7 +42,8 @@ int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsig
 
 /* One reference less on the mapping of the whole block `frame` at va; at 0 it is unmapped. If the frame has no owner
  * and no other mapping it is free from then on.
- * -EINVAL, -EUNKNOWN, -ECANON, -EALIGN, -ENOENT nothing is mapped there, -EOTHER something else is. */
+ * -EINVAL, -EUNKNOWN, -ECANON, -EALIGN, -ENOENT nothing is mapped there, -EOTHER something else is,
+ * -EBUSY it is one of the manager's own mappings. */
 int vput(space_t *space, vaddr_t va, frame_t *frame) must_check;
 /* Drops all references of that mapping at once. The same errors. */
 int vunmap(space_t *space, vaddr_t va, frame_t *frame) must_check;

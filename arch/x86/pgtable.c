@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Page tables: made, hooked in, freed when empty; slots of the window; the first tables at boot.
+#include "arch/x86/pgtable.h"
+
+#include "arch/x86/boot_window.h"
+#include "arch/x86/tlb.h"
+#include "lib/panic.h"
+#include "lib/string.h"
+#include "mm/internal.h"
+
+enum {
+    SLOTS_PER_SHADOW_PAGE = PAGE_SIZE / sizeof(struct shadow),
+    SLOTS_PER_TABLE_PAGE = PAGE_SIZE / sizeof(struct table),
+};
+
+static vaddr_t window_va(uint32_t slot)
+{
+    return VADDR(VA_WINDOW + ((uint64_t)slot << PAGE_SHIFT));
+}
+
+bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels)
+{
+    unsigned unused = 64 - (PAGE_SHIFT + 9 * levels);
+    uint64_t last = va.v + bytes - 1;
+
+    if (last < va.v || (va.v ^ last) >> 63)
+        return false;
+    return (uint64_t)((int64_t)(va.v << unused) >> unused) == va.v &&
+           (uint64_t)((int64_t)(last << unused) >> unused) == last;
+}
+
+/* --- slots ---------------------------------------------------------------------------------------- */
+
+// Free slots are linked both ways by frame (next) and parent (the one before).
+static void slot_push(uint32_t slot)
+{
+    *table_at(slot) = (struct table){.frame = mm.free_slot};
+    if (mm.free_slot)
+        table_at(mm.free_slot)->parent = slot;
+    mm.free_slot = slot;
+    mm.free_slots++;
+}
+
+static void slot_unlist(uint32_t slot)
+{
+    struct table *t = table_at(slot);
+
+    if (t->parent)
+        table_at(t->parent)->frame = t->frame;
+    else
+        mm.free_slot = t->frame;
+    if (t->frame)
+        table_at(t->frame)->parent = t->parent;
+    *t = (struct table){0};
+    if (--mm.free_slots < STOCK_SLOTS)
+        mm.work |= MM_GROW;
+}
+
+// The table that maps 512 slots must stand before the first of them is handed out.
+static int window_pin(uint32_t slot)
+{
+    struct pt_walk w;
+    int err;
+
+    if (!mm.root_ready || slot % PT_ENTRIES)
+        return 0;
+    err = pt_walk_create(kernel_space(), window_va(slot), 1, &w);
+    if (err)
+        return err;
+    table_at(w.slot)->pins++;
+    return 0;
+}
+
+static void window_unpin(uint32_t slot)
+{
+    struct pt_walk w;
+
+    if (slot % PT_ENTRIES)
+        return;
+    pt_walk(kernel_space(), window_va(slot), 1, &w);
+    table_at(w.slot)->pins--;
+    pt_prune(w.slot);
+}
+
+int slots_grow(void)
+{
+    uint32_t first = mm.slot_count;
+    int err = window_pin(first);
+
+    if (err)
+        return err;
+    if (first % SLOTS_PER_TABLE_PAGE == 0)
+        err = arena_grow(ARENA_TABLES);
+    if (!err) {
+        err = arena_grow(ARENA_SHADOWS);
+        if (err && first % SLOTS_PER_TABLE_PAGE == 0)
+            arena_shrink(ARENA_TABLES);
+    }
+    if (err) {
+        window_unpin(first);
+        return err;
+    }
+    mm.slot_count += SLOTS_PER_SHADOW_PAGE;
+    for (uint32_t slot = mm.slot_count - 1; slot >= first && slot > 0; slot--)
+        slot_push(slot);
+    return 0;
+}
+
+bool slots_trim(uint32_t keep)
+{
+    uint32_t first = mm.slot_count - SLOTS_PER_SHADOW_PAGE;
+
+    if (mm.arena[ARENA_SHADOWS].pages <= mm.arena[ARENA_SHADOWS].boot ||
+        mm.free_slots < keep + SLOTS_PER_SHADOW_PAGE || table_at(first)->level ||
+        table_at(first + 1)->level)
+        return false;
+    slot_unlist(first);
+    slot_unlist(first + 1);
+    mm.slot_count = first;
+    arena_shrink(ARENA_SHADOWS);
+    if (first % SLOTS_PER_TABLE_PAGE == 0)
+        arena_shrink(ARENA_TABLES);
+    window_unpin(first);
+    return true;
+}
+
+/* --- tables --------------------------------------------------------------------------------------- */
+
+void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
+{
+    uint32_t *old = &table_shadow(slot)[index];
+
+    table_at(slot)->used += (shadow != 0) - (*old != 0);
+    *old = shadow;
+    table_entries(slot)[index] = entry;
+}
+
+// Every user space has the kernel's upper half in its root.
+static void set_parent_entry(uint32_t parent, unsigned index, pgentry_t entry, uint32_t shadow)
+{
+    pt_set(parent, index, entry, shadow);
+    if (parent != kernel_space()->root || index < PT_ENTRIES / 2)
+        return;
+    for (uint32_t i = kernel_space()->next; i; i = space_at(i)->next)
+        pt_set(space_at(i)->root, index, entry, shadow);
+}
+
+static void hook(space_t *space, uint32_t parent, unsigned index, uint32_t slot)
+{
+    struct table *t = table_at(slot);
+    mfn_t mfn = frame_mfn(frame_at(t->frame));
+
+    t->parent = parent;
+    t->index = index;
+    set_parent_entry(parent, index, pgentry_table(mfn, space != kernel_space()), SHADOW_TABLE | slot);
+}
+
+// A zeroed table that is visible at its slot; 0 if there is no memory.
+static uint32_t table_create(space_t *space, unsigned level, uint64_t va)
+{
+    uint32_t slot = mm.free_slot;
+    frame_t *frame = slot ? frame_take(0, FRAME_TABLE) : NULL;
+
+    if (!frame)
+        return 0;
+    slot_unlist(slot);
+    if (mm.root_ready && mapping_create(kernel_space(), window_va(slot), frame, 0, 0, 1, VATTR_W)) {
+        slot_push(slot);
+        frame_drop(frame);
+        return 0;
+    }
+    arch_meta_map(window_va(slot), frame_mfn(frame));
+    memset(table_entries(slot), 0, PAGE_SIZE);
+    memset(table_shadow(slot), 0, sizeof(struct shadow));
+    frame->level = level;
+    frame->slot = slot;
+    *table_at(slot) = (struct table){
+        .va = va, .frame = frame_index(frame), .space = space_index(space), .level = level};
+    space->tables++;
+    return slot;
+}
+
+// The table is hooked in nowhere.
+static void table_free(uint32_t slot)
+{
+    struct table *t = table_at(slot);
+    frame_t *frame = frame_at(t->frame);
+    struct pt_walk w;
+
+    space_at(t->space)->tables--;
+    memset(table_shadow(slot), 0, sizeof(struct shadow));
+    pt_walk(kernel_space(), window_va(slot), 1, &w);
+    frame->kind = FRAME_AVAILABLE; // whoever still maps it, read-only, maps no table any more
+    frame->level = 0;
+    frame->slot = 0;
+    mapping_destroy(kernel_space(), frame, w.shadow);
+    arch_meta_unmap(window_va(slot));
+    frame_drop(frame);
+    slot_push(slot);
+    mm.work |= MM_TRIM;
+}
+
+void pt_prune(uint32_t slot)
+{
+    while (slot) {
+        struct table *t = table_at(slot);
+        uint32_t parent = t->parent;
+
+        if (t->used || t->pins || !parent)
+            return;
+        set_parent_entry(parent, t->index, 0, 0);
+        tlb_flush_page(VADDR(t->va));
+        table_free(slot);
+        slot = parent;
+    }
+}
+
+int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *w)
+{
+    pt_walk(space, va, target, w);
+    while (w->level > target) {
+        uint32_t slot;
+
+        if (w->shadow)
+            return -ELARGE;
+        slot = table_create(space, w->level - 1, ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level)));
+        if (!slot) {
+            pt_prune(w->slot);
+            return -ENOMEM;
+        }
+        hook(space, w->slot, w->index, slot);
+        *w = (struct pt_walk){slot, w->level - 1, level_index(va, w->level - 1), 0};
+    }
+    return 0;
+}
+
+int pt_root_create(space_t *space)
+{
+    uint32_t slot = table_create(space, mm.levels, 0);
+    uint32_t kernel = kernel_space()->root;
+
+    if (!slot)
+        return -ENOMEM;
+    space->root = slot;
+    space->cr3 = frame_paddr(frame_at(table_at(slot)->frame)).v;
+    for (unsigned i = PT_ENTRIES / 2; i < PT_ENTRIES && space != kernel_space(); i++)
+        pt_set(slot, i, table_entries(kernel)[i] & ~(pgentry_t)(PG_A | PG_D), table_shadow(kernel)[i]);
+    return 0;
+}
+
+void pt_root_destroy(space_t *space)
+{
+    table_free(space->root);
+    space->root = 0;
+}
+
+/* --- large pages ---------------------------------------------------------------------------------- */
+
+int pt_split_large(space_t *space, vaddr_t va, struct pt_walk *w)
+{
+    const mapping_t *m = mapping_at(w->shadow);
+    uint64_t base = ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level));
+    unsigned level = w->level - 1;
+    uint64_t mfn = pgentry_mfn(table_entries(w->slot)[w->index], w->level).v;
+    uint32_t slot = table_create(space, level, base);
+    uint32_t index = w->shadow;
+
+    if (!slot)
+        return -ENOMEM;
+    for (unsigned i = 0; i < PT_ENTRIES; i++, mfn += UINT64_C(1) << level_order(level))
+        pt_set(slot, i, pgentry_leaf(MFN(mfn), level, m->attr), index);
+    hook(space, w->slot, w->index, slot);
+    tlb_flush_all();
+    *w = (struct pt_walk){slot, level, 0, index};
+    return 0;
+}
+
+void pt_merge_large(uint32_t slot, pgentry_t entry, struct pt_walk *w)
+{
+    struct table *t = table_at(slot);
+
+    *w = (struct pt_walk){t->parent, t->level + 1u, t->index, table_shadow(slot)[0]};
+    pt_set(w->slot, w->index, entry, w->shadow);
+    tlb_flush_all();
+    table_free(slot);
+}
+
+/* --- boot ----------------------------------------------------------------------------------------- */
+
+void pt_boot(space_t *kernel)
+{
+    vaddr_t va = window_va(0);
+    struct pt_walk w;
+
+    kernel->levels = mm.levels;
+    if (pt_root_create(kernel) || pt_walk_create(kernel, va, 1, &w))
+        panic("no memory for the first page tables");
+    table_at(w.slot)->pins++;
+    mm.root_ready = 1;
+    // Now that the window's own tables stand, they are mapped like all that follow.
+    for (uint32_t slot = w.slot; slot; slot = table_at(slot)->parent)
+        if (mapping_create(kernel, window_va(slot), frame_at(table_at(slot)->frame), 0, 0, 1, VATTR_W))
+            panic("the first page tables can't be mapped");
+}

@@ -1,0 +1,2 @@
+#include "mm/mm.h"
+int mm_check(void){return 0;}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Mapping records and their entries: made together, taken away together.
+#include "mm/mapping.h"
+
+#include "arch/x86/tlb.h"
+#include "lib/panic.h"
+#include "mm/internal.h"
+
+enum {
+    FLUSH_PAGES_MAX = 32, // more entries than this: the whole TLB is cheaper
+};
+
+// A run of entries in one table.
+struct span {
+    uint32_t slot;
+    unsigned index;
+    uint64_t count;
+};
+
+static uint64_t entry_count(unsigned order, unsigned level)
+{
+    return UINT64_C(1) << (order - level_order(level));
+}
+
+static vaddr_t entry_va(vaddr_t va, unsigned level, uint64_t entry)
+{
+    return VADDR(va.v + (entry << level_shift(level)));
+}
+
+// Entries of an existing mapping from entry `done` of `count` on, as far as they stand in one table.
+static struct span span_at(const space_t *space, vaddr_t va, unsigned level, uint64_t done, uint64_t count)
+{
+    struct pt_walk w;
+
+    pt_walk(space, entry_va(va, level, done), level, &w);
+    return (struct span){w.slot, w.index, MIN(count - done, (uint64_t)(PT_ENTRIES - w.index))};
+}
+
+vaddr_t mapping_va(const mapping_t *m)
+{
+    const struct table *t = table_at(m->at / PT_ENTRIES);
+
+    return VADDR(t->va + ((uint64_t)(m->at % PT_ENTRIES) << level_shift(t->level)));
+}
+
+space_t *mapping_space(const mapping_t *m)
+{
+    return space_at(table_at(m->at / PT_ENTRIES)->space);
+}
+
+int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t *m, void *arg), void *arg)
+{
+    int stop = 0;
+
+    for (uint32_t i = frame->maps; i && !stop; i = mapping_at(i)->next)
+        stop = fn(frame, mapping_at(i), arg);
+    return stop;
+}
+
+void mapping_link(frame_t *frame, uint32_t index)
+{
+    mapping_t *m = mapping_at(index);
+
+    m->prev = 0;
+    m->next = frame->maps;
+    if (m->next)
+        mapping_at(m->next)->prev = index;
+    frame->maps = index;
+    frame_mapped(frame, m->refs);
+}
+
+void mapping_unlink(frame_t *frame, uint32_t index)
+{
+    mapping_t *m = mapping_at(index);
+
+    if (m->prev)
+        mapping_at(m->prev)->next = m->next;
+    else
+        frame->maps = m->next;
+    if (m->next)
+        mapping_at(m->next)->prev = m->prev;
+    frame_mapped(frame, -(int64_t)m->refs);
+}
+
+// 0 if none of these entries is in use, nor a large page over them.
+static int check_vacant(const space_t *space, vaddr_t va, unsigned level, uint64_t count)
+{
+    uint64_t done = 0;
+
+    while (done < count) {
+        vaddr_t at = entry_va(va, level, done);
+        struct pt_walk w;
+
+        pt_walk(space, at, level, &w);
+        if (w.level > level) {
+            uint64_t skip = UINT64_C(1) << level_shift(w.level);
+
+            if (w.shadow)
+                return -ELARGE;
+            done = (ROUND_DOWN(at.v, skip) + skip - va.v) >> level_shift(level);
+            continue;
+        }
+        for (unsigned i = w.index; i < PT_ENTRIES && done < count; i++, done++)
+            if (table_shadow(w.slot)[i])
+                return table_shadow(w.slot)[i] & SHADOW_TABLE ? -ETABLE : -EEXIST;
+    }
+    return 0;
+}
+
+// Frees the tables that make_tables() made for the first `count` entries.
+static void drop_tables(space_t *space, vaddr_t va, unsigned level, uint64_t count)
+{
+    for (uint64_t done = 0; done < count;) {
+        struct pt_walk w;
+
+        pt_walk(space, entry_va(va, level, done), level, &w);
+        done += PT_ENTRIES - w.index;
+        pt_prune(w.slot);
+    }
+}
+
+static int make_tables(space_t *space, vaddr_t va, unsigned level, uint64_t count, uint32_t *at)
+{
+    for (uint64_t done = 0; done < count;) {
+        struct pt_walk w;
+        int err = pt_walk_create(space, entry_va(va, level, done), level, &w);
+
+        if (err) {
+            drop_tables(space, va, level, done);
+            return err;
+        }
+        if (!done)
+            *at = w.slot * PT_ENTRIES + w.index;
+        done += PT_ENTRIES - w.index;
+        upkeep(); // a large block may need more tables than are in stock
+    }
+    return 0;
+}
+
+static void write_entries(space_t *space, vaddr_t va, unsigned level, uint64_t count, pgentry_t entry,
+                          uint32_t shadow)
+{
+    uint64_t step = UINT64_C(1) << level_shift(level);
+
+    for (uint64_t done = 0; done < count;) {
+        struct span s = span_at(space, va, level, done, count);
+        pgentry_t *entries = table_entries(s.slot) + s.index;
+        uint32_t *shadows = table_shadow(s.slot) + s.index;
+
+        table_at(s.slot)->used += s.count;
+        for (uint64_t i = 0; i < s.count; i++, entry += step) {
+            entries[i] = entry;
+            shadows[i] = shadow;
+        }
+        done += s.count;
+    }
+}
+
+int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                   unsigned level, unsigned attr)
+{
+    uint64_t count = entry_count(order, level);
+    int err = check_vacant(space, va, level, count);
+    uint32_t index, at = 0;
+    mapping_t *m;
+
+    if (err)
+        return err;
+    // The record first: making tables may use up the stock, but refills it.
+    index = arena_alloc(ARENA_MAPPINGS);
+    if (!index)
+        return -ENOMEM;
+    err = make_tables(space, va, level, count, &at);
+    if (err) {
+        arena_free(ARENA_MAPPINGS, index);
+        return err;
+    }
+    m = mapping_at(index);
+    m->at = at;
+    m->refs = 1;
+    m->attr = attr;
+    m->level = m->home_level = level;
+    m->offset = offset;
+    m->order = m->home = order;
+    mapping_link(frame, index);
+    space->mappings++;
+    write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr), index);
+    return 0;
+}
+
+static void flush(vaddr_t va, unsigned level, uint64_t count)
+{
+    if (count > FLUSH_PAGES_MAX) {
+        tlb_flush_all();
+        return;
+    }
+    for (uint64_t i = 0; i < count; i++)
+        tlb_flush_page(entry_va(va, level, i));
+}
+
+// An entry is only cleared or changed if it still maps the frame that its record names.
+static void check_entry(vaddr_t va, unsigned level, pgentry_t entry, uint64_t mfn)
+{
+    if (unlikely(!(entry & PG_P) || pgentry_mfn(entry, level).v != mfn))
+        panic("entry of 0x%lx is 0x%lx: its record says mfn 0x%lx", va.v, entry, mfn);
+}
+
+void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
+{
+    mapping_t *m = mapping_at(index);
+    vaddr_t va = mapping_va(m);
+    unsigned level = m->level;
+    uint64_t count = entry_count(m->order, level);
+    uint64_t mfn = frame->mfn + m->offset;
+
+    for (uint64_t done = 0; done < count;) {
+        struct span s = span_at(space, va, level, done, count);
+        pgentry_t *entries = table_entries(s.slot) + s.index;
+        uint32_t *shadows = table_shadow(s.slot) + s.index;
+
+        for (uint64_t i = 0; i < s.count; i++, mfn += UINT64_C(1) << level_order(level)) {
+            check_entry(entry_va(va, level, done + i), level, entries[i], mfn);
+            entries[i] = 0;
+            shadows[i] = 0;
+        }
+        table_at(s.slot)->used -= s.count;
+        done += s.count;
+    }
+    flush(va, level, count);
+    for (uint64_t done = 0; done < count;) {
+        struct span s = span_at(space, va, level, done, count);
+
+        done += PT_ENTRIES - s.index;
+        pt_prune(s.slot);
+    }
+    space->mappings--;
+    mapping_unlink(frame, index);
+    arena_free(ARENA_MAPPINGS, index);
+}
+
+void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned attr)
+{
+    mapping_t *m = mapping_at(index);
+    vaddr_t va = mapping_va(m);
+    uint64_t count = entry_count(m->order, m->level);
+    pgentry_t entry = pgentry_leaf(MFN(frame->mfn + m->offset), m->level, attr);
+
+    for (uint64_t done = 0; done < count;) {
+        struct span s = span_at(space, va, m->level, done, count);
+        pgentry_t *entries = table_entries(s.slot) + s.index;
+
+        for (uint64_t i = 0; i < s.count; i++, entry += UINT64_C(1) << level_shift(m->level)) {
+            check_entry(entry_va(va, m->level, done + i), m->level, entries[i],
+                        pgentry_mfn(entry, m->level).v);
+            entries[i] = entry;
+        }
+        done += s.count;
+    }
+    m->attr = attr;
+    flush(va, m->level, count);
+}
+
+void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index)
+{
+    uint64_t count = entry_count(order, level);
+
+    for (uint64_t done = 0; done < count;) {
+        struct span s = span_at(space, va, level, done, count);
+        uint32_t *shadows = table_shadow(s.slot) + s.index;
+
+        for (uint64_t i = 0; i < s.count; i++)
+            shadows[i] = index;
+        done += s.count;
+    }
+}

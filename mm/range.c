@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Ranges of the vmap family: many frames, all or nothing.
+#include "lib/panic.h"
+#include "mm/internal.h"
+#include "mm/vmap.h"
+
+// Part of a range: pages of one frame.
+struct piece {
+    frame_t *frame;
+    uint64_t offset;
+    unsigned order;
+};
+
+// The largest naturally aligned piece that starts at page mfn and has at most `pages` pages.
+static int next_piece(uint64_t mfn, uint64_t pages, struct piece *p)
+{
+    p->frame = find_mfn_frame(MFN(mfn));
+    if (!p->frame)
+        return -EUNKNOWN;
+    p->offset = mfn - p->frame->mfn;
+    p->order = p->frame->order;
+    while ((p->offset & ((UINT64_C(1) << p->order) - 1)) || (UINT64_C(1) << p->order) > pages)
+        p->order--;
+    return 0;
+}
+
+static int check_range(space_t *space, vaddr_t va, const frame_t *first, uint64_t offset, uint64_t pages)
+{
+    int err = frame_usable(first);
+
+    if (err)
+        return err;
+    if (!pages)
+        return -EINVAL;
+    if (offset >= frame_pages(first))
+        return -ERANGE_;
+    if (!IS_ALIGNED(va.v, PAGE_SIZE))
+        return -EALIGN;
+    if (pages > UINT64_MAX >> PAGE_SHIFT || !pt_canonical(va, pages << PAGE_SHIFT, mm.levels))
+        return -ECANON;
+    if (space && space != kernel_space() && (int64_t)va.v < 0)
+        return -ECANON;
+    return 0;
+}
+
+typedef int range_fn(space_t *space, vaddr_t va, const struct piece *p, unsigned attr);
+
+// Calls fn for each piece; *done counts the pages for which it returned 0.
+static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, unsigned attr,
+                      range_fn *fn, uint64_t *done)
+{
+    for (*done = 0; *done < pages;) {
+        struct piece p;
+        int err = next_piece(mfn + *done, pages - *done, &p);
+
+        if (!err)
+            err = fn(space, VADDR(va.v + (*done << PAGE_SHIFT)), &p, attr);
+        if (err)
+            return err;
+        *done += UINT64_C(1) << p.order;
+    }
+    return 0;
+}
+
+static int map_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+{
+    return vmap_part(space, va, p->frame, p->offset, p->order, attr);
+}
+
+static int put_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+{
+    (void)attr;
+    return vput_part(space, va, p->frame, p->offset, p->order);
+}
+
+static int unmap_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+{
+    (void)attr;
+    return vunmap_part(space, va, p->frame, p->offset, p->order);
+}
+
+// 0 if every page of the piece is mapped where it belongs.
+static int check_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+{
+    (void)attr;
+    return vmap_check_part(space, va, p->frame, p->offset, p->order);
+}
+
+int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages, unsigned attr)
+{
+    int err = check_range(space, va, first, offset, pages);
+    uint64_t done, undone, mfn;
+
+    if (err)
+        return err;
+    mfn = first->mfn + offset;
+    err = each_piece(space, va, mfn, pages, attr, map_piece, &done);
+    // What was mapped has records of its own, so that taking it back needs no memory.
+    if (err && done && each_piece(space, va, mfn, done, 0, put_piece, &undone))
+        panic("undoing vmap_range at 0x%lx failed", va.v + (undone << PAGE_SHIFT));
+    return err;
+}
+
+// Splits off what the range has of a mapping that reaches beyond it, at both ends; then unmapping cannot fail.
+static int split_ends(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
+{
+    uint64_t done = 0;
+    struct piece p;
+    int err;
+
+    err = next_piece(mfn, pages, &p);
+    if (!err)
+        err = vmap_split_part(space, va, p.frame, p.offset, p.order);
+    while (!err && done < pages) {
+        err = next_piece(mfn + done, pages - done, &p);
+        done += UINT64_C(1) << p.order;
+    }
+    if (err)
+        return err;
+    done -= UINT64_C(1) << p.order;
+    err = vmap_split_part(space, VADDR(va.v + (done << PAGE_SHIFT)), p.frame, p.offset, p.order);
+    if (!err || next_piece(mfn, pages, &p))
+        return err;
+    vmap_merge_part(space, va, p.frame, p.offset, p.order);
+    return err;
+}
+
+// All is checked before the first page changes.
+static int change_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+                        range_fn *change)
+{
+    int err = check_range(space, va, first, offset, pages);
+    uint64_t done, mfn;
+
+    if (err)
+        return err;
+    mfn = first->mfn + offset;
+    err = each_piece(space, va, mfn, pages, 0, check_piece, &done);
+    if (!err)
+        err = split_ends(space, va, mfn, pages);
+    if (err)
+        return err;
+    err = each_piece(space, va, mfn, pages, 0, change, &done);
+    assert(!err);
+    return 0;
+}
+
+int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
+{
+    return change_range(space, va, first, offset, pages, put_piece);
+}
+
+int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
+{
+    return change_range(space, va, first, offset, pages, unmap_piece);
+}
+
+/* --- frames from anywhere ------------------------------------------------------------------------- */
+
+static uint64_t frame_bytes(const frame_t *frame)
+{
+    return (uint64_t)PAGE_SIZE << frame->order;
+}
+
+int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count, unsigned attr)
+{
+    uint64_t at = va.v;
+    size_t done;
+    int err = 0;
+
+    if (!frames || !count)
+        return -EINVAL;
+    for (done = 0; done < count; done++) {
+        err = vmap(space, VADDR(at), frames[done], attr);
+        if (err)
+            break;
+        at += frame_bytes(frames[done]);
+    }
+    while (err && done--) {
+        at -= frame_bytes(frames[done]);
+        if (vput(space, VADDR(at), frames[done]))
+            panic("undoing vmap_frames at 0x%lx failed", at);
+    }
+    return err;
+}
+
+int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
+{
+    uint64_t at = va.v;
+
+    if (!frames || !count)
+        return -EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        int err = frame_usable(frames[i]);
+
+        if (!err)
+            err = vmap_check_part(space, VADDR(at), frames[i], 0, frames[i]->order);
+        if (err)
+            return err;
+        at += frame_bytes(frames[i]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bytes = frame_bytes(frames[i]); // the frame may be gone after its last put
+        int err = vput(space, va, frames[i]);
+
+        assert(!err);
+        va.v += bytes;
+    }
+    return 0;
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Address spaces: made, listed, switched, and taken apart with nothing left behind.
+#include "mm/space.h"
+
+#include "arch/x86/tlb.h"
+#include "lib/string.h"
+#include "mm/internal.h"
+
+static bool space_valid(const space_t *space)
+{
+    const struct arena *a = &mm.arena[ARENA_SPACES];
+    uint64_t byte = (uintptr_t)space - a->base;
+
+    return byte < (uint64_t)a->pages * PAGE_SIZE && byte % sizeof(*space) == 0 &&
+           space->live == SPACE_LIVE;
+}
+
+space_t *kernel_space(void)
+{
+    return space_at(mm.space_list);
+}
+
+space_t *space_current(void)
+{
+    return space_at(mm.current);
+}
+
+space_t *space_setup_kernel(void)
+{
+    uint32_t index = arena_alloc(ARENA_SPACES);
+    space_t *kernel = space_at(index);
+
+    mm.space_list = mm.current = index;
+    mm.next_space = 1;
+    kernel->live = SPACE_LIVE;
+    string_copy(kernel->name, "kernel", sizeof(kernel->name));
+    return kernel;
+}
+
+// Behind the kernel's, which stays the first.
+static void space_link(space_t *space)
+{
+    space_t *kernel = kernel_space();
+
+    space->prev = mm.space_list;
+    space->next = kernel->next;
+    if (space->next)
+        space_at(space->next)->prev = space_index(space);
+    kernel->next = space_index(space);
+}
+
+static void space_unlink(space_t *space)
+{
+    space_at(space->prev)->next = space->next;
+    if (space->next)
+        space_at(space->next)->prev = space->prev;
+}
+
+static space_t *space_alloc(const char *name)
+{
+    uint32_t index = arena_alloc(ARENA_SPACES);
+    space_t *space;
+
+    if (!index && arena_grow(ARENA_SPACES) == 0)
+        index = arena_alloc(ARENA_SPACES);
+    if (!index)
+        return NULL;
+    space = space_at(index);
+    space->levels = mm.levels;
+    space->live = SPACE_LIVE;
+    string_copy(space->name, name, sizeof(space->name));
+    return space;
+}
+
+int space_create(const char *name, space_t **out)
+{
+    space_t *space;
+
+    if (!out)
+        return -EINVAL;
+    *out = NULL;
+    if (!name)
+        return -EINVAL;
+    space = space_alloc(name);
+    if (!space) {
+        upkeep();
+        return -ENOMEM;
+    }
+    if (pt_root_create(space)) {
+        arena_free(ARENA_SPACES, space_index(space));
+        upkeep();
+        return -ENOMEM;
+    }
+    space->id = mm.next_space++;
+    space_link(space);
+    upkeep();
+    *out = space;
+    return 0;
+}
+
+// The first mapping in the space's own half; 0 if there is none left. Tables that are not empty have one.
+static uint32_t first_mapping(const space_t *space)
+{
+    uint32_t slot = space->root;
+    unsigned end = PT_ENTRIES / 2;
+
+    for (;;) {
+        const uint32_t *shadow = table_shadow(slot);
+        unsigned i = 0;
+
+        while (i < end && !shadow[i])
+            i++;
+        if (i == end)
+            return 0;
+        if (!(shadow[i] & SHADOW_TABLE))
+            return shadow[i];
+        slot = shadow[i] & ~SHADOW_TABLE;
+        end = PT_ENTRIES;
+    }
+}
+
+static frame_t *mapped_frame(const mapping_t *m)
+{
+    pgentry_t entry = table_entries(m->at / PT_ENTRIES)[m->at % PT_ENTRIES];
+
+    return find_mfn_frame(pgentry_mfn(entry, m->level));
+}
+
+int space_destroy(space_t *space)
+{
+    uint32_t index;
+
+    if (!space_valid(space) || space == kernel_space())
+        return -EINVAL;
+    if (space == space_current())
+        return -EBUSY;
+    while ((index = first_mapping(space)))
+        mapping_destroy(space, mapped_frame(mapping_at(index)), index);
+    space_unlink(space);
+    pt_root_destroy(space);
+    arena_free(ARENA_SPACES, space_index(space));
+    upkeep();
+    return 0;
+}
+
+int space_switch(space_t *space)
+{
+    if (!space_valid(space))
+        return -EINVAL;
+    mm.current = space_index(space);
+    cr3_load(PADDR(space->cr3));
+    return 0;
+}

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The vmap family for one block or a part of it: checks, counting, splitting where a part is meant.
+#include "mm/vmap.h"
+
+#include "mm/internal.h"
+
+// A part of a block at a place of an address space, and how it shall be mapped there.
+struct part {
+    space_t *space;
+    vaddr_t va;
+    frame_t *frame;
+    uint64_t offset; // first page within the block
+    unsigned order;
+    unsigned level; // of the entries; 0: whatever fits
+    unsigned attr;
+};
+
+static bool space_is_live(const space_t *space)
+{
+    const struct arena *a = &mm.arena[ARENA_SPACES];
+    uint64_t byte = (uintptr_t)space - a->base;
+
+    return byte < (uint64_t)a->pages * PAGE_SIZE && byte % sizeof(*space) == 0 && space->live == SPACE_LIVE;
+}
+
+static int check_attr(const struct part *p)
+{
+    if ((p->attr & ~(unsigned)VATTR_ALL) || (p->attr >> VATTR_TYPE_SHIFT) >= MEMTYPE_COUNT)
+        return -EINVAL;
+    if ((p->attr & VATTR_W) && (p->attr & VATTR_X))
+        return -EINVAL;
+    if ((p->attr & VATTR_U) && p->space == kernel_space())
+        return -EINVAL;
+    if ((p->attr & VATTR_W) && (p->frame->kind == FRAME_TABLE || p->frame->kind == FRAME_METADATA))
+        return -EBUSY;
+    return 0;
+}
+
+// Space, frame, part and address; what all of the family need.
+static int check_place(struct part *p)
+{
+    uint64_t bytes;
+    int err;
+
+    if (!p->space)
+        p->space = kernel_space();
+    if (!space_is_live(p->space))
+        return -EINVAL;
+    err = frame_usable(p->frame);
+    if (err)
+        return err;
+    if (p->order > ORDER_MAX)
+        return -EORDER;
+    if (p->offset & ((UINT64_C(1) << p->order) - 1))
+        return -EALIGN;
+    if (p->offset >= frame_pages(p->frame) || p->order > p->frame->order)
+        return -ERANGE_;
+    bytes = (uint64_t)PAGE_SIZE << p->order;
+    if (!pt_canonical(p->va, bytes, mm.levels))
+        return -ECANON;
+    if (p->space != kernel_space() && (int64_t)p->va.v < 0)
+        return -ECANON;
+    return IS_ALIGNED(p->va.v, PAGE_SIZE) ? 0 : -EALIGN;
+}
+
+// The manager's own memory and the window's view of a page table stay where they are.
+static bool is_own_mapping(const struct part *p)
+{
+    return p->space == kernel_space() && p->va.v >= LAYOUT_BASE && p->va.v < VA_STACKS;
+}
+
+static unsigned largest_level(vaddr_t va, unsigned order)
+{
+    unsigned level = mm.page_1g ? 3 : 2;
+
+    while (level > 1 &&
+           (order < level_order(level) || !IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
+        level--;
+    return level;
+}
+
+static int check_level(struct part *p)
+{
+    if (!p->level) {
+        p->level = largest_level(p->va, p->order);
+        return 0;
+    }
+    if (p->order < level_order(p->level) || (p->level == 3 && !mm.page_1g))
+        return -EORDER;
+    return IS_ALIGNED(p->va.v, UINT64_C(1) << level_shift(p->level)) ? 0 : -EALIGN;
+}
+
+// All mappings of a frame have one memory type; device memory is never write-back.
+static int check_type(const frame_t *frame, unsigned attr)
+{
+    unsigned type = attr & VATTR_TYPE;
+
+    if (frame->kind == FRAME_DEVICE && type == VATTR_WB)
+        return -ETYPE;
+    if (frame->maps && (mapping_at(frame->maps)->attr & VATTR_TYPE) != type)
+        return -ETYPE;
+    return 0;
+}
+
+/* --- the records that cover a part ---------------------------------------------------------------- */
+
+// The record that maps page `page` of the part, if it is the frame's page that belongs there.
+// -ENOENT nothing is mapped, -EOTHER something else is. *left: pages of the record from there on.
+static int record_at(const struct part *p, uint64_t page, uint32_t *index, uint64_t *left)
+{
+    vaddr_t va = VADDR(p->va.v + (page << PAGE_SHIFT));
+    uint64_t offset = p->offset + page;
+    const mapping_t *m;
+    struct pt_walk w;
+    uint64_t mfn;
+
+    pt_walk(p->space, va, 1, &w);
+    if (!w.shadow)
+        return -ENOENT;
+    m = mapping_at(w.shadow);
+    mfn = pgentry_mfn(table_entries(w.slot)[w.index], w.level).v;
+    mfn += (va.v >> PAGE_SHIFT) & ((UINT64_C(1) << level_order(w.level)) - 1);
+    if (mfn != p->frame->mfn + offset)
+        return -EOTHER;
+    *index = w.shadow;
+    *left = m->offset + (UINT64_C(1) << m->order) - offset;
+    return 0;
+}
+
+// Calls ok for each record over the part, until it returns an error; all pages must be covered.
+static int check_cover(const struct part *p, int (*ok)(const struct part *p, const mapping_t *m))
+{
+    uint64_t pages = UINT64_C(1) << p->order;
+    uint64_t left;
+    uint32_t index;
+
+    for (uint64_t page = 0; page < pages; page += left) {
+        int err = record_at(p, page, &index, &left);
+
+        if (!err && ok)
+            err = ok(p, mapping_at(index));
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+// Calls change for each record over the part, which is first split off if it belongs to a larger one; change
+// may free it. Then merges what is alike again, if `merge`.
+static int change_cover(const struct part *p, void (*change)(const struct part *p, uint32_t index),
+                        bool merge)
+{
+    uint64_t pages = UINT64_C(1) << p->order;
+    uint64_t left;
+    uint32_t index;
+    int err = record_at(p, 0, &index, &left);
+
+    if (!err && mapping_at(index)->order > p->order)
+        err = mapping_split(p->space, p->frame, index, p->offset, p->order, &index);
+    if (err)
+        return err;
+    for (uint64_t page = 0; page < pages; page += left) {
+        if (record_at(p, page, &index, &left))
+            break;
+        change(p, index);
+    }
+    for (uint64_t page = 0; merge && page < pages; page += left) {
+        if (record_at(p, page, &index, &left))
+            break;
+        mapping_merge(p->space, p->frame, index);
+    }
+    return 0;
+}
+
+/* --- mapping -------------------------------------------------------------------------------------- */
+
+static int same_again(const struct part *p, const mapping_t *m)
+{
+    if (m->home_level != p->level)
+        return m->home_level > p->level ? -ELARGE : -ETABLE;
+    if (m->attr != p->attr)
+        return -EATTR;
+    return m->refs == MAPPING_REFS_MAX ? -EOVERFLOW : 0;
+}
+
+static void count_up(const struct part *p, uint32_t index)
+{
+    mapping_at(index)->refs++;
+    frame_mapped(p->frame, 1);
+}
+
+// Something is mapped there (err says what was in the way): the same part, to be counted up?
+static int map_again(const struct part *p, int err)
+{
+    int why = check_cover(p, same_again);
+
+    if (why == -EOTHER || why == -ENOENT)
+        return err;
+    return why ? why : change_cover(p, count_up, true);
+}
+
+static int map_part(struct part *p)
+{
+    int err = check_place(p);
+
+    if (!err)
+        err = check_attr(p);
+    if (!err)
+        err = check_level(p);
+    if (!err && is_own_mapping(p))
+        err = -EBUSY;
+    if (err)
+        return err;
+    err = check_type(p->frame, p->attr);
+    if (!err)
+        err = mapping_create(p->space, p->va, p->frame, p->offset, p->order, p->level, p->attr);
+    if (err && err != -ENOMEM)
+        err = map_again(p, err);
+    upkeep();
+    return err;
+}
+
+static int map_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+{
+    int err = frame_usable(frame);
+    struct part p = {space, va, frame, 0, 0, level, attr};
+
+    if (err)
+        return err;
+    p.order = frame->order;
+    return map_part(&p);
+}
+
+int vmap(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(space, va, frame, 0, attr);
+}
+
+int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(space, va, frame, 1, attr);
+}
+
+int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(space, va, frame, 2, attr);
+}
+
+int vmap_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(space, va, frame, 3, attr);
+}
+
+int vmap_kern(vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(NULL, va, frame, 0, attr);
+}
+
+int vmap_kern_4k(vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(NULL, va, frame, 1, attr);
+}
+
+int vmap_kern_2m(vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(NULL, va, frame, 2, attr);
+}
+
+int vmap_kern_1g(vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_whole(NULL, va, frame, 3, attr);
+}
+
+static int map_user(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+{
+    return space ? map_whole(space, va, frame, level, attr | VATTR_U) : -EINVAL;
+}
+
+int vmap_user(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_user(space, va, frame, 0, attr);
+}
+
+int vmap_user_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_user(space, va, frame, 1, attr);
+}
+
+int vmap_user_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_user(space, va, frame, 2, attr);
+}
+
+int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    return map_user(space, va, frame, 3, attr);
+}
+
+int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order, unsigned attr)
+{
+    struct part p = {space, va, frame, offset, order, 0, attr};
+
+    return map_part(&p);
+}
+
+/* --- unmapping ------------------------------------------------------------------------------------ */
+
+static void unmap_all(const struct part *p, uint32_t index)
+{
+    mapping_destroy(p->space, p->frame, index);
+}
+
+static void count_down(const struct part *p, uint32_t index)
+{
+    mapping_t *m = mapping_at(index);
+
+    if (m->refs == 1) {
+        mapping_destroy(p->space, p->frame, index);
+        return;
+    }
+    m->refs--;
+    frame_mapped(p->frame, -1);
+}
+
+static int unmap_part(struct part *p, void (*change)(const struct part *p, uint32_t index))
+{
+    int err = check_place(p);
+
+    // The frame lives until the last of its records has been looked at.
+    if (!err)
+        err = check_cover(p, NULL);
+    if (err)
+        return err;
+    if (is_own_mapping(p))
+        return -EBUSY;
+    p->frame->refcount++;
+    err = change_cover(p, change, true);
+    p->frame->refcount--;
+    frame_mapped(p->frame, 0);
+    upkeep();
+    return err;
+}
+
+static int unmap_whole(space_t *space, vaddr_t va, frame_t *frame,
+                       void (*change)(const struct part *p, uint32_t index))
+{
+    int err = frame_usable(frame);
+    struct part p = {space, va, frame, 0, 0, 0, 0};
+
+    if (err)
+        return err;
+    p.order = frame->order;
+    return unmap_part(&p, change);
+}
+
+int vput(space_t *space, vaddr_t va, frame_t *frame)
+{
+    return unmap_whole(space, va, frame, count_down);
+}
+
+int vunmap(space_t *space, vaddr_t va, frame_t *frame)
+{
+    return unmap_whole(space, va, frame, unmap_all);
+}
+
+int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    struct part p = {space, va, frame, offset, order, 0, 0};
+
+    return unmap_part(&p, count_down);
+}
+
+int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    struct part p = {space, va, frame, offset, order, 0, 0};
+
+    return unmap_part(&p, unmap_all);
+}
+
+int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    struct part p = {space, va, frame, offset, order, 0, 0};
+    int err = check_place(&p);
+
+    if (!err)
+        err = check_cover(&p, NULL);
+    if (!err && is_own_mapping(&p))
+        err = -EBUSY;
+    return err;
+}
+
+static void leave(const struct part *p, uint32_t index)
+{
+    (void)p;
+    (void)index;
+}
+
+int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0};
+
+    return change_cover(&p, leave, false);
+}
+
+void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0};
+    int err = change_cover(&p, leave, true);
+
+    (void)err; // nothing larger is left to be split
+}
+
+/* --- other attributes ----------------------------------------------------------------------------- */
+
+static void set_attr(const struct part *p, uint32_t index)
+{
+    if (mapping_at(index)->attr != p->attr)
+        mapping_set_attr(p->space, p->frame, index, p->attr);
+}
+
+static int count_refs(const struct part *p, uint64_t *sum)
+{
+    uint64_t left;
+    uint32_t index;
+
+    *sum = 0;
+    for (uint64_t page = 0; page < UINT64_C(1) << p->order; page += left) {
+        int err = record_at(p, page, &index, &left);
+
+        if (err)
+            return err;
+        // A record that reaches beyond the part leaves a piece with the old type.
+        *sum += mapping_at(index)->order > p->order ? 0 : mapping_at(index)->refs;
+    }
+    return 0;
+}
+
+static int protect_part(struct part *p)
+{
+    int err = check_place(p);
+    uint64_t refs;
+
+    if (!err)
+        err = check_attr(p);
+    if (!err)
+        err = count_refs(p, &refs);
+    if (err)
+        return err;
+    if (is_own_mapping(p))
+        return -EBUSY;
+    if (p->frame->kind == FRAME_DEVICE && (p->attr & VATTR_TYPE) == VATTR_WB)
+        return -ETYPE;
+    if (refs != p->frame->mapcount && check_type(p->frame, p->attr))
+        return -ETYPE;
+    err = change_cover(p, set_attr, true);
+    upkeep();
+    return err;
+}
+
+int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    int err = frame_usable(frame);
+    struct part p = {space, va, frame, 0, 0, 0, attr};
+
+    if (err)
+        return err;
+    p.order = frame->order;
+    return protect_part(&p);
+}
+
+int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order, unsigned attr)
+{
+    struct part p = {space, va, frame, offset, order, 0, attr};
+
+    return protect_part(&p);
+}
+
+/* --- look-up -------------------------------------------------------------------------------------- */
+
+int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)
+{
+    struct pt_walk w;
+    uint64_t mfn;
+
+    if (!space)
+        space = kernel_space();
+    if (!out || !space_is_live(space))
+        return -EINVAL;
+    if (!pt_canonical(va, 1, mm.levels))
+        return -ECANON;
+    pt_walk(space, va, 1, &w);
+    if (!w.shadow)
+        return -ENOENT;
+    mfn = pgentry_mfn(table_entries(w.slot)[w.index], w.level).v;
+    mfn += (va.v >> PAGE_SHIFT) & ((UINT64_C(1) << level_order(w.level)) - 1);
+    out->frame = find_mfn_frame(MFN(mfn));
+    if (!out->frame)
+        return -EUNKNOWN;
+    out->offset = mfn - out->frame->mfn;
+    out->attr = mapping_at(w.shadow)->attr;
+    out->level = w.level;
+    out->refs = mapping_at(w.shadow)->refs;
+    return 0;
+}
+
+frame_t *find_kern_va_frame(const void *va)
+{
+    struct vlookup at;
+
+    return vmap_lookup(NULL, ptr_vaddr(va), &at) ? NULL : at.frame;
+}
