@@ -103,6 +103,9 @@ class Monitor:
         fd = os.open(path.parent, os.O_PATH)
         try:
             self.sock.connect(f"/proc/self/fd/{fd}/{path.name}")
+        except OSError:
+            self.sock.close()
+            raise
         finally:
             os.close(fd)
         self.file: IO[str] = self.sock.makefile("rw", encoding="utf-8", errors="replace")
@@ -420,7 +423,7 @@ def run_debug(args: argparse.Namespace) -> int:
     )
     try:
         if not wait_listening(qemu, args.port):
-            print("QEMU did not start", file=sys.stderr)
+            print(f"QEMU did not start on port {args.port} (GDB_PORT= changes it)", file=sys.stderr)
             return 1
         print(
             f"In {directory}: serial (the guest's output), monitor (a socket), qemu.log (its exceptions)."
@@ -447,14 +450,26 @@ def ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, old)
 
 
+def listens(pid: int, port: int) -> bool:
+    """Whether that process itself listens there on loopback (asked of /proc: a connection would stop the guest)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {
+        f"socket:[{row[9]}]" for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "0A"
+    }
+    with contextlib.suppress(FileNotFoundError):
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(fd) in inodes:
+                    return True
+    return False
+
+
 def wait_listening(process: subprocess.Popen[bytes], port: int, seconds: float = 10) -> bool:
-    """Whether that process came to listen there (asked of /proc: a connection would count as the debugger's)."""
-    want = f"0100007F:{port:04X} 00000000:0000 0A"
+    """Whether that process came to listen there."""
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
-        if want in Path("/proc/net/tcp").read_text():
-            time.sleep(0.05)  # long enough for a QEMU that found the port taken to have ended
-            return process.poll() is None
+        if listens(process.pid, port):
+            return True
         time.sleep(0.01)
     return False
 

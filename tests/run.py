@@ -138,12 +138,15 @@ def guest_lines(script: Path) -> list[dict[str, str]]:
         if line.startswith("# guest:"):
             words = shlex.split(line.removeprefix("# guest:"))
             configs.append(dict(word.split("=", 1) for word in words))
-    return configs or [{}]
+    return configs
 
 
 def gdb_jobs() -> Iterator[Job]:
-    """The scripts tests/gdb/NAME.py, each run inside GDB on guests of its own."""
-    for script in sorted((ROOT / "tests/gdb").glob("test_*.py")):
+    """The scripts tests/gdb/NAME.py, each run inside GDB on guests of its own.
+
+    A script is one by its `# guest:` lines; other files are modules that scripts import.
+    """
+    for script in sorted((ROOT / "tests/gdb").glob("*.py")):
         configs = guest_lines(script)
         for i, config in enumerate(configs):
             suffix = f".{i + 1}" if len(configs) > 1 else ""

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import run
-from qemu import BUILD, Guest, GuestError, size_bytes
+from qemu import BUILD, ROOT, Guest, GuestError, listens, size_bytes
 from results import Result, gdb_results, guest_results, host_results, unit_results
 
 GOOD_GUEST = "test a\r\ntest a: ok\r\ntest b\r\ntest b: ok\r\n2 passed, 0 failed\r\n"
@@ -281,6 +284,19 @@ class Launcher(unittest.TestCase):
                 [s for s in sockets if s.endswith(f":{guest.port:04X}")],
                 [f"0100007F:{guest.port:04X}"],
             )
+
+    def test_a_port_that_is_taken(self) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            self.assertTrue(listens(os.getpid(), port))
+            self.assertFalse(listens(os.getppid(), port))
+            command = [run.PYTHON, "tests/qemu.py", "debug", f"--port={port}"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"QEMU did not start on port {port}", done.stderr)
+        shutil.rmtree(BUILD / f"run-{port}")
 
     def test_two_side_by_side(self) -> None:
         with Guest(boot=[]) as a, Guest(boot=[]) as b:
