@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import os
+import traceback
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Sequence
 
@@ -91,23 +93,33 @@ class Command:
                 continue
             option = known.get(word)
             if option is None:
-                raise UsageError(f"{self.name}: no option {word}; see `help {self.name}`")
+                raise UsageError(f"no option {word}; see `help {self.name}`")
             if len(words) < option.values:
                 what = "a value" if option.values == 1 else f"{option.values} values"
-                raise UsageError(f"{self.name}: {word} needs {what}; see `help {self.name}`")
+                raise UsageError(f"{word} needs {what}; see `help {self.name}`")
             taken = [words.pop(0) for _ in range(option.values)]
             args.options.setdefault(word, []).extend(taken)
         return args
 
     def invoke(self, context: Context, line: str) -> None:
         """Runs a command line. With --json an error is an object, else a KtfError is raised."""
-        wants_json = "--json" in line.split()
         try:
             self.run(context, self.parse(line))
-        except KtfError as e:
-            if not wants_json:
-                raise
-            context.write(json_line(self.name, ok=False, error=str(e)))
+        except Exception as e:  # the one place where nothing may get through
+            message = str(e) if isinstance(e, KtfError) else internal_error(e)
+            if "--json" not in line.split():
+                raise KtfError(message) from e
+            context.write(json_line(self.name, ok=False, error=message))
+
+
+def internal_error(error: Exception) -> str:
+    """A mistake of ours in one line: what and where."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__module__ == "gdb":
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"internal error: {type(error).__name__}: {text}{at}"
 
 
 def json_line(command: str, ok: bool = True, **values: Any) -> str:

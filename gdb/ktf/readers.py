@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable, Iterable, Sequence
 
@@ -244,13 +245,18 @@ class ProcMemReader(Reader):
 class StubReader(Reader):
     """Physical reads through the gdbstub; what was read is kept until begin().
 
-    fetch(pa, size) reads physical memory; Unreadable if the stub refuses.
+    fetch([(pa, size), ...]) reads blocks of physical memory; Unreadable if the stub refuses.
     """
 
     name = "gdbstub"
-    KEEP = 65536  # pages; 256 MiB
+    KEEP = 32768  # pages; 128 MiB
 
-    def __init__(self, ram: RamMap, fetch: Callable[[int, int], bytes], detail: str = "") -> None:
+    def __init__(
+        self,
+        ram: RamMap,
+        fetch: Callable[[list[tuple[int, int]]], list[bytes]],
+        detail: str = "",
+    ) -> None:
         super().__init__(ram, detail)
         self.fetch = fetch
         self.kept: dict[int, bytes] = {}
@@ -260,26 +266,35 @@ class StubReader(Reader):
 
     def _read(self, index: int, offset: int, size: int) -> bytes:
         pa = self.ram.ranges[index].start + offset
-        first, last = pa // PAGE, (pa + size - 1) // PAGE
-        self._keep(first, last)
-        data = b"".join(self.kept[m] for m in range(first, last + 1))
-        skip = pa - first * PAGE
+        pages = range(pa // PAGE, (pa + size - 1) // PAGE + 1)
+        self._keep(list(pages))
+        data = b"".join(self.kept[m] for m in pages)
+        skip = pa % PAGE
         return data[skip : skip + size]
 
-    def _keep(self, first: int, last: int) -> None:
-        """Reads what is not there yet of the pages [first, last], in as few requests as possible."""
-        if len(self.kept) + last - first + 1 > self.KEEP:
+    def read_pages(self, mfns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mfns = np.asarray(mfns, np.uint64)
+        ok = self.ram.holds(mfns)
+        with suppress(Unreadable):  # then page by page below, to know which
+            self._keep(np.unique(mfns[ok]).tolist())
+        return super().read_pages(mfns)
+
+    def _keep(self, mfns: list[int]) -> None:
+        """Reads what is not there yet of these pages (sorted), in one batch."""
+        missing = [m for m in mfns if m not in self.kept]
+        if len(self.kept) + len(missing) > self.KEEP:
             self.kept.clear()
-        missing = [m for m in range(first, last + 1) if m not in self.kept]
-        at = 0
-        while at < len(missing):
-            end = at + 1
-            while end < len(missing) and missing[end] == missing[end - 1] + 1:
-                end += 1
-            data = self.fetch(missing[at] * PAGE, (end - at) * PAGE)
-            for i, mfn in enumerate(missing[at:end]):
+            missing = mfns
+        runs: list[list[int]] = []
+        for mfn in missing:
+            if runs and runs[-1][-1] + 1 == mfn:
+                runs[-1].append(mfn)
+            else:
+                runs.append([mfn])
+        blocks = self.fetch([(r[0] * PAGE, len(r) * PAGE) for r in runs]) if runs else []
+        for run, data in zip(runs, blocks):
+            for i, mfn in enumerate(run):
                 self.kept[mfn] = data[i * PAGE : (i + 1) * PAGE]
-            at = end
 
 
 class CoreReader(MappedReader):

@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The only module that talks to gdb: registers, symbols, types, the connection, and what commands print.
+"""Target: GDB's side of everything; register(): makes GDB commands of our Command objects.
+
+Physical memory is read with raw packets in QEMU's physical mode. These pass by GDB's own caches, so
+that nothing physical is left in them; the mode is put back as it was in a finally.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gdb
+
+from .command import Command, json_line
+from .core import open_core
+from .errors import KtfError, NoGuest, Unreadable
+from .kernel import Segment, elf_segments
+from .layout import FieldDesc, Symbol, TypeDesc
+from .qemu import READERS, Opened, open_reader, physical_bits
+from .session import Cpu, Session
+
+PACKET = 2048  # bytes of memory in one answer of QEMU's stub
+U64 = (1 << 64) - 1
+
+
+class GdbTypes:
+    """layout.Types, from the DWARF that GDB has loaded."""
+
+    def __init__(self) -> None:
+        self._structs: dict[str, TypeDesc] = {}
+
+    def struct(self, name: str) -> TypeDesc:
+        """See layout.Types."""
+        if name not in self._structs:
+            desc = _describe(_lookup(name))
+            if desc.kind != "struct":
+                raise KtfError(f"{name} is no struct in the symbols")
+            self._structs[name] = desc
+        return self._structs[name]
+
+    def enum(self, name: str) -> dict[str, int]:
+        """See layout.Types."""
+        return {f.name: int(f.enumval) for f in _lookup(f"enum {name}").fields()}
+
+    def constant(self, name: str) -> int:
+        """See layout.Types."""
+        try:
+            return int(gdb.parse_and_eval(name))
+        except gdb.error as e:
+            raise KtfError(f"the symbols have no {name}") from e
+
+    def symbol(self, name: str) -> Symbol | None:
+        """See layout.Types."""
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            return None
+        try:
+            pointer = gdb.parse_and_eval(f"&{name}")
+            return Symbol(name, int(pointer) & U64, pointer.type.target().sizeof)
+        except gdb.error:
+            return None
+
+
+def _lookup(name: str) -> gdb.Type:
+    try:
+        return gdb.lookup_type(name)
+    except gdb.error as e:
+        raise KtfError(f"the symbols have no {name}") from e
+
+
+def _describe(kind: gdb.Type) -> TypeDesc:
+    """A DWARF type as plain data."""
+    kind = kind.strip_typedefs()
+    name = kind.name or kind.tag or ""
+    if kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
+        return TypeDesc("struct", kind.sizeof, name, fields=tuple(_fields(kind, 0)))
+    if kind.code == gdb.TYPE_CODE_ARRAY:
+        return TypeDesc("array", kind.sizeof, name, element=_describe(kind.target()))
+    if kind.code == gdb.TYPE_CODE_INT and name == "char":
+        return TypeDesc("char", 1, name)
+    signed = kind.code == gdb.TYPE_CODE_INT and kind.is_signed
+    return TypeDesc("int" if signed else "uint", kind.sizeof, name)
+
+
+def _fields(kind: gdb.Type, base: int) -> Iterator[FieldDesc]:
+    """Members by bit position; those of anonymous members as if they were its own."""
+    for field in kind.fields():
+        if not hasattr(field, "bitpos"):
+            continue
+        if field.name:
+            desc = _describe(field.type)
+            yield FieldDesc(field.name, base + field.bitpos, field.bitsize, desc)
+        else:
+            yield from _fields(field.type.strip_typedefs(), base + field.bitpos)
+
+
+class GdbLink:
+    """qemu.Link: the remote connection of the selected inferior."""
+
+    def __init__(self, connection: gdb.RemoteTargetConnection) -> None:
+        self.connection = connection
+        self.details = connection.details or ""
+
+    def monitor(self, command: str) -> str:
+        """See qemu.Link."""
+        try:
+            return gdb.execute(f"monitor {command}", to_string=True)
+        except gdb.error as e:
+            raise KtfError(f"`monitor {command}`: {e}") from e
+
+    def read_physical(self, blocks: list[tuple[int, int]]) -> list[bytes]:
+        """See qemu.Link."""
+        with self._physical_mode():
+            return [self._read(pa, size) for pa, size in blocks]
+
+    def _read(self, pa: int, size: int) -> bytes:
+        parts = []
+        for at in range(pa, pa + size, PACKET):
+            part = min(PACKET, pa + size - at)
+            answer = self._packet(f"m{at:x},{part:x}")
+            if len(answer) != 2 * part:
+                raise Unreadable(f"the stub can't read physical address {at:#x}", at)
+            parts.append(bytes.fromhex(answer))
+        return b"".join(parts)
+
+    @contextmanager
+    def _physical_mode(self) -> Iterator[None]:
+        before = self._packet("qqemu.PhyMemMode")
+        if before not in ("0", "1"):
+            raise NoGuest("the stub has no physical mode: it is not QEMU's")
+        try:
+            if self._packet("Qqemu.PhyMemMode:1") != "OK":
+                raise NoGuest("the stub refuses its physical mode")
+            yield
+        finally:
+            self._packet(f"Qqemu.PhyMemMode:{before}")
+
+    def _packet(self, text: str) -> str:
+        try:
+            return (self.connection.send_packet(text) or b"").decode("ascii")
+        except (gdb.error, UnicodeDecodeError) as e:
+            raise Unreadable(f"the connection to the guest fails: {e}") from e
+
+
+class Target:
+    """command.Context with GDB behind it. One lives as long as GDB."""
+
+    def __init__(self) -> None:
+        self.wanted_reader = READERS[0]
+        self.refused: list[str] = []
+        self._opened: dict[tuple[int, str, str], Opened] = {}
+        self._phys_bits: dict[int, int | None] = {}
+
+    # The guest -------------------------------------------------------------------------------------
+
+    def session(self) -> Session:
+        """See command.Context."""
+        connection, thread = _connected()
+        types = GdbTypes() if _symbols_are_ours() else None
+        image = _image() if types else []
+        if connection.type == "core":
+            reader, cpus = open_core(_core_path())
+            self.refused = []
+            selected = min(max(thread.num - 1, 0), len(cpus) - 1)
+            return Session(cpus, selected, reader, types, image)
+        link = GdbLink(connection)
+        status = link.monitor("info status")
+        if "running" in status:
+            raise NoGuest("the guest is running; stop it with `monitor stop` or Ctrl-C")
+        cpus = _cpus(thread)
+        selected = _number(thread)
+        mtree = link.monitor("info mtree -f")
+        key = (connection.num, mtree, self.wanted_reader)
+        if key not in self._opened:
+            root = next(c.root for c in cpus if c.number == selected)
+            self._opened.clear()
+            self._opened[key] = open_reader(link, self.wanted_reader, mtree, [root])
+            self._phys_bits = {connection.num: physical_bits(link)}
+        opened = self._opened[key]
+        self.refused = opened.refused
+        opened.reader.begin()
+        bits = self._phys_bits.get(connection.num)
+        return Session(cpus, selected, opened.reader, types, image, bits)
+
+    def evaluate(self, expression: str) -> int:
+        """See command.Context."""
+        try:
+            value = gdb.parse_and_eval(expression)
+            kind = value.type.strip_typedefs()
+            if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
+                value = value.address
+            elif kind.code == gdb.TYPE_CODE_FLAGS:
+                value = value.cast(_u64())
+            elif kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
+                raise KtfError(f"{expression} is a struct: give its address")
+            return int(value) & U64
+        except (gdb.error, TypeError, ValueError) as e:
+            raise KtfError(f"{expression}: {' '.join(str(e).split())}") from e
+
+    def source(self, va: int) -> str:
+        """See command.Context."""
+        try:
+            text = gdb.execute(f"info symbol {va:#x}", to_string=True)
+            name = text.split(" in section")[0].strip()
+            if name.startswith("No symbol"):
+                return ""
+            line = gdb.find_pc_line(va)
+            if line.symtab is not None:
+                name += f" at {line.symtab.filename}:{line.line}"
+            return name
+        except (gdb.error, OverflowError):
+            return ""
+
+    # The user --------------------------------------------------------------------------------------
+
+    def write(self, text: str) -> None:
+        """See command.Context."""
+        gdb.write(text)
+
+    def set_variable(self, name: str, value: int) -> None:
+        """See command.Context."""
+        gdb.set_convenience_variable(name, value)
+
+    def quit(self, status: int) -> None:
+        """See command.Context."""
+        gdb.flush()
+        try:
+            gdb.execute("disconnect", to_string=True)
+        except gdb.error:
+            pass  # a core, or no guest at all
+        gdb.execute(f"quit {status}")
+
+
+def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
+    """The connection and the selected thread; NoGuest if there is nothing stopped behind it."""
+    connection = gdb.selected_inferior().connection
+    thread = gdb.selected_thread()
+    if connection is None or thread is None:
+        raise NoGuest("no guest: start one (`make debug`), or connect with `target remote :1234`")
+    if connection.type == "core":
+        return connection, thread
+    if not isinstance(connection, gdb.RemoteTargetConnection):
+        raise NoGuest(f"a guest of QEMU is needed, not a {connection.type} process")
+    if any(t.is_running() for t in gdb.selected_inferior().threads()):
+        raise NoGuest("the guest is running; stop it with `interrupt` or Ctrl-C")
+    return connection, thread
+
+
+def _number(thread: gdb.InferiorThread) -> int:
+    """QEMU counts its CPUs from 0, the stub's threads are one more."""
+    return thread.ptid[1] - 1
+
+
+def _u64() -> gdb.Type:
+    return gdb.selected_inferior().architecture().integer_type(64, False)
+
+
+def _cpus(selected: gdb.InferiorThread) -> list[Cpu]:
+    """The registers of each CPU; the selected thread and frame stay as they are."""
+    frame = gdb.selected_frame()
+    cpus = []
+    try:
+        for thread in sorted(gdb.selected_inferior().threads(), key=lambda t: t.num):
+            thread.switch()
+            cpus.append(_cpu(_number(thread)))
+    finally:
+        selected.switch()
+        if frame.is_valid():
+            frame.select()
+    return cpus
+
+
+def _cpu(number: int) -> Cpu:
+    values = {}
+    for name in ("cr0", "cr2", "cr3", "cr4", "efer", "rip", "rsp"):
+        value = gdb.parse_and_eval(f"${name}")
+        if value.type.code == gdb.TYPE_CODE_VOID:
+            raise NoGuest(f"the stub has no register {name}: is it a 64-bit x86 guest of QEMU?")
+        values[name] = int(value.cast(_u64()))
+    return Cpu(number, **values)
+
+
+def _core_path() -> str:
+    """The core file that GDB has open."""
+    text = gdb.execute("info files", to_string=True)
+    found = re.search(r"Local core dump file:\s+`(.*)', file type", text)
+    if not found:
+        raise NoGuest("GDB does not tell the name of its core file")
+    return found[1]
+
+
+def _symbols_are_ours() -> bool:
+    """True if the loaded symbols are those of a kernel with our struct mm."""
+    symbol = gdb.lookup_global_symbol("mm")
+    if symbol is None or symbol.type is None:
+        return False
+    kind = symbol.type.strip_typedefs()
+    if kind.code != gdb.TYPE_CODE_STRUCT:
+        return False
+    return {"magic", "arena", "space_list"} <= {f.name for f in kind.fields()}
+
+
+def _image() -> list[Segment]:
+    """Where the kernel's file says that its segments lie in physical memory."""
+    symbol = gdb.lookup_global_symbol("mm")
+    path = symbol.symtab.objfile.filename
+    try:
+        with open(path, "rb") as f:
+            return elf_segments(f.read(65536))
+    except (OSError, KtfError):
+        return []
+
+
+# Commands and parameters -------------------------------------------------------------------------------
+
+
+def register(target: Target, command: Command) -> None:
+    """Makes a GDB command of it."""
+
+    class Registered(gdb.Command):
+        """Replaced by the command's own help."""
+
+        __doc__ = command.__doc__
+
+        def invoke(self, argument: str, from_tty: bool) -> None:
+            """Runs it; errors become one line."""
+            self.dont_repeat()
+            try:
+                command.invoke(target, argument)
+            except KtfError as e:
+                raise gdb.GdbError(f"{command.name}: {e}") from None
+            except KeyboardInterrupt:
+                if "--json" in argument.split():
+                    gdb.write(json_line(command.name, False, error="interrupted"))
+                    return
+                raise gdb.GdbError(f"{command.name}: interrupted") from None
+
+        def complete(self, text: str, word: str | None) -> object:
+            """Options, and the values of the option before the cursor."""
+            try:
+                return command.complete(target, text, word)
+            except (KtfError, gdb.error):
+                return []
+
+    Registered(command.name, gdb.COMMAND_DATA)
+
+
+def register_parameters(target: Target) -> None:
+    """set/show ktf reader."""
+    doc = "Settings of the ktf commands."
+    prefix = type("Prefix", (gdb.Command,), {"__doc__": doc})
+    prefix("set ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+    prefix("show ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+
+    class ReaderParameter(gdb.Parameter):
+        """How the guest's memory is read.
+
+        auto     the fastest that works
+        ramfile  the guest's RAM file (memory-backend-file,share=on), mapped
+        procmem  /proc/PID/mem of a QEMU on this machine
+        gdbstub  physical reads through the stub: slow, always there
+        A core is always read as the file it is."""
+
+        set_doc = "Set how the guest's memory is read."
+        show_doc = "Show how the guest's memory is read."
+
+        def __init__(self) -> None:
+            super().__init__("ktf reader", gdb.COMMAND_DATA, gdb.PARAM_ENUM, READERS)
+            self.value = READERS[0]
+
+        def get_set_string(self) -> str:
+            """Takes it over."""
+            target.wanted_reader = self.value
+            return ""
+
+        def get_show_string(self, value: str) -> str:
+            """What `show ktf reader` prints."""
+            return f"The guest's memory is read by: {value}."
+
+    ReaderParameter()
