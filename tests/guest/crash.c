@@ -8,32 +8,15 @@
 #include "mm/mm.h"
 #include "tests/guest/test.h"
 
-// The entry that maps va in the kernel's space, found by the tables' shadows; NULL if nothing does.
-static pgentry_t *leaf_entry(vaddr_t va)
-{
-    uint32_t slot = kernel_space()->root;
-
-    for (unsigned level = kernel_space()->levels; level > 0; level--) {
-        unsigned index = level_index(va, level);
-        uint32_t shadow = table_shadow(slot)[index];
-
-        if (shadow == 0)
-            return NULL;
-        if (!(shadow & SHADOW_TABLE))
-            return &table_entries(slot)[index];
-        slot = shadow & ~SHADOW_TABLE;
-    }
-    return NULL;
-}
-
 // The bug: an entry cleared behind its record's back, and it happens to map the IDT. The next
 // exception of any kind finds no gate, nor does the double fault that follows from it.
 static void triple_fault(void)
 {
-    pgentry_t *entry = leaf_entry(ptr_vaddr(idt));
+    struct pt_walk w;
 
-    assert(entry != NULL);
-    *entry = 0;
+    pt_walk(kernel_space(), ptr_vaddr(idt), 1, &w);
+    assert(w.shadow != 0);
+    table_entries(w.slot)[w.index] = 0;
     invlpg(ptr_vaddr(idt));
     __asm__ volatile("int3");
 }
