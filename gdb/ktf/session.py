@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -17,12 +17,21 @@ from .readers import Reader
 from .spaces import Space, SpaceList, read_spaces
 from .walk import walk
 
-if TYPE_CHECKING:
-    from .database import Database
-
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PAE, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 12, 1 << 20, 1 << 21
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
+
+
+class FrameDatabase(Protocol):
+    """What maps and walks ask of database.Database."""
+
+    kind_names: dict[int, str]  # "text", "table", ... by number; 0 is no frame
+
+    def kind_of_mfns(self, mfns: np.ndarray) -> np.ndarray:
+        """Kind of the frame that holds each page, 0 for none (uint8)."""
+
+    def frame_line(self, mfn: int) -> str:
+        """The frame that holds that page, in one line; says so if there is none."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Session:
         self._kernel_known = False
         self._spaces: SpaceList | None = None
         self._walks: dict[tuple[int, int, int], Walk] = {}
-        self._database: Database | None = None
+        self._database: FrameDatabase | None = None
 
     def need_paging(self) -> None:
         """NoGuest if the selected CPU has no page tables."""
@@ -182,7 +191,7 @@ class Session:
             self._walks[key] = walk(self.reader, space.root, self.rules, low, high)
         return self._walks[key]
 
-    def database(self) -> "Database | None":
+    def database(self) -> FrameDatabase | None:
         """The frame database; None if the guest has none that can be read (notes say why)."""
         if self._database is None and self.kernel is not None:
             from .database import Database
