@@ -64,7 +64,7 @@ as_root() {
 if [ -n "$have_only" ]; then
     missing=$(lacking "$@")
     [ -z "$missing" ] && exit 0
-    echo "missing: $(echo "$missing" | paste -sd, | sed 's/,/, /g')" >&2
+    echo "missing: $(echo "$missing" | paste -sd'|' | sed 's/|/, /g')" >&2
     echo "\`make packages\` installs what is missing (Debian; elsewhere it prints the list)" >&2
     exit 1
 fi
@@ -89,5 +89,5 @@ fi
 # Installed and yet not usable (another compiler first in PATH, a diverted file): say so now, not in some test.
 missing=$(lacking "$@")
 [ -z "$missing" ] && exit 0
-echo "packages: installed, but not found: $(echo "$missing" | paste -sd, | sed 's/,/, /g')" >&2
+echo "packages: installed, but not found: $(echo "$missing" | paste -sd'|' | sed 's/|/, /g')" >&2
 exit 1
