@@ -57,6 +57,9 @@ class Context(Protocol):
     def write(self, text: str) -> None:
         """Prints."""
 
+    def refused_readers(self) -> list[str]:
+        """Why faster ways to read memory were not taken, a line each."""
+
     def set_variable(self, name: str, value: int) -> None:
         """Sets the convenience variable $name."""
 
@@ -80,6 +83,18 @@ class Command:
     def choices(self, context: Context, option: str) -> Sequence[str]:
         """Completions of an option's value (of the operand, for ""); by default what the option lists."""
         return next((o.choices for o in self.options if o.name == option), ())
+
+    def complete(self, context: Context, text: str, word: str | None) -> list[str]:
+        """What could stand where the cursor is: values of the option before it, else options."""
+        words = split(text)
+        if text and not text[-1].isspace() and words:
+            words.pop()
+        last = words[-1] if words else ""
+        start = word or ""
+        if any(o.name == last and o.values for o in self.options):
+            return [c for c in self.choices(context, last) if c.startswith(start)]
+        names = [o.name for o in self.options if o.name.startswith(start)]
+        return names + [c for c in self.choices(context, "") if c.startswith(start)]
 
     def parse(self, line: str) -> Args:
         """Splits and sorts a command line; UsageError for what it does not know."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 from .command import Command
 
@@ -19,5 +20,6 @@ def commands() -> list[Command]:
     """Every command there is."""
     found: list[Command] = []
     for name in MODULES:
-        found += import_module(name).COMMANDS
+        if find_spec(name) is not None:
+            found += import_module(name).COMMANDS
     return found

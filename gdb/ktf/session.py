@@ -194,8 +194,10 @@ class Session:
     def database(self) -> FrameDatabase | None:
         """The frame database; None if the guest has none that can be read (notes say why)."""
         if self._database is None and self.kernel is not None:
-            from .database import Database
-
+            try:
+                from .database import Database
+            except ModuleNotFoundError:
+                return None
             try:
                 self._database = Database(self)
             except KtfError as e:

@@ -220,6 +220,10 @@ class Target:
         """See command.Context."""
         gdb.write(text)
 
+    def refused_readers(self) -> list[str]:
+        """See command.Context."""
+        return self.refused
+
     def set_variable(self, name: str, value: int) -> None:
         """See command.Context."""
         gdb.set_convenience_variable(name, value)

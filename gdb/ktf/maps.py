@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# From leaf entries to what people and programs read: merged ranges, filters, text and JSON.
+"""Ranges of what is mapped; pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import KtfError, UsageError
+from .layout import Types, enum_names
+from .paging import PAT_LARGE, PCD, PWT, U, W, X, Leaves
+from .text import Column, each, hexadecimal, lines, pick, size_text
+
+PAGES = ("", "4K", "2M", "1G")
+SIZES = (0, 1 << 12, 1 << 21, 1 << 30)
+RESET_PAT = ("WB", "WT", "UC-", "UC", "WB", "WT", "UC-", "UC")  # SDM vol. 3, 12.12.4
+NO_KIND = 255
+BLOCK = 1 << 16  # lines made at once
+
+
+def perm_text(perm: int) -> str:
+    """ "rw-u" and the like: read, write, execute, user."""
+    return "r" + "".join(c if perm & bit else "-" for c, bit in (("w", W), ("x", X), ("u", U)))
+
+
+PERMS = tuple(perm_text(p) for p in range(8))
+
+
+def pat_index(entry: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Number of the PAT entry that leaf entries choose."""
+    low = (entry >> np.uint64(3)) & np.uint64((PWT | PCD) >> 3)
+    bit = np.where(level == 1, np.uint64(1 << 7), np.uint64(PAT_LARGE))
+    return (low | np.where(entry & bit, np.uint64(4), np.uint64(0))).astype(np.uint8)
+
+
+def pat_names(types: Types | None) -> tuple[str, ...]:
+    """Memory type by PAT index: as our kernel programs it, else as after reset."""
+    if types is None:
+        return RESET_PAT
+    try:
+        names = enum_names(types.enum("memtype"), "MEMTYPE_")
+    except KtfError:
+        return RESET_PAT
+    return tuple(names.get(i, RESET_PAT[i]).upper().replace("UCM", "UC-") for i in range(8))
+
+
+@dataclass
+class Ranges:
+    """Stretches of one space, sorted: virtually and physically contiguous, and alike in all else.
+
+    kind is the frame's, NO_KIND without a frame database; pages counts leaf entries.
+    """
+
+    space: str
+    va: np.ndarray
+    size: np.ndarray
+    pa: np.ndarray
+    perm: np.ndarray
+    type: np.ndarray
+    level: np.ndarray
+    kind: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+
+def merge(space: str, leaves: Leaves, kind: np.ndarray) -> Ranges:
+    """Leaves (sorted by va) as ranges."""
+    memtype = pat_index(leaves.entry, leaves.level)
+    pa, size = leaves.pa, leaves.size
+    key = (leaves.perm | memtype << 3).astype(np.uint32) | (
+        leaves.level.astype(np.uint32) << 8 | kind.astype(np.uint32) << 16
+    )
+    if not len(key):
+        start = np.zeros(0, np.int64)
+    else:
+        new = (key[1:] != key[:-1]) | (leaves.va[1:] - leaves.va[:-1] != size[:-1])
+        new |= pa[1:] - pa[:-1] != size[:-1]
+        start = np.concatenate([[0], np.flatnonzero(new) + 1])
+    last = np.append(start, len(key))[1:] - 1
+    total = leaves.va[last] - leaves.va[start] + size[last]
+    rows = (leaves.perm[start], memtype[start], leaves.level[start], kind[start])
+    return Ranges(space, leaves.va[start], total, pa[start], *rows)
+
+
+class Filter:
+    """Terms, all of which must hold: rights, types, page sizes, frame kinds; "!" in front negates.
+
+    Words: w x u global uncached; wb wt uc uc- wp wc; 4k 2m 1g; a frame kind, "none" included.
+    """
+
+    RIGHTS = {"w": W, "x": X, "u": U}
+    SIZES = {"4k": 1, "2m": 2, "1g": 3}
+
+    def __init__(self, text: str, types: tuple[str, ...], kinds: dict[int, str]) -> None:
+        self.types = types
+        self.kinds = kinds
+        self.terms = [t.strip().lower() for t in text.split(",") if t.strip()]
+        known = self.words(types, kinds)
+        for term in self.terms:
+            if term.lstrip("!") not in known:
+                raise UsageError(f"--filter knows no {term}; it knows {' '.join(known)}")
+
+    @classmethod
+    def words(cls, types: tuple[str, ...], kinds: dict[int, str]) -> list[str]:
+        """All words that can be asked for."""
+        plain = [*cls.RIGHTS, "global", "uncached", *cls.SIZES]
+        return plain + sorted({t.lower() for t in types}) + sorted(set(kinds.values()))
+
+    def chosen(self, leaves: Leaves, kind: np.ndarray) -> np.ndarray:
+        """True for each leaf that fulfils all terms."""
+        keep = np.ones(len(leaves), bool)
+        for term in self.terms:
+            found = self._term(term.lstrip("!"), leaves, kind)
+            keep &= ~found if term.startswith("!") else found
+        return keep
+
+    def _term(self, word: str, leaves: Leaves, kind: np.ndarray) -> np.ndarray:
+        if word in self.RIGHTS:
+            return (leaves.perm & np.uint8(self.RIGHTS[word])) != 0
+        if word in self.SIZES:
+            return leaves.level == self.SIZES[word]
+        if word == "global":
+            return (leaves.entry & np.uint64(1 << 8)) != 0
+        memtype = pat_index(leaves.entry, leaves.level)
+        wanted = {"uncached": ("UC", "UC-")}.get(word, (word.upper(),))
+        numbers = [i for i, t in enumerate(self.types) if t in wanted]
+        if numbers:
+            return np.isin(memtype, numbers)
+        return np.isin(kind, [k for k, name in self.kinds.items() if name == word])
+
+
+# Text and JSON ---------------------------------------------------------------------------------------
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK))
+
+
+def _flags(entry: np.ndarray) -> list[Column]:
+    """The flags of an entry as QEMU prints them: XGPDACTUW, "-" for those that are clear."""
+    bits = zip("XGPDACTUW", (63, 8, 7, 6, 5, 4, 3, 2, 1))
+    return [
+        pick(((entry >> np.uint64(bit)) & np.uint64(1)).astype(np.intp), ["-", letter])
+        for letter, bit in bits
+    ]
+
+
+def leaves_text(space: str, leaves: Leaves) -> Iterator[str]:
+    """A line per entry: `VA: PA FLAGS SIZE ENTRY SPACE`; as far as FLAGS it is QEMU's `info tlb`."""
+    for block in _blocks(len(leaves)):
+        part = leaves.take(block)
+        yield lines(
+            len(part),
+            [
+                hexadecimal(part.va, 16),
+                b": ",
+                hexadecimal(part.pa, 16),
+                b" ",
+                *_flags(part.entry),
+                b" ",
+                pick(part.level, PAGES),
+                b" ",
+                hexadecimal(part.entry, 16),
+                f" {space}\n".encode(),
+            ],
+        )
+
+
+def leaves_json(space: str, leaves: Leaves) -> Iterator[str]:
+    """The objects of "leaves", each with a comma behind it."""
+    head = f'{{"space":{json.dumps(space)},"va":"0x'.encode()
+    for block in _blocks(len(leaves)):
+        part = leaves.take(block)
+        yield lines(
+            len(part),
+            [
+                head,
+                hexadecimal(part.va),
+                b'","pa":"0x',
+                hexadecimal(part.pa),
+                b'","size":',
+                pick(part.level, [str(s) for s in SIZES]),
+                b',"entry":"0x',
+                hexadecimal(part.entry),
+                b'"},',
+            ],
+        )
+
+
+HEADER = f"{'space':<10} {'address range':<37} {'size':>8} {'physical':<18} perm type page kind\n"
+
+
+def ranges_text(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -> Iterator[str]:
+    """A line per range, under HEADER; [first, last) are addresses, the sum can be 2^64."""
+    space = f"{ranges.space:<10} ".encode()
+    names = _kind_names(kinds, "-")
+    for at in _blocks(len(ranges)):
+        end = ranges.va[at] + ranges.size[at] - np.uint64(1)
+        yield lines(
+            len(end),
+            [
+                space + b"0x",
+                hexadecimal(ranges.va[at], 16),
+                b"-0x",
+                hexadecimal(end, 16),
+                b" ",
+                each(ranges.size[at], lambda s: f"{size_text(s):>8}", ">"),
+                b" 0x",
+                hexadecimal(ranges.pa[at], 16),
+                b" ",
+                pick(ranges.perm[at], PERMS),
+                b" ",
+                pick(ranges.type[at], [f"{t:<4}" for t in types]),
+                b" ",
+                pick(ranges.level[at], [f"{p:<4}" for p in PAGES]),
+                b" ",
+                pick(ranges.kind[at], names),
+                b"\n",
+            ],
+        )
+
+
+def ranges_json(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -> Iterator[str]:
+    """The objects of "ranges", each with a comma behind it."""
+    head = f'{{"space":{json.dumps(ranges.space)},"va":"0x'.encode()
+    quoted = [n if n == "null" else f'"{n}"' for n in _kind_names(kinds, "null")]
+    for at in _blocks(len(ranges)):
+        yield lines(
+            len(ranges.va[at]),
+            [
+                head,
+                hexadecimal(ranges.va[at]),
+                b'","size":',
+                each(ranges.size[at], str),
+                b',"pa":"0x',
+                hexadecimal(ranges.pa[at]),
+                b'","perm":"',
+                pick(ranges.perm[at], PERMS),
+                b'","type":"',
+                pick(ranges.type[at], types),
+                b'","page":"',
+                pick(ranges.level[at], PAGES),
+                b'","kind":',
+                pick(ranges.kind[at], quoted),
+                b"},",
+            ],
+        )
+
+
+def _kind_names(kinds: dict[int, str], nothing: str) -> list[str]:
+    """A name for each number that a kind column can hold."""
+    names = [kinds.get(i, "?") for i in range(NO_KIND)]
+    return names + [nothing]
