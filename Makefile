@@ -89,8 +89,10 @@ $(BUILD)/kernel.elf-gdb.py: Makefile
 	$(Q)printf '%s\n' \
 	    '# Generated: loads the commands when GDB opens kernel.elf.' \
 	    'import gdb, os' \
-	    'gdb.execute("source " + os.path.join(os.path.dirname(os.path.abspath(__file__)), "$(shell \
-	        realpath -m --relative-to=$(BUILD) gdb/ktf-gdb.py)"))' >$@
+	    '# GDB leaves this name as it is for a script that a script sources.' \
+	    '__file__ = os.path.join(os.path.dirname(os.path.abspath(__file__)), "$(shell \
+	        realpath -m --relative-to=$(BUILD) gdb/ktf-gdb.py)")' \
+	    'gdb.execute("source " + os.path.normpath(__file__))' >$@
 
 # The ISO's copy goes without DWARF: GRUB would load that into the guest's memory, too.
 $(BUILD)/ktf.iso: $(BUILD)/kernel.elf boot/grub.cfg
