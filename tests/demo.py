@@ -94,9 +94,12 @@ def gdb_session(guest: Guest, commands: Sequence[str], run_to: str | None = None
     for command in commands:
         args += ["-ex", f"echo \\n{MARK}{command}\\n", "-ex", command]
     args += ["-ex", f"echo \\n{MARK}\\n", "-ex", "disconnect"]
-    done = subprocess.run(
-        args, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=GDB_TIMEOUT
-    )
+    try:
+        done = subprocess.run(
+            args, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=GDB_TIMEOUT
+        )
+    except subprocess.TimeoutExpired as e:
+        raise GuestError(f"GDB did not end in {GDB_TIMEOUT} s; guest:\n{guest.tail()}") from e
     parts = done.stdout.split("\n" + MARK)[1:]
     outputs = {}
     for part in parts:
@@ -272,7 +275,7 @@ def main() -> int:
     for step in (healthy, planted, triple_fault):
         try:
             step(checks)
-        except (GuestError, subprocess.TimeoutExpired) as e:
+        except GuestError as e:
             checks.expect(False, f"{step.__name__}: {e}")
     heading("Done" if not checks.failed else "FAILED")
     for what in checks.failed:

@@ -344,6 +344,7 @@ def main() -> int:
     if args.list:
         print("\n".join(j.name for j in jobs))
         return 0
+    os.umask(0o077)  # logs are this user's
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     LOGS.mkdir(parents=True, exist_ok=True)
     with contextlib.nullcontext() if args.only else alone():

@@ -249,6 +249,29 @@ class Boot(WithFiles):
         self.assertIn("panicked", results[-1].why)
 
 
+@unittest.skipUnless((BUILD / "ktf.iso").exists(), "needs `make`")
+class Kernel(WithFiles):
+    """The real kernel, made to go wrong."""
+
+    def why(self, cmdline: str, timeout: float = 60) -> str:
+        """Why a guest with that command line failed."""
+        results = run.run_guest(self.log, {"cmdline": cmdline}, timeout)
+        self.assertGreater(verdict(results)[1], 0)
+        return results[-1].why
+
+    def test_panic(self) -> None:
+        self.assertIn("panicked", self.why("crash=panic"))
+
+    def test_triple_fault(self) -> None:
+        self.assertIn("reset or shut down", self.why("crash=triple-fault"))
+
+    def test_no_such_test(self) -> None:
+        self.why("test=no-such-test")
+
+    def test_tests_that_were_not_run(self) -> None:
+        self.why("", 3)
+
+
 class Launcher(unittest.TestCase):
     """qemu.py"""
 
