@@ -6,7 +6,7 @@ import sys
 import gdb
 
 
-def load(folder):
+def load(folder: str) -> None:
     """Registers all commands; says in one line what is missing, if something is."""
     if not hasattr(gdb, "RemoteTargetConnection"):
         gdb.write(f"ktf: GDB {gdb.VERSION} is too old, 12 is needed\n", gdb.STDERR)

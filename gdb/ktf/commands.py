@@ -17,6 +17,7 @@ from .errors import KtfError, UsageError
 from .paging import ADDRESS, PS, U, W, X, Leaves, Walk
 from .session import FrameDatabase, Session
 from .spaces import Space
+from .text import size_text
 from .trace import Step, Trace, trace
 
 SHOWN = 5  # findings of one space that are printed
@@ -204,7 +205,7 @@ class Listing:
         leaves, kind = self._leaves(space)
         ranges = maps.merge(space.name, leaves, kind)
         yield from maps.ranges_text(ranges, self.types, self.kinds)
-        total = maps.size_text(int(ranges.size.sum()))
+        total = size_text(int(ranges.size.sum()))
         yield f"{space.name}: {_count(len(ranges), 'range')}, {_count(len(leaves), 'page')}, {total}\n"
 
     def _notes(self) -> Iterator[str]:

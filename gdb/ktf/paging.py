@@ -126,7 +126,7 @@ class Leaves:
         shift = (self.level.astype(np.uint64) * 9 + 3).astype(np.uint64)
         return ((self.va >> shift) & np.uint64(511)).astype(np.uint16)
 
-    def take(self, which: np.ndarray) -> "Leaves":
+    def take(self, which: np.ndarray | slice) -> "Leaves":
         """Those chosen by a mask, slice or index array."""
         return Leaves(*(getattr(self, f)[which] for f in LEAF_FIELDS))
 

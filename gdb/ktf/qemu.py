@@ -180,7 +180,7 @@ def _tcp_peers(port: int) -> set[int]:
 
 def _unix_sockets(path: str) -> set[int]:
     """Inodes of the sockets bound to that path, however it was written."""
-    found = set()
+    found: set[int] = set()
     name = os.path.basename(path)
     try:
         with open("/proc/self/net/unix", encoding="utf-8", errors="replace") as f:

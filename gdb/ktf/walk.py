@@ -70,7 +70,7 @@ class _Walker:
         """From the root down."""
         one = np.zeros(1, np.uint64)
         level = self.rules.levels
-        rows = (
+        rows: tuple[np.ndarray, ...] = (
             np.array([root], np.uint64),
             np.array([level], np.uint8),
             np.array([-1], np.int64),
