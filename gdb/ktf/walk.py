@@ -83,7 +83,7 @@ class _Walker:
         ancestors: list[np.ndarray] = []
         base = 0
         while len(rows[0]):
-            self._choose(rows, ancestors)
+            self._loops(rows, ancestors)
             self.table_rows.append(rows)
             below = self._level(level, base, rows)
             chain = [a[below[2] - base] for a in [*ancestors, rows[0]]]
@@ -91,22 +91,23 @@ class _Walker:
             ancestors, rows, level = chain, below, level - 1
         return self._result(root)
 
-    def _choose(self, rows: tuple[np.ndarray, ...], above: list[np.ndarray]) -> None:
-        """Decides which tables of a level are read: no loops, and no more than the bounds allow."""
+    def _loops(self, rows: tuple[np.ndarray, ...], above: list[np.ndarray]) -> None:
+        """Marks the tables that are above themselves: they are not followed again."""
         mfn, state = rows[0], rows[7]
         for ancestor in above:
             state[mfn == ancestor] = LOOP
         self._refuse(rows, np.flatnonzero(state == LOOP), F_LOOP)
-        wanted = np.flatnonzero(state == READ)
-        room = max(self.limits.tables - self.visits, 0)
-        if len(wanted) > room:
-            # Each table once before any a second time: what is shared must not push out the rest.
-            _, first = np.unique(mfn[wanted], return_index=True)
-            again = np.setdiff1d(np.arange(len(wanted)), first)
-            drop = wanted[np.concatenate([np.sort(first), again])[room:]]
-            self._skip(rows, drop, f"{self.limits.tables} tables")
-            wanted = wanted[:room]
-        self.visits += len(wanted)
+
+    @staticmethod
+    def _order(rows: tuple[np.ndarray, ...]) -> np.ndarray:
+        """The tables to read, each once before any a second time: shared ones must not push out others."""
+        wanted = np.flatnonzero(rows[7] == READ)
+        _, first = np.unique(rows[0][wanted], return_index=True)
+        if len(first) == len(wanted):
+            return wanted
+        again = np.ones(len(wanted), bool)
+        again[first] = False
+        return np.concatenate([wanted[np.sort(first)], wanted[again]])
 
     def _skip(self, rows: tuple[np.ndarray, ...], which: np.ndarray, bound: str) -> None:
         """Leaves tables out, and says so."""
@@ -139,18 +140,30 @@ class _Walker:
     def _level(self, level: int, base: int, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """Reads the tables of one level; keeps their leaves, returns the tables below."""
         below = []
-        order = np.flatnonzero(rows[7] == READ)
-        for start in range(0, len(order), CHUNK):
-            bound = self._bound()
+        order = self._order(rows)
+        pending = start = 0
+        while start < len(order):
+            bound = self._bound(pending)
             if bound:
                 self._skip(rows, order[start:], bound)
                 break
-            below.append(self._chunk(level, base, rows, order[start : start + CHUNK]))
+            step = order[start : start + min(CHUNK, self.limits.tables - self.visits)]
+            below.append(self._chunk(level, base, rows, step))
+            pending += len(below[-1][0])
+            start += len(step)
+            self.visits += len(step)
         if not below:
             return tuple(a[:0] for a in rows)
-        return tuple(np.concatenate(parts) for parts in zip(*below))
+        joined = tuple(np.concatenate(parts) for parts in zip(*below))
+        if len(joined[4]) > 1 and (joined[4][1:] < joined[4][:-1]).any():
+            by_va = np.argsort(joined[4], kind="stable")
+            joined = tuple(c[by_va] for c in joined)
+        return joined
 
-    def _bound(self) -> str:
+    def _bound(self, pending: int) -> str:
+        """The bound that was reached, "" if none was. pending: tables known to wait below this level."""
+        if self.visits >= self.limits.tables or pending >= 4 * self.limits.tables:
+            return f"{self.limits.tables} tables"
         if self.leaf_count >= self.limits.leaves:
             return f"{self.limits.leaves} leaf entries"
         if time.monotonic() > self.until:
@@ -244,7 +257,7 @@ class _Walker:
         tables = Tables(*(np.concatenate(c) for c in zip(*self.table_rows)))
         tables.va = self.rules.canonical(tables.va)
         leaves = Leaves(*_join(self.leaf_rows, _NO_LEAVES))
-        if len(self.leaf_rows) > 1 and (np.diff(leaves.va.view(np.int64)) < 0).any():
+        if len(self.leaf_rows) > 1 and (leaves.va[1:] < leaves.va[:-1]).any():
             leaves = leaves.take(np.argsort(leaves.va, kind="stable"))
         leaves.va = self.rules.canonical(leaves.va)
         findings = Findings(*_join(self.finding_rows, _NO_FINDINGS))
