@@ -24,6 +24,8 @@ void boot_pool_map(void);
 
 /* Bits of a physical address that the CPU has (MAXPHYADDR, CPUID 0x80000008). */
 unsigned arch_phys_bits(void);
+/* Levels of its page tables: 4 or 5. */
+unsigned arch_levels(void);
 /* Whether it has 1 GiB pages (CPUID 0x80000001, EDX bit 26). */
 bool arch_has_1g(void);
 /* Where the kernel's image lies in physical memory: parts with their kinds, page-aligned; how many. */

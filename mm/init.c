@@ -167,7 +167,7 @@ void mm_init(const struct boot_info *bi)
 
     mm.phys_limit = UINT64_C(1) << arch_phys_bits();
     mm.page_1g = arch_has_1g();
-    mm.levels = 4;
+    mm.levels = arch_levels();
     mm.window = VA_WINDOW;
     bootmap_build(bi);
     boot_pool_choose();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the memory manager asks of the machine at boot: address width, page sizes, where the image is.
+// What the memory manager asks of the machine at boot: address width, page sizes, where the image
+// is.
 #include "arch/x86/cpu.h"
 #include "arch/x86/tlb.h"
 #include "arch/x86/layout.h"
@@ -13,6 +14,11 @@ unsigned arch_phys_bits(void)
     if (cpuid(0x80000000, 0).eax < 0x80000008)
         return 36;
     return cpuid(0x80000008, 0).eax & 0xff;
+}
+
+unsigned arch_levels(void)
+{
+    return 4;
 }
 
 bool arch_has_1g(void)
@@ -48,8 +54,8 @@ static void map_section(const char *start, const char *end, unsigned attr)
     int err = 0;
 
     if (pages)
-        err = vmap_range(NULL, ptr_vaddr(start), first, (image_paddr(start) >> PAGE_SHIFT) - first->mfn,
-                         pages, attr);
+        err = vmap_range(NULL, ptr_vaddr(start), first,
+                         (image_paddr(start) >> PAGE_SHIFT) - first->mfn, pages, attr);
     if (err)
         panic("image at 0x%lx can't be mapped: %s", (uintptr_t)start, error_name(err));
 }
