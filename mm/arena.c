@@ -321,11 +321,55 @@ static bool objects_trim(enum arena_id id, uint32_t keep)
     return true;
 }
 
+// Moves the descriptors of a page, all of free blocks, to other pages of objects: free blocks are described wherever
+// there was room when they merged, which keeps pages from going back.
+static bool page_vacate(struct arena *a, uint32_t number)
+{
+    struct arena_page *page = page_header(a, number);
+    uint32_t first = (number - 1) * FRAME_PAGE_COUNT;
+    uint32_t room = 0;
+
+    if (page->zero || page->magic != ARENA_PAGE_OBJECTS)
+        return false;
+    for (uint32_t i = 1; i < FRAME_PAGE_COUNT; i++)
+        if (frame_at(first + i)->kind && !frame_is_free(frame_at(first + i)))
+            return false;
+    for (uint32_t other = a->partial; other; other = page_header(a, other)->next)
+        if (other != number)
+            room += objects_per_page(a) - page_header(a, other)->used;
+    if (room < page->used)
+        return false;
+    if (page->free)
+        page_remove(a, &a->partial, number); // so that nothing moves within the page
+    for (uint32_t i = 1; i < FRAME_PAGE_COUNT; i++)
+        if (frame_at(first + i)->kind)
+            frame_move(first + i, arena_alloc(ARENA_FRAMES));
+    page_make_empty(a, number);
+    return true;
+}
+
+static uint32_t last_object_page(const struct arena *a)
+{
+    uint32_t number = a->pages;
+
+    while (number > a->boot) {
+        const struct arena_page *page = page_header(a, number);
+
+        if (!page->zero && page->magic == ARENA_PAGE_OBJECTS)
+            return number;
+        number--;
+    }
+    return 0;
+}
+
 static bool frames_trim(uint32_t keep)
 {
     struct arena *a = &mm.arena[ARENA_FRAMES];
     const struct arena_page *page = page_header(a, a->pages);
+    uint32_t number = last_object_page(a);
 
+    if (number && page_vacate(a, number))
+        return true;
     if (a->pages <= a->boot || a->free <= keep || page->zero || page->magic != ARENA_PAGE_EMPTY)
         return false;
     page_remove(a, &a->empty, a->pages);
@@ -347,17 +391,32 @@ static bool nodes_trim(uint32_t keep)
     return true;
 }
 
-// slack: pages of stock left above the least, so that work at the brink does not grow and shrink in turn.
-static void trim(uint32_t slack)
+// With some stock left above the least, so that work at the brink does not grow and shrink in turn.
+static void trim(void)
 {
     bool again = true;
 
     while (again) {
-        again = objects_trim(ARENA_MAPPINGS, STOCK_MAPPINGS + slack * 200);
-        again |= objects_trim(ARENA_SPACES, slack * 16);
-        again |= slots_trim(STOCK_SLOTS + slack * 16);
-        again |= nodes_trim(STOCK_NODES + slack);
-        again |= frames_trim(STOCK_FRAME_PAGES + slack * 4);
+        again = objects_trim(ARENA_MAPPINGS, STOCK_MAPPINGS + 200);
+        again |= objects_trim(ARENA_SPACES, 16);
+        again |= slots_trim(STOCK_SLOTS + 16);
+        again |= nodes_trim(STOCK_NODES + 1);
+        again |= frames_trim(STOCK_FRAME_PAGES + 4);
+    }
+}
+
+// Down to nothing in stock. The pages of a stock may lie in memory that only they keep from merging, so what is to
+// stay in stock is made anew afterwards.
+static void trim_all(void)
+{
+    bool again = true;
+
+    while (again) {
+        again = objects_trim(ARENA_MAPPINGS, 0);
+        again |= objects_trim(ARENA_SPACES, 0);
+        again |= slots_trim(0);
+        again |= nodes_trim(0);
+        again |= frames_trim(0);
     }
 }
 
@@ -384,17 +443,19 @@ void mm_upkeep(void)
         while (grow())
             ;
     if (mm.work & MM_TRIM)
-        trim(1);
+        trim();
     mm.work = 0;
     mm.busy = 0;
 }
 
 void mm_trim(void)
 {
+    if (mm.busy)
+        return;
     mm.busy = 1;
+    trim_all();
     while (grow())
         ;
-    trim(0);
     mm.work = 0;
     mm.busy = 0;
 }

@@ -6,7 +6,7 @@
 
 enum {
     LOW_END = 1 << 20,
-    CLAIM_MAX = 2 * BOOT_MEM_MAX + BOOT_MODULE_MAX + 16,
+    CLAIM_MAX = 3 * BOOT_MEM_MAX + BOOT_MODULE_MAX + 16, // available: edges, low part, the rest
 };
 
 // Somebody says that a stretch is of that kind. Where claims overlap, the higher rank is believed.
@@ -57,6 +57,8 @@ static void add_entry(uint64_t start, uint64_t end, uint32_t type)
     uint64_t first = ROUND_DOWN(start, PAGE_SIZE);
     uint64_t last = ROUND_UP(end, PAGE_SIZE);
 
+    if (start >= end) // all of it lies beyond what the CPU can address; rounding might wrap
+        return;
     switch (type) {
     case BOOT_MEM_AVAILABLE:
         add_available(start, end);

@@ -148,6 +148,16 @@ static void give_back(frame_t *frame)
     ring_add_free(frame);
 }
 
+void frame_move(uint32_t from, uint32_t to)
+{
+    frame_t *frame = frame_at(to);
+
+    *frame = *frame_at(from);
+    frame_at(frame->prev)->next = to;
+    frame_at(frame->next)->prev = to;
+    tree_set(frame->mfn, frame->order, to);
+}
+
 // A device frame that nobody needs any more ceases to be.
 static void forget_device(frame_t *frame)
 {
@@ -207,6 +217,10 @@ int get_frame(unsigned order, frame_t **out)
     if (order > ORDER_MAX)
         return -EORDER;
     *out = frame_take(order, FRAME_AVAILABLE);
+    if (unlikely(!*out && order)) { // what arenas hold in stock may be what keeps buddies apart
+        mm_trim();
+        *out = frame_take(order, FRAME_AVAILABLE);
+    }
     upkeep();
     return *out ? 0 : -ENOMEM;
 }

@@ -64,6 +64,8 @@ frame_t *frame_take(unsigned order, enum frame_kind kind);
 void frame_drop(frame_t *frame);
 /* Registers a new block. refcount 0: it is free. -ENOMEM. */
 int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount) must_check;
+/* Gives the free block (order >= FRAME_PAGE_ORDER) described at `from` the descriptor `to`, which is zero. */
+void frame_move(uint32_t from, uint32_t to);
 /* The counts of a frame changed by its mappings: delta is added to mapcount; frees it if it is free now. */
 void frame_mapped(frame_t *frame, int64_t delta);
 

@@ -32,7 +32,7 @@ struct region {
 };
 
 enum {
-    REGION_MAX = 2 * BOOT_MEM_MAX + 64,
+    REGION_MAX = 4 * BOOT_MEM_MAX + 64, // an unaligned entry has four ends
 };
 
 // All blocks of one order, used and free alike, in one ring: head -> free ones -> used ones -> head.

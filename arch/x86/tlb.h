@@ -38,4 +38,13 @@ static inline void cr3_load(paddr_t root)
 {
     asm volatile("mov %0, %%cr3" : : "r"(root.v) : "memory");
 }
+
+/* The root table in CR3, without its flags. */
+static inline paddr_t cr3_read(void)
+{
+    uint64_t cr3;
+
+    asm volatile("mov %%cr3, %0" : "=r"(cr3));
+    return PADDR(cr3 & ~UINT64_C(0xfff));
+}
 #endif

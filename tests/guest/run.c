@@ -23,8 +23,10 @@ void guest_test_failed(const char *file, int line, const char *what)
 
 static struct memory_state memory_state(void)
 {
-    struct memory_state state = {.free_pages = mm_free_pages()};
+    struct memory_state state;
 
+    mm_trim(); // what arenas hold in stock depends on what went before
+    state.free_pages = mm_free_pages();
     for (unsigned order = 0; order < ORDER_COUNT; order++)
         state.free_blocks[order] = mm_free_blocks(order);
     return state;
