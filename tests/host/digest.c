@@ -3,7 +3,8 @@
 #include "lib/string.h"
 #include "tests/host/support.h"
 
-/* --- page tables ------------------------------------------------------------------------------------------ */
+/* --- page tables
+ * ------------------------------------------------------------------------------------------ */
 
 struct walk {
     unsigned levels;
@@ -25,8 +26,8 @@ static uint64_t sign_extended(uint64_t va, unsigned levels)
 }
 
 // `above` is what the levels above allow: W and U if all do, NX if any forbids.
-static void walk_table(const struct walk *w, uint64_t paddr, unsigned level, unsigned first, uint64_t va,
-                       pgentry_t above)
+static void walk_table(const struct walk *w, uint64_t paddr, unsigned level, unsigned first,
+                       uint64_t va, pgentry_t above)
 {
     unsigned end = level == w->levels ? w->end : PT_ENTRIES;
     pgentry_t entries[PT_ENTRIES];
@@ -39,15 +40,21 @@ static void walk_table(const struct walk *w, uint64_t paddr, unsigned level, uns
 
         if (!(e & PG_P)) {
             if (e)
-                test_fail(__FILE__, __LINE__, "0x%llx: junk 0x%llx of level %u", (unsigned long long)at,
-                          (unsigned long long)e, level);
+                test_fail(__FILE__, __LINE__, "0x%llx: junk 0x%llx of level %u",
+                          (unsigned long long)at, (unsigned long long)e, level);
         } else if (is_leaf(e, level)) {
-            struct leaf leaf = {at, pgentry_mfn(e, level).v, e, level, rights & PG_W, rights & PG_U,
+            struct leaf leaf = {at,
+                                pgentry_mfn(e, level).v,
+                                e,
+                                level,
+                                rights & PG_W,
+                                rights & PG_U,
                                 !(rights & PG_NX)};
 
             w->fn(&leaf, w->arg);
         } else if (e & PG_PS) {
-            test_fail(__FILE__, __LINE__, "0x%llx: large page of level %u", (unsigned long long)at, level);
+            test_fail(__FILE__, __LINE__, "0x%llx: large page of level %u", (unsigned long long)at,
+                      level);
         } else {
             walk_table(w, e & PG_ADDR, level - 1, 0, at, rights);
         }
@@ -93,7 +100,8 @@ bool in_windows(uint64_t va)
     return va >= LAYOUT_BASE && va < VA_STACKS;
 }
 
-/* --- digests ---------------------------------------------------------------------------------------------- */
+/* --- digests
+ * ---------------------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t h, uint64_t value)
 {
@@ -115,7 +123,8 @@ uint64_t digest_raw(void)
     uint64_t h = mix_bytes(1, &mm, sizeof(mm));
 
     for (unsigned i = 0; i < ARENA_COUNT; i++)
-        h = mix_bytes(h, (void *)(uintptr_t)mm.arena[i].base, (size_t)mm.arena[i].pages * PAGE_SIZE);
+        h = mix_bytes(h, (void *)(uintptr_t)mm.arena[i].base,
+                      (size_t)mm.arena[i].pages * PAGE_SIZE);
     for (uint32_t slot = 1; slot < mm.slot_count; slot++)
         if (table_at(slot)->level)
             h = mix_bytes(h, table_entries(slot), PAGE_SIZE);
@@ -171,7 +180,8 @@ uint64_t digest_seen(void)
                 rest += frame_pages(f);
                 continue;
             }
-            sum += mix(mix(mix(f->mfn, f->order), f->kind), (uint64_t)f->refcount << 32 | f->mapcount);
+            sum +=
+                mix(mix(mix(f->mfn, f->order), f->kind), (uint64_t)f->refcount << 32 | f->mapcount);
         }
     }
     return digest_spaces(mix(mix(2, sum), rest));

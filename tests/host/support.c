@@ -26,8 +26,9 @@ struct machine machine;
 char panic_message[256];
 
 static int memory = -1;
-static uint8_t *direct;  // physical memory from 0 on, read-only
-static uint8_t *visible; // a byte for each page of the layout: 1 if arch_meta_map() shows something there
+static uint8_t *direct; // physical memory from 0 on, read-only
+static uint8_t
+    *visible; // a byte for each page of the layout: 1 if arch_meta_map() shows something there
 
 static jmp_buf test_end;
 static jmp_buf panic_expected;
@@ -130,10 +131,12 @@ void phys_read(uint64_t paddr, void *to, size_t bytes)
     if (paddr < DIRECT_BYTES && bytes <= DIRECT_BYTES - paddr)
         memcpy(to, direct + paddr, bytes);
     else if (pread(memory, to, bytes, (off_t)paddr) != (ssize_t)bytes)
-        test_fail(__FILE__, __LINE__, "physical address 0x%llx can't be read", (unsigned long long)paddr);
+        test_fail(__FILE__, __LINE__, "physical address 0x%llx can't be read",
+                  (unsigned long long)paddr);
 }
 
-/* --- what mm asks of the machine -------------------------------------------------------------------------- */
+/* --- what mm asks of the machine
+ * -------------------------------------------------------------------------- */
 
 static uint8_t *visible_at(vaddr_t va)
 {
@@ -161,7 +164,8 @@ void arch_meta_unmap(vaddr_t va)
 
     if (!*seen)
         test_fail(__FILE__, __LINE__, "0x%llx is made invisible twice", (unsigned long long)va.v);
-    map(vaddr_ptr(va), PAGE_SIZE, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    map(vaddr_ptr(va), PAGE_SIZE, PROT_NONE,
+        MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     *seen = 0;
     machine.visible_pages--;
 }
@@ -197,12 +201,14 @@ void arch_map_image(void)
 {
     for (unsigned i = 0; i < machine.part_count; i++) {
         const struct region *r = &machine.part[i];
-        unsigned attr = r->kind == FRAME_TEXT ? VATTR_X : r->kind == FRAME_RODATA ? VATTR_R : VATTR_W;
+        unsigned attr = r->kind == FRAME_TEXT     ? VATTR_X
+                        : r->kind == FRAME_RODATA ? VATTR_R
+                                                  : VATTR_W;
         frame_t *first = find_paddr_frame(PADDR(r->start));
 
-        if (r->kind != FRAME_IMAGE &&
-            vmap_range(NULL, VADDR(VA_IMAGE + r->start), first, (r->start >> PAGE_SHIFT) - first->mfn,
-                       (r->end - r->start) >> PAGE_SHIFT, attr))
+        if (r->kind != FRAME_IMAGE && vmap_range(NULL, VADDR(VA_IMAGE + r->start), first,
+                                                 (r->start >> PAGE_SHIFT) - first->mfn,
+                                                 (r->end - r->start) >> PAGE_SHIFT, attr))
             panic("the image can't be mapped");
     }
 }
@@ -212,7 +218,8 @@ void arch_load_space(uint64_t cr3)
     machine.cr3 = cr3;
 }
 
-/* --- text and panics -------------------------------------------------------------------------------------- */
+/* --- text and panics
+ * -------------------------------------------------------------------------------------- */
 
 int vsnprintk(char *buf, size_t size, const char *fmt, va_list args)
 {
@@ -278,7 +285,8 @@ bool panics(void (*fn)(void))
     return did;
 }
 
-/* --- the runner ------------------------------------------------------------------------------------------- */
+/* --- the runner
+ * ------------------------------------------------------------------------------------------- */
 
 void test_fail(const char *file, int line, const char *fmt, ...)
 {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A machine for host tests: physical memory is a file, and what boot code and page tables make visible is mmap.
+// A machine for host tests: physical memory is a file, and what boot code and page tables make
+// visible is mmap.
 #pragma once
 
 #include <setjmp.h>
@@ -14,7 +15,8 @@
 #define GIB (MIB * 1024)
 #define TIB (GIB * 1024)
 
-// What the machine is like. machine_reset() makes it a CPU with 40-bit addresses, 1G pages and 4 levels, without memory.
+// What the machine is like. machine_reset() makes it a CPU with 40-bit addresses, 1G pages and 4
+// levels, without memory.
 struct machine {
     unsigned phys_bits;
     bool has_1g;
@@ -34,7 +36,8 @@ extern struct machine machine;
 void machine_reset(void);
 /* Adds an entry to the boot map. */
 void machine_map(uint64_t start, uint64_t bytes, uint32_t type);
-/* A usual boot map of that much RAM, at least 4 MiB: low memory, a hole, an image, boot data, a module, ACPI. */
+/* A usual boot map of that much RAM, at least 4 MiB: low memory, a hole, an image, boot data, a
+ * module, ACPI. */
 void machine_usual(uint64_t ram);
 /* mm_init() with the map as it is now. */
 void machine_start(void);
@@ -46,73 +49,77 @@ bool machine_said(const char *text);
 /* Reads physical memory, past the manager's own windows. */
 void phys_read(uint64_t paddr, void *to, size_t bytes);
 
-/* --- tests ----------------------------------------------------------------------------------------------- */
+/* --- tests
+ * -----------------------------------------------------------------------------------------------
+ */
 
 struct host_test {
     const char *name;
     void (*run)(void);
 };
 
-/* Runs the tests whose name contains argv[1], if it is given; prints `ok NAME` or `not ok NAME why`. 0 or 1. */
+/* Runs the tests whose name contains argv[1], if it is given; prints `ok NAME` or `not ok NAME
+ * why`. 0 or 1. */
 int host_main(int argc, char **argv, const struct host_test *tests, size_t count);
 /* Ends the running test as a failure. */
 _Noreturn void test_fail(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-#define CHECK(x)                                                                                             \
-    do {                                                                                                     \
-        if (!(x))                                                                                            \
-            test_fail(__FILE__, __LINE__, "%s", #x);                                                         \
+#define CHECK(x)                                                                                   \
+    do {                                                                                           \
+        if (!(x))                                                                                  \
+            test_fail(__FILE__, __LINE__, "%s", #x);                                               \
     } while (0)
 
 // The two numbers are equal.
-#define SAME(a, b)                                                                                           \
-    do {                                                                                                     \
-        uint64_t a_ = (a), b_ = (b);                                                                         \
-        if (a_ != b_)                                                                                        \
-            test_fail(__FILE__, __LINE__, "%s is 0x%llx, not %s = 0x%llx", #a, (unsigned long long)a_, #b,   \
-                      (unsigned long long)b_);                                                               \
+#define SAME(a, b)                                                                                 \
+    do {                                                                                           \
+        uint64_t a_ = (a), b_ = (b);                                                               \
+        if (a_ != b_)                                                                              \
+            test_fail(__FILE__, __LINE__, "%s is 0x%llx, not %s = 0x%llx", #a,                     \
+                      (unsigned long long)a_, #b, (unsigned long long)b_);                         \
     } while (0)
 
 // The call returns that error (0, -EALIGN, ...).
-#define RETURNS(want, call)                                                                                  \
-    do {                                                                                                     \
-        int got_ = (call);                                                                                   \
-        if (got_ != (want))                                                                                  \
-            test_fail(__FILE__, __LINE__, "%s returns %s, not %s", #call, error_name(got_),                  \
-                      error_name(want));                                                                     \
+#define RETURNS(want, call)                                                                        \
+    do {                                                                                           \
+        int got_ = (call);                                                                         \
+        if (got_ != (want))                                                                        \
+            test_fail(__FILE__, __LINE__, "%s returns %s, not %s", #call, error_name(got_),        \
+                      error_name(want));                                                           \
     } while (0)
 
 #define OK(call) RETURNS(0, call)
 
 // The call returns that error, and not a bit of the manager's memory has changed.
-#define REFUSES(want, call)                                                                                  \
-    do {                                                                                                     \
-        uint64_t before_ = digest_raw();                                                                     \
-        RETURNS(want, call);                                                                                 \
-        if (digest_raw() != before_)                                                                         \
-            test_fail(__FILE__, __LINE__, "%s has changed something", #call);                                \
+#define REFUSES(want, call)                                                                        \
+    do {                                                                                           \
+        uint64_t before_ = digest_raw();                                                           \
+        RETURNS(want, call);                                                                       \
+        if (digest_raw() != before_)                                                               \
+            test_fail(__FILE__, __LINE__, "%s has changed something", #call);                      \
     } while (0)
 
 // The call returns -ENOMEM, and nothing that a caller can see has changed.
-#define EXHAUSTED(call)                                                                                      \
-    do {                                                                                                     \
-        uint64_t before_ = digest_seen();                                                                    \
-        RETURNS(-ENOMEM, call);                                                                              \
-        if (digest_seen() != before_)                                                                        \
-            test_fail(__FILE__, __LINE__, "%s has changed something", #call);                                \
-        SAME(mm_check(), 0);                                                                                 \
+#define EXHAUSTED(call)                                                                            \
+    do {                                                                                           \
+        uint64_t before_ = digest_seen();                                                          \
+        RETURNS(-ENOMEM, call);                                                                    \
+        if (digest_seen() != before_)                                                              \
+            test_fail(__FILE__, __LINE__, "%s has changed something", #call);                      \
+        SAME(mm_check(), 0);                                                                       \
     } while (0)
 
 /* True if fn panics. */
 bool panics(void (*fn)(void));
 
-/* --- what the state is, in one number --------------------------------------------------------------------- */
+/* --- what the state is, in one number
+ * --------------------------------------------------------------------- */
 
 /* Every byte of the manager: its root object, its arenas, its page tables. */
 uint64_t digest_raw(void);
-/* What callers can see: entries, permissions and refs of every space but the manager's windows, frames in use,
- * pages that are free or in the manager's stock. */
+/* What callers can see: entries, permissions and refs of every space but the manager's windows,
+ * frames in use, pages that are free or in the manager's stock. */
 uint64_t digest_seen(void);
 /* Every free block, after mm_trim(). */
 uint64_t digest_free(void);
@@ -125,7 +132,8 @@ struct leaf {
     unsigned level;
     bool writable, user, executable; // by all levels
 };
-/* Calls fn for each leaf entry under cr3, by ascending index; the root's entries [first, end) only. */
+/* Calls fn for each leaf entry under cr3, by ascending index; the root's entries [first, end) only.
+ */
 void walk_leaves(uint64_t cr3, unsigned levels, unsigned first, unsigned end,
                  void (*fn)(const struct leaf *leaf, void *arg), void *arg);
 /* The leaf entry for va, false if there is none. */
