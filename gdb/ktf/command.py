@@ -109,11 +109,12 @@ class Command:
             option = known.get(word)
             if option is None:
                 raise UsageError(f"no option {word}; see `help {self.name}`")
-            if len(words) < option.values:
+            given = words[: option.values]
+            if len(given) < option.values or any(g.startswith("--") for g in given):
                 what = "a value" if option.values == 1 else f"{option.values} values"
                 raise UsageError(f"{word} needs {what}; see `help {self.name}`")
-            taken = [words.pop(0) for _ in range(option.values)]
-            args.options.setdefault(word, []).extend(taken)
+            args.options.setdefault(word, []).extend(given)
+            words = words[option.values :]
         return args
 
     def invoke(self, context: Context, line: str) -> None:
@@ -144,7 +145,10 @@ def json_line(command: str, ok: bool = True, **values: Any) -> str:
 
 
 def split(line: str) -> list[str]:
-    """Words at blanks, except inside brackets and quotes, so that expressions stay whole."""
+    """Words at blanks, except inside brackets and quotes, so that expressions stay whole.
+
+    UsageError for a quote or bracket that is not closed.
+    """
     words: list[str] = []
     depth, quote, word = 0, "", ""
     for c in line:
@@ -161,4 +165,6 @@ def split(line: str) -> list[str]:
             word = ""
             continue
         word += c
+    if quote or depth:
+        raise UsageError(f"a {'quote' if quote else 'bracket'} is not closed")
     return words + ([word] if word else [])

@@ -194,10 +194,8 @@ class Session:
     def database(self) -> FrameDatabase | None:
         """The frame database; None if the guest has none that can be read (notes say why)."""
         if self._database is None and self.kernel is not None:
-            try:
-                from .database import Database
-            except ModuleNotFoundError:
-                return None
+            from .database import Database
+
             try:
                 self._database = Database(self)
             except KtfError as e:

@@ -63,7 +63,7 @@ def read_spaces(kernel: Kernel) -> SpaceList:
         except KtfError as e:
             found.problems.append((index, f"space {index:#x}: {e}"))
             break
-        problem = _check(record, index, prev)
+        problem = _check(record, index, prev, kernel.memory.rules.levels)
         if problem:
             found.problems.append((index, problem))
         if record.value("live", 0) == LIVE:
@@ -85,14 +85,14 @@ def _space(record: Records, index: int, kernel: bool) -> Space:
     )
 
 
-def _check(record: Records, index: int, prev: int) -> str:
+def _check(record: Records, index: int, prev: int, levels: int) -> str:
     """What is wrong with one space_t, "" if nothing is."""
     if record.value("live", 0) != LIVE:
         return f"space {index:#x}: live is {record.value('live', 0):#x}, not {LIVE:#x}: gone, or overwritten"
     if record.value("prev", 0) != prev:
         return f"space {index:#x}: prev is {record.value('prev', 0):#x}, but {prev:#x} leads to it"
-    if record.value("levels", 0) not in (4, 5):
-        return f"space {index:#x}: {record.value('levels', 0)} levels, not 4 or 5"
+    if record.value("levels", 0) != levels:
+        return f"space {index:#x}: {record.value('levels', 0)} levels, but the CPU uses {levels}"
     if record.value("cr3", 0) & 0xFFF or record.value("cr3", 0) >> 52:
         return f"space {index:#x}: cr3 {record.value('cr3', 0):#x} is no page's address"
     return ""

@@ -158,6 +158,14 @@ class Target:
 
     def session(self) -> Session:
         """See command.Context."""
+        try:
+            return self._session()
+        except gdb.error as e:
+            raise NoGuest(
+                f"no guest: GDB says {' '.join(str(e).split())!r}; connect with `target remote :1234`"
+            ) from e
+
+    def _session(self) -> Session:
         connection, thread = _connected()
         types = GdbTypes() if _symbols_are_ours() else None
         image = _image() if types else []
@@ -167,9 +175,6 @@ class Target:
             selected = min(max(thread.num - 1, 0), len(cpus) - 1)
             return Session(cpus, selected, reader, types, image)
         link = GdbLink(connection)
-        status = link.monitor("info status")
-        if "running" in status:
-            raise NoGuest("the guest is running; stop it with `monitor stop` or Ctrl-C")
         cpus = _cpus(thread)
         selected = _number(thread)
         mtree = link.monitor("info mtree -f")

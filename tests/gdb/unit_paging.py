@@ -142,7 +142,7 @@ class Findings(unittest.TestCase):
 
     def test_each_kind(self) -> None:
         """One entry, one finding."""
-        cases = [
+        cases: list[tuple[int, int, dict[str, int], list[str]]] = [
             (0x1000_0000 | P, 3, {}, ["unreadable"]),
             (1 << 12 | P, 3, {}, ["loop"]),
             (1 << 45 | P, 1, {}, ["reserved"]),

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
@@ -82,7 +81,7 @@ class Readers(unittest.TestCase):
         self.stub = Stub(self.ram, self.content)
         flat = self.content.reshape(-1)
         parts = [flat[: 4 * PAGE], flat[8 * PAGE : 60 * PAGE]]
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self.content))
+        base = self.content.ctypes.data
         hosts = [base, base + 8 * PAGE]
         path = f"/proc/{os.getpid()}/mem"
         stub = StubReader(self.ram, self.stub.read_physical)
