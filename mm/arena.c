@@ -260,7 +260,7 @@ static int page_back(struct arena *a)
     return 0;
 }
 
-int arena_grow(enum arena_id id)
+static int grow_by_one(enum arena_id id)
 {
     struct arena *a = &mm.arena[id];
     int err = page_back(a);
@@ -291,6 +291,18 @@ int arena_grow(enum arena_id id)
     return 0;
 }
 
+// Without upkeep in between, which might grow the same arena at the same address.
+int arena_grow(enum arena_id id)
+{
+    uint32_t busy = mm.busy;
+    int err;
+
+    mm.busy = 1;
+    err = grow_by_one(id);
+    mm.busy = busy;
+    return err;
+}
+
 void arena_shrink(enum arena_id id)
 {
     struct arena *a = &mm.arena[id];
@@ -300,6 +312,7 @@ void arena_shrink(enum arena_id id)
 
     assert(vmap_lookup(kernel_space(), va, &at) == 0);
     pt_walk(kernel_space(), va, 1, &w);
+    at.frame->kind = FRAME_AVAILABLE; // whoever else holds it or maps it, holds plain memory now
     mapping_destroy(kernel_space(), at.frame, w.shadow);
     arch_meta_unmap(va);
     frame_drop(at.frame);
@@ -420,18 +433,32 @@ static void trim_all(void)
     }
 }
 
+// The arena that has too little in stock (ARENA_TABLES: table slots); ARENA_COUNT if none has.
+static enum arena_id short_arena(void)
+{
+    if (mm.arena[ARENA_FRAMES].free < STOCK_FRAME_PAGES)
+        return ARENA_FRAMES;
+    if (mm.arena[ARENA_NODES].free < STOCK_NODES)
+        return ARENA_NODES;
+    if (mm.arena[ARENA_MAPPINGS].free < STOCK_MAPPINGS)
+        return ARENA_MAPPINGS;
+    return mm.free_slots < STOCK_SLOTS ? ARENA_TABLES : ARENA_COUNT;
+}
+
 // One step for whatever is short; false if nothing is, or if memory has run out.
 static bool grow(void)
 {
-    if (mm.arena[ARENA_FRAMES].free < STOCK_FRAME_PAGES)
-        return arena_grow(ARENA_FRAMES) == 0;
-    if (mm.arena[ARENA_NODES].free < STOCK_NODES)
-        return arena_grow(ARENA_NODES) == 0;
-    if (mm.arena[ARENA_MAPPINGS].free < STOCK_MAPPINGS)
-        return arena_grow(ARENA_MAPPINGS) == 0;
-    if (mm.free_slots < STOCK_SLOTS)
-        return slots_grow() == 0;
-    return false;
+    enum arena_id id = short_arena();
+
+    if (id == ARENA_COUNT)
+        return false;
+    return (id == ARENA_TABLES ? slots_grow() : arena_grow(id)) == 0;
+}
+
+// What is still short is tried again after the next operation, which may have freed memory.
+static uint32_t work_left(void)
+{
+    return short_arena() == ARENA_COUNT ? 0 : MM_GROW;
 }
 
 void mm_upkeep(void)
@@ -444,7 +471,7 @@ void mm_upkeep(void)
             ;
     if (mm.work & MM_TRIM)
         trim();
-    mm.work = 0;
+    mm.work = work_left();
     mm.busy = 0;
 }
 
@@ -456,6 +483,6 @@ void mm_trim(void)
     trim_all();
     while (grow())
         ;
-    mm.work = 0;
+    mm.work = work_left();
     mm.busy = 0;
 }

@@ -243,7 +243,7 @@ int ref_frame(frame_t *frame)
 
     if (err)
         return err;
-    if (frame->refcount == UINT32_MAX)
+    if (frame->refcount == UINT32_MAX - 1) // unmapping holds one more for a moment
         return -EOVERFLOW;
     frame->refcount++;
     mm.order[frame->order].refs++;

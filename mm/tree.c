@@ -168,31 +168,48 @@ static bool page_empty(uint32_t index)
     return true;
 }
 
+static void prune_node(struct frame_node *gibs, uint64_t mfn)
+{
+    uint32_t *entry = &gibs->entry[node_index(mfn, GIB_SHIFT)];
+    uint32_t node = *entry;
+
+    if (!node || (node & NODE_BLOCK) || !node_empty(node_at(node)->entry))
+        return;
+    *entry = 0;
+    arena_free(ARENA_NODES, node);
+}
+
+// Above 2 TiB: the 2 TiB's node, if it was made at all, and the one above.
+static void prune_high(const struct frame_node *gibs, uint64_t mfn)
+{
+    struct frame_node *high = node_at(mm.high_node);
+    uint32_t *entry = &high->entry[node_index(mfn, TOP_SHIFT)];
+
+    if (!mm.high_node)
+        return;
+    if (gibs && node_empty(gibs->entry)) {
+        arena_free(ARENA_NODES, *entry);
+        *entry = 0;
+    }
+    if (node_empty(high->entry)) {
+        arena_free(ARENA_NODES, mm.high_node);
+        mm.high_node = 0;
+    }
+}
+
 void tree_prune(uint64_t mfn)
 {
     struct frame_node *gibs = gib_node(mfn);
     uint32_t *entry = tree_entry(mfn);
-    uint32_t node;
 
     if (entry && *entry && !(*entry & NODE_BLOCK) && page_empty(*entry)) {
         frame_page_free(*entry);
         *entry = 0;
     }
-    if (!gibs)
-        return;
-    node = gibs->entry[node_index(mfn, GIB_SHIFT)];
-    if (node && !(node & NODE_BLOCK) && node_empty(node_at(node)->entry)) {
-        gibs->entry[node_index(mfn, GIB_SHIFT)] = 0;
-        arena_free(ARENA_NODES, node);
-    }
-    if (!(mfn >> TOP_SHIFT) || !node_empty(gibs->entry))
-        return;
-    arena_free(ARENA_NODES, node_at(mm.high_node)->entry[node_index(mfn, TOP_SHIFT)]);
-    node_at(mm.high_node)->entry[node_index(mfn, TOP_SHIFT)] = 0;
-    if (node_empty(node_at(mm.high_node)->entry)) {
-        arena_free(ARENA_NODES, mm.high_node);
-        mm.high_node = 0;
-    }
+    if (gibs)
+        prune_node(gibs, mfn);
+    if (mfn >> TOP_SHIFT)
+        prune_high(gibs, mfn);
 }
 
 bool tree_occupied(uint64_t mfn, unsigned order)

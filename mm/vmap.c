@@ -102,24 +102,31 @@ static int check_type(const frame_t *frame, unsigned attr)
     return 0;
 }
 
+// The frame's count has no room for so many references more.
+static bool maps_full(const frame_t *frame, uint64_t more)
+{
+    return more > UINT32_MAX - frame->mapcount;
+}
+
 /* --- the records that cover a part ---------------------------------------------------------------- */
 
 // The record that maps page `page` of the part, if it is the frame's page that belongs there.
-// -ENOENT nothing is mapped, -EOTHER something else is. *left: pages of the record from there on.
+// -ENOENT nothing is mapped, -EOTHER something else is. *left: pages of the record, or of the hole, from there on.
 static int record_at(const struct part *p, uint64_t page, uint32_t *index, uint64_t *left)
 {
     vaddr_t va = VADDR(p->va.v + (page << PAGE_SHIFT));
     uint64_t offset = p->offset + page;
     const mapping_t *m;
     struct pt_walk w;
-    uint64_t mfn;
+    uint64_t mfn, in_entry;
 
     pt_walk(p->space, va, 1, &w);
+    in_entry = (va.v >> PAGE_SHIFT) & ((UINT64_C(1) << level_order(w.level)) - 1);
+    *left = (UINT64_C(1) << level_order(w.level)) - in_entry;
     if (!w.shadow)
         return -ENOENT;
     m = mapping_at(w.shadow);
-    mfn = pgentry_mfn(table_entries(w.slot)[w.index], w.level).v;
-    mfn += (va.v >> PAGE_SHIFT) & ((UINT64_C(1) << level_order(w.level)) - 1);
+    mfn = pgentry_mfn(table_entries(w.slot)[w.index], w.level).v + in_entry;
     if (mfn != p->frame->mfn + offset)
         return -EOTHER;
     *index = w.shadow;
@@ -145,6 +152,16 @@ static int check_cover(const struct part *p, int (*ok)(const struct part *p, con
     return 0;
 }
 
+// The part gets a record of its own. Each cut adds a record, with the refs of the whole.
+static int split_off(const struct part *p, uint32_t index)
+{
+    const mapping_t *m = mapping_at(index);
+
+    if (maps_full(p->frame, (uint64_t)(m->order - p->order) * m->refs))
+        return -EOVERFLOW;
+    return mapping_split(p->space, p->frame, index, p->offset, p->order, &index);
+}
+
 // Calls change for each record over the part, which is first split off if it belongs to a larger one; change
 // may free it. Then merges what is alike again, if `merge`.
 static int change_cover(const struct part *p, void (*change)(const struct part *p, uint32_t index),
@@ -156,7 +173,7 @@ static int change_cover(const struct part *p, void (*change)(const struct part *
     int err = record_at(p, 0, &index, &left);
 
     if (!err && mapping_at(index)->order > p->order)
-        err = mapping_split(p->space, p->frame, index, p->offset, p->order, &index);
+        err = split_off(p, index);
     if (err)
         return err;
     for (uint64_t page = 0; page < pages; page += left) {
@@ -164,11 +181,9 @@ static int change_cover(const struct part *p, void (*change)(const struct part *
             break;
         change(p, index);
     }
-    for (uint64_t page = 0; merge && page < pages; page += left) {
-        if (record_at(p, page, &index, &left))
-            break;
-        mapping_merge(p->space, p->frame, index);
-    }
+    for (uint64_t page = 0; merge && page < pages; page += left)
+        if (record_at(p, page, &index, &left) == 0)
+            mapping_merge(p->space, p->frame, index);
     return 0;
 }
 
@@ -196,6 +211,8 @@ static int map_again(const struct part *p, int err)
 
     if (why == -EOTHER || why == -ENOENT)
         return err;
+    if (!why && maps_full(p->frame, UINT64_C(1) << p->order))
+        why = -EOVERFLOW;
     return why ? why : change_cover(p, count_up, true);
 }
 
@@ -212,6 +229,8 @@ static int map_part(struct part *p)
     if (err)
         return err;
     err = check_type(p->frame, p->attr);
+    if (!err && maps_full(p->frame, 1))
+        err = -EOVERFLOW;
     if (!err)
         err = mapping_create(p->space, p->va, p->frame, p->offset, p->order, p->level, p->attr);
     if (err && err != -ENOMEM)
