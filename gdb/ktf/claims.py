@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The page-table entries that mapping records stand for, one by one, beside the entries that are there.
+"""Claims: every record expanded to its entries.
+
+    claims.record[i], .at[i]     row of the record, slot * 512 + entry
+    claims.want[i], .have[i]     the entry as the record says, and as it is
+    claims.record_at[at]         row of the record that stands for an entry, NONE if none does
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .chains import NONE
+from .descriptors import Frames
+from .paging import ACCESSED, DIRTY, NX, P, PAT_LARGE, PS, RW, US, Rules
+from .readers import WORDS
+from .records import Mappings
+from .slots import Slots
+
+LEVELS = 3  # leaves stand at levels 1 to 3
+ATTRS = 64
+MOST = 1 << 23  # entries expanded at most
+
+# What software may use for itself (bits 9 to 11, 52 to 62), and what the CPU sets.
+IGNORED = 0x7FF0_0000_0000_0000 | 0xE00 | ACCESSED | DIRTY
+
+
+class AttrBits:
+    """enum vattr: which bit of a record's attr means what."""
+
+    def __init__(self, vattr: dict[str, int]) -> None:
+        self.w, self.x, self.u = vattr["VATTR_W"], vattr["VATTR_X"], vattr["VATTR_U"]
+        self.shift = vattr["VATTR_TYPE_SHIFT"]
+        self.table = np.zeros((LEVELS + 1, ATTRS), np.uint64)
+        for level in range(1, LEVELS + 1):
+            for attr in range(ATTRS):
+                self.table[level, attr] = self.entry(attr, level)
+
+    def entry(self, attr: int, level: int) -> int:
+        """The bits of a leaf entry besides its address: what arch/x86/pgentry.h makes of attr."""
+        kind = attr >> self.shift
+        bits = P | (kind & 3) << 3 | (0 if level == 1 else PS)
+        bits |= RW if attr & self.w else 0
+        bits |= US if attr & self.u else 0
+        bits |= 0 if attr & self.x else NX
+        if kind & 4:
+            bits |= PS if level == 1 else PAT_LARGE
+        return bits
+
+
+def type_bits(level: np.ndarray) -> np.ndarray:
+    """The bits of a leaf entry that choose its memory type."""
+    return np.where(level == 1, np.uint64(0x98), np.uint64(0x18 | PAT_LARGE))
+
+
+def address_bits(level: np.ndarray) -> np.ndarray:
+    """The bits of a leaf entry that are its address."""
+    low = (np.uint64(1) << (level.astype(np.uint64) * np.uint64(9) + np.uint64(3))) - np.uint64(1)
+    return np.uint64(0x000F_FFFF_FFFF_F000) & ~low
+
+
+class Claims:
+    """The entries of all records whose place is a live table of their level."""
+
+    def __init__(
+        self,
+        maps: Mappings,
+        frames: Frames,
+        slots: Slots,
+        attrs: AttrBits,
+        rules: Rules,
+        live_space: np.ndarray,
+    ) -> None:
+        self.maps = maps
+        self.slots = slots
+        slot = (maps.at >> 9).astype(np.int64)
+        inside = (slot > 0) & (slot < slots.count)
+        slot = np.where(inside, slot, 0)
+        self.no_table = ~slots.live[slot]
+        self.no_space = ~self.no_table & ~live_space[slot]
+        self.other_level = ~self.no_table & (slots.level[slot] != maps.level)
+        depth = maps.level.astype(np.int64) * 9 - 9
+        order = maps.order.astype(np.int64)
+        self.bad_shape = (maps.level == 0) | (order < depth) | (order > 18)
+        good = ~(self.no_table | self.no_space | self.other_level | self.bad_shape)
+        rows = np.flatnonzero(good)
+        counts = np.int64(1) << (order[rows] - depth[rows])
+        self.cut = 0
+        if int(counts.sum()) > MOST:
+            keep = np.cumsum(counts) <= MOST
+            self.cut = int((~keep).sum())
+            rows, counts = rows[keep], counts[keep]
+        self._expand(rows, counts, rules)
+        self._compare(frames, attrs, rules)
+
+    def _expand(self, rows: np.ndarray, counts: np.ndarray, rules: Rules) -> None:
+        """One element for each entry; those beyond the end of a table are looked up by address."""
+        maps, slots = self.maps, self.slots
+        first = maps.at[rows].astype(np.int64)
+        self.missing = np.zeros(0, np.int64)  # elements that no table covers
+        if len(rows) and int(counts.max()) > 1:
+            self.record = np.repeat(rows, counts)
+            start = np.repeat(np.cumsum(counts) - counts, counts)
+            self.step = np.arange(len(self.record)) - start
+            self.at = np.repeat(first, counts) + self.step
+            over = np.flatnonzero(self.at // WORDS != np.repeat(first // WORDS, counts))
+            if len(over):
+                self._beyond(over, np.repeat(first, counts)[over], rules)
+        else:
+            self.record, self.step, self.at = rows, np.zeros(len(rows), np.int64), first
+        self.record_at = np.full(slots.count * WORDS, NONE, np.int32)
+        self.record_at[self.at] = self.record
+        self.record_at[:WORDS] = NONE
+
+    def _beyond(self, over: np.ndarray, first: np.ndarray, rules: Rules) -> None:
+        slots = self.slots
+        slot = first // WORDS
+        level = slots.level[slot]
+        va = slots.entry_va(slot, first % WORDS, rules)
+        shift = level.astype(np.uint64) * np.uint64(9) + np.uint64(3)
+        va = va + (self.step[over].astype(np.uint64) << shift)
+        found = slots.find(slots.space[slot], level, va)
+        entry = (va >> shift).astype(np.int64) & (WORDS - 1)
+        self.at[over] = np.where(found > 0, found * WORDS + entry, 0)
+        self.missing = over[found == 0]
+
+    def _compare(self, frames: Frames, attrs: AttrBits, rules: Rules) -> None:
+        """What each entry should be, and what it is."""
+        maps = self.maps
+        owner = maps.owner[self.record]
+        self.level = maps.level[self.record]
+        pages = np.int64(1) << (self.level.astype(np.int64) * 9 - 9)
+        mfn = frames.mfn[owner].astype(np.int64) + maps.offset[self.record] + self.step * pages
+        bits = attrs.table[self.level, maps.attr[self.record]]
+        self.want = (mfn.astype(np.uint64) << np.uint64(12)) | bits
+        self.have = self.slots.content.reshape(-1)[self.at]
+        # Reserved bits are rule T5's alone.
+        compared = ~IGNORED & ~rules.reserved(1, True) & (1 << 64) - 1
+        # Records on no list have no frame to compare with, tables that can't be read nothing to compare.
+        self.known = (owner > 0) & self.slots.readable[self.at // WORDS]
+        self.differs = ((self.want ^ self.have) & np.uint64(compared)) != 0
+        self.differs &= self.known
+        self.differs[self.missing] = True
+        self.present = (self.have & np.uint64(P)) != 0
+        large = (self.level == 1) | ((self.have & np.uint64(PS)) != 0)
+        self.is_leaf = self.present & large
+        self.address = address_bits(self.level) & ~np.uint64(rules.reserved(1, True))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# ktf-pt-check: the rules of docs/invariants.md over page tables, frames and mapping records.
+"""The command ktf-pt-check."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from .command import JSON, Args, Command, Context, Option, json_line
+from .database import Database, overwritten
+from .errors import KtfError, UsageError
+from .findings import Report, Violation
+from .rules import RULES, check
+from .session import Session
+
+SHOWN = 20  # violations of one rule that are printed
+UNKNOWN = -1  # $ktf_violations while nothing is known
+
+
+class CheckCommand(Command):
+    """Checks the page tables against the frame database: every rule, or some.
+
+    ktf-pt-check [--rule R[,R...]] [--json] [--quit]
+
+    Reads all page tables of all address spaces, all frame descriptors, mapping records and lists of
+    the stopped guest, and prints a line for each broken rule: the rule, the place (address space,
+    address, level, entry, frame number), what is there and what should be. At most 20 lines for each
+    rule; the last line counts all. docs/invariants.md explains the rules.
+
+      --rule R,...  these rules alone, e.g. --rule P1,P2 (what can't be read is told in any case)
+      --json        one object on one line
+      --quit        end GDB afterwards, with status 0 if nothing is broken, else 1; the guest stays
+                    halted
+
+    $ktf_violations is set to the number of violations, -1 if the check could not be made.
+
+    Example:
+      (gdb) ktf-pt-check
+      P2: kernel va 0xffffc00000600000 level 1 entry 0x80000000005fe003 mfn 0x5fe: maps frame 0x5fe
+      (order 0, available), which is free: refcount 0, mapcount 0; it may be handed out at any time
+      353 entries, 87 frames, 229 mappings: 1 violations
+
+    Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet."""
+
+    name = "ktf-pt-check"
+    options = (Option("--rule", 1, tuple(RULES)), JSON, Option("--quit"))
+
+    def invoke(self, context: Context, line: str) -> None:
+        """With --quit GDB ends here, whatever happens: only a clean check gives status 0."""
+        self.violations = UNKNOWN
+        context.set_variable("ktf_violations", UNKNOWN)
+        quits = "--quit" in line.split()
+        try:
+            super().invoke(context, line)
+        except KtfError as e:
+            if not quits:
+                raise
+            context.write(f"{self.name}: {e}\n")
+        if quits:
+            context.quit(0 if self.violations == 0 else 1)
+
+    def run(self, context: Context, args: Args) -> None:
+        """Checks, counts, prints."""
+        names = self._rules(args)
+        started = time.monotonic()
+        session = context.session()
+        report, counts = examine(session, names)
+        seconds = time.monotonic() - started
+        total = report.total()
+        self.violations = total
+        context.set_variable("ktf_violations", total)
+        if args.has("--json"):
+            found = [v.json() for v in report.all(RULES)]
+            line = json_line(
+                self.name,
+                counts=counts,
+                total=total,
+                violations=found,
+                seconds=round(seconds, 3),
+            )
+            context.write(line)
+            return
+        context.write(text(report, counts))
+
+    def _rules(self, args: Args) -> list[str]:
+        if args.rest:
+            raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
+        if not args.has("--rule"):
+            return list(RULES)
+        words = ",".join(args.options["--rule"]).upper().split(",")
+        names = [w.strip() for w in words if w.strip()]
+        for name in names:
+            if name not in RULES:
+                raise UsageError(f"no rule {name}; there are: {' '.join(RULES)}")
+        if not names:
+            raise UsageError(f"--rule names no rule; there are: {' '.join(RULES)}")
+        return names
+
+    def choices(self, context: Context, option: str) -> Sequence[str]:
+        """Names of rules."""
+        return tuple(RULES) if option == "--rule" else ()
+
+
+def examine(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, int]]:
+    """The violations of these rules, and what was looked at."""
+    broken = overwritten(session)
+    if broken:
+        report = Report()
+        report.add_blind("A3", broken)
+        return report, dict.fromkeys(("entries", "leaves", "frames", "mappings", "spaces"), 0)
+    session.need_kernel()
+    db = Database(session)
+    report = check(db, names)
+    return report, {
+        "entries": db.reach.entries,
+        "leaves": len(db.reach.all_leaves),
+        "frames": len(db.frames.heads),
+        "mappings": len(db.mappings),
+        "spaces": len(db.spaces.rows),
+    }
+
+
+def text(report: Report, counts: dict[str, int]) -> str:
+    """The violations, a line each, and the line that counts."""
+    lines: list[str] = []
+    for rule in RULES:
+        kept: list[Violation] = report.kept.get(rule, [])
+        lines += [v.text() for v in kept[:SHOWN]]
+        more = report.counts[rule] - min(len(kept), SHOWN)
+        if more:
+            lines.append(f"{rule}: ... and {more} more")
+    total = report.total()
+    lines.append(
+        f"{counts['entries']} entries, {counts['frames']} frames, {counts['mappings']} mappings: "
+        f"{total} violations"
+    )
+    return "\n".join(lines) + "\n"
+
+
+COMMANDS: list[Command] = [CheckCommand()]

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The kernel's frame database, decoded from a stopped guest's memory into arrays that rules and commands read.
+"""Database(session): frames, mappings, page-table slots, address spaces, regions.
+
+    db.frames    descriptors.Frames       db.mappings  records.Mappings
+    db.slots     slots.Slots              db.spaces    slots.Spaces
+    db.reach     reach.Reach              db.rings     rings.Rings
+    db.found     what was found to be broken while decoding: findings.Report
+
+Each part is decoded when it is first asked for. Nothing is trusted: any bytes at all end in findings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .claims import AttrBits, Claims
+from .descriptors import Frames
+from .errors import KtfError
+from .findings import Report
+from .layout import Layout, Records, enum_names
+from .paging import Rules
+from .pools import Pool, PoolForm
+from .reach import Reach
+from .readers import PAGE
+from .records import Mappings
+from .rings import Rings
+from .slots import Slots, Spaces
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from .session import Session
+
+# Macros, which DWARF does not carry: mm/mm.h and arch/x86/pgtable.h have them.
+NODE_BLOCK = 1 << 31
+SHADOW_TABLE = 1 << 31
+
+# Arena: struct of its objects, name in messages. Indexes count in objects, those of records in words.
+POOLS = {
+    "ARENA_FRAMES": ("frame_t", "frames"),
+    "ARENA_MAPPINGS": ("mapping_t", "mappings"),
+    "ARENA_NODES": ("struct frame_node", "nodes"),
+    "ARENA_TABLES": ("struct table", "tables"),
+    "ARENA_SHADOWS": ("struct shadow", "shadows"),
+    "ARENA_SPACES": ("space_t", "spaces"),
+}
+MAPPING_UNIT = 4
+
+
+class Database:
+    """All that the kernel knows about its memory, as it stands in memory now."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.reader = session.reader
+        self.kernel = session.need_kernel()
+        self.found = Report()
+        self.mm: Records = self.kernel.mm
+        self.header = self.layout("struct arena_page")
+        self.kinds = self.kernel.types.enum("frame_kind")
+        self.kind_names = enum_names(self.kinds, "FRAME_")
+        # An arena can't hold more pages than this: a sixteenth of RAM, and some for tiny guests.
+        self.room = self.reader.ram.bytes() // PAGE // 16 + 1024
+        self._pools: dict[str, Pool] = {}
+
+    # --- constants, the root ----------------------------------------------------------------------
+
+    def layout(self, name: str) -> Layout:
+        """Of a struct or typedef."""
+        return self.kernel.layout(name)
+
+    def constant(self, name: str) -> int:
+        """An enumerator."""
+        return self.kernel.types.constant(name)
+
+    def number(self, name: str) -> int:
+        """A plain member of struct mm."""
+        return self.mm.value(name, 0)
+
+    def kind_name(self, kind: int) -> str:
+        """Its name; "kind N" for a number that is none."""
+        return self.kind_names.get(kind, f"kind {kind}")
+
+    def optional(self, name: str) -> int | None:
+        """A plain member of struct mm that not every version has."""
+        return self.number(name) if name in self.mm.layout.names else None
+
+    @cached_property
+    def rules(self) -> Rules:
+        """How this kernel's page tables are to be read: the session's rules, and what mm adds."""
+        rules = replace(self.session.rules, page_1g=self.number("page_1g") != 0)
+        limit = self.number("phys_limit")
+        if rules.phys_bits == 52 and limit & (limit - 1) == 0 and 1 << 32 <= limit <= 1 << 52:
+            rules = replace(rules, phys_bits=limit.bit_length() - 1)
+        return rules
+
+    @cached_property
+    def regions(self) -> Records:
+        """mm.region[], as many as there are."""
+        regions = self.mm["region"][0]
+        count = self.number("region_count")
+        if count > len(regions):
+            text = f"mm.region_count is {count}, but mm has room for {len(regions)}"
+            self.found.add_blind("A1", text)
+        return regions[: min(count, len(regions))]
+
+    # --- arenas -----------------------------------------------------------------------------------
+
+    def pool(self, name: str) -> Pool:
+        """An arena, by its enumerator."""
+        if name not in self._pools:
+            struct, label = POOLS[name]
+            size = self.layout(struct).size
+            unit = MAPPING_UNIT if name == "ARENA_MAPPINGS" else size
+            row = self.mm["arena"][0][self.constant(name)]
+            form = PoolForm(name, label, unit, size)
+            self._pools[name] = Pool(self.kernel, form, row, self.room, self.found)
+        return self._pools[name]
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    @cached_property
+    def tree(self) -> Tree:
+        """From mfn to descriptor."""
+        nodes = self.pool("ARENA_NODES")
+        layout = self.layout("struct frame_node")
+        tree = Tree(nodes, layout, self.number("high_node"), NODE_BLOCK, self.found)
+        tree.judge_free(nodes.empty, nodes.free)
+        return tree
+
+    @cached_property
+    def object_magic(self) -> int:
+        """What the header of a page of objects holds."""
+        return self.constant("ARENA_PAGE_OBJECTS")
+
+    @cached_property
+    def frames(self) -> Frames:
+        """Descriptors of frames."""
+        magics = self.object_magic, self.constant("ARENA_PAGE_EMPTY")
+        orders = len(self.mm["order"][0])
+        pool = self.pool("ARENA_FRAMES")
+        return Frames(
+            pool, self.layout("frame_t"), self.header, self.tree, orders, magics, self.found
+        )
+
+    @cached_property
+    def rings(self) -> Rings:
+        """Rings of the orders."""
+        return Rings(self.frames, self.mm["order"][0])
+
+    @cached_property
+    def mappings(self) -> Mappings:
+        """Mapping records."""
+        pool = self.pool("ARENA_MAPPINGS")
+        layout = self.layout("mapping_t")
+        return Mappings(pool, layout, self.header, self.frames, self.object_magic, self.found)
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """Address spaces."""
+        pool = self.pool("ARENA_SPACES")
+        first, live = self.number("space_list"), self.constant("SPACE_LIVE")
+        spaces = Spaces(pool, self.layout("space_t"), self.header, first, live, self.found)
+        spaces.objects.judge(self.object_magic, self.found)
+        return spaces
+
+    @cached_property
+    def slots(self) -> Slots:
+        """Page-table slots."""
+        pools = self.pool("ARENA_TABLES"), self.pool("ARENA_SHADOWS")
+        layouts = self.layout("struct table"), self.layout("struct shadow")
+        count = self.number("slot_count")
+        return Slots(*pools, layouts, count, self.frames, self.reader, self.found)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What hangs on the roots of the address spaces."""
+        table = self.kinds["FRAME_TABLE"]
+        return Reach(self.reader, self.rules, self.spaces, self.frames, self.slots, table)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """What the records stand for, entry by entry."""
+        attrs = AttrBits(self.kernel.types.enum("vattr"))
+        live = self.spaces.is_live(self.slots.space)
+        return Claims(self.mappings, self.frames, self.slots, attrs, self.rules, live)
+
+    # --- what maps and walks ask ------------------------------------------------------------------
+
+    def kind_of_mfns(self, mfns: np.ndarray) -> np.ndarray:
+        """Kind of the frame that holds each page, 0 for none (uint8)."""
+        frame = self.frames.find(mfns)
+        return np.where(frame > 0, self.frames.kind[frame], 0).astype(np.uint8)
+
+    def frame_line(self, mfn: int) -> str:
+        """The frame that holds that page, in one line; says so if there is none."""
+        frame = int(self.frames.find(np.array([mfn]))[0])
+        if not frame:
+            return f"mfn {mfn:#x}: no frame"
+        f = self.frames
+        first, order = int(f.mfn[frame]), int(f.order[frame])
+        words = [f"frame {first:#x} order {order}", self.kind_name(int(f.kind[frame]))]
+        if int(f.kind[frame]) == self.kinds["FRAME_TABLE"]:
+            words.append(f"level {int(f.level[frame])}")
+        words.append(f"refcount {int(f.refcount[frame])} mapcount {int(f.mapcount[frame])}")
+        words.append("free" if f.is_free[frame] else "used")
+        return ", ".join(words)
+
+
+def overwritten(session: Session) -> str:
+    """If struct mm is there but its magic number is wrong: what is wrong with it. Else ""."""
+    if session.types is None or session.kernel is not None:
+        return ""
+    try:
+        session.need_kernel()
+    except KtfError as e:
+        return str(e) if "magic" in str(e) else ""
+    return ""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Mapping records as columns: which are in use, whose list each is on, and which entries it stands for.
+"""Mappings: the records in use, one row each.
+
+    maps.index[row]      index in ARENA_MAPPINGS       maps.row_of(indexes)   row, NONE if not in use
+    maps.owner[row]      descriptor of the frame on whose list it is, 0 for none
+    maps.at, .refs, .attr, .level, .offset, .order, .home, .home_level      its fields
+
+How the lists are linked is judged while they are decoded: A3 for links, P6 for records on two lists or none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import chains
+from .chains import NONE
+from .descriptors import Frames
+from .findings import Report, Violation
+from .layout import Layout
+from .pools import Objects, Pool
+
+COLUMNS = ("at", "refs", "attr", "level", "offset", "order", "home", "home_level", "zero")
+
+
+class Mappings:
+    """All mapping records of a guest."""
+
+    def __init__(
+        self, pool: Pool, layout: Layout, header: Layout, frames: Frames, magic: int, out: Report
+    ) -> None:
+        self.pool = pool
+        self.frames = frames
+        self.out = out
+        self.objects = Objects(pool, np.flatnonzero(pool.ok), header, out)
+        words = self.objects.words()
+        everything = layout.records(words)
+        self._forgive(everything["refs"])
+        self.objects.judge(magic, out)
+        used = self.objects.used.reshape(-1)
+        flat = np.flatnonzero(used)
+        rows = everything if len(flat) == len(used) else everything[flat]
+        self.index = self.objects.index_of(flat)
+        self._row = np.full(len(used) + 1, NONE, np.int32)
+        self._row[flat] = np.arange(len(flat))
+        for name in COLUMNS:
+            setattr(self, name, rows[name])
+        self._next_index, self._prev_index = rows["next"], rows["prev"]
+        self._lists()
+
+    at: np.ndarray
+    refs: np.ndarray
+    attr: np.ndarray
+    level: np.ndarray
+    offset: np.ndarray
+    order: np.ndarray
+    home: np.ndarray
+    home_level: np.ndarray
+    zero: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def _forgive(self, refs: np.ndarray) -> None:
+        """Where a page's list of free records is broken, those without refs count as free."""
+        if self.objects.broken.any() and self.objects.used.size:
+            blank = refs.reshape(self.objects.used.shape) == 0
+            self.objects.used &= ~(blank & self.objects.broken[:, None])
+
+    def row_of(self, index: np.ndarray) -> np.ndarray:
+        """Rows of records by their index; NONE for what is no record in use."""
+        return self._row[self.objects.flat_of(index)].astype(np.int64)
+
+    def va(self, row: int) -> int:
+        """Where the record itself lies."""
+        return self.pool.va(int(self.index[row]))
+
+    # --- lists -------------------------------------------------------------------------------------
+
+    def _lists(self) -> None:
+        frames = self.frames
+        heads = frames.heads
+        first = frames.maps[heads]
+        with_list = np.flatnonzero(first)
+        owners, first_row = heads[with_list], self.row_of(first[with_list])
+        self._bad_first(owners[first_row == NONE])
+        owners, first_row = owners[first_row != NONE], first_row[first_row != NONE]
+        after = self.row_of(self._next_index)
+        before = self.row_of(self._prev_index)
+        rows = np.arange(len(self))
+        linked = np.flatnonzero(after != NONE)
+        self._links(rows, after, before, linked, owners, first_row)
+        arrivals = np.bincount(after[linked], minlength=len(self))
+        arrivals += np.bincount(first_row, minlength=len(self))
+        self.arrivals = arrivals
+        # Who comes before: as the forward links say; where none does, as the record itself says.
+        came = np.full(len(self), NONE, np.int64)
+        came[after[linked]] = linked
+        starts = np.zeros(len(self), np.int64)
+        starts[first_row] = owners
+        came[first_row] = NONE
+        lost = (arrivals == 0) & (before != NONE)
+        came[lost] = before[lost]
+        head = chains.heads_of(came)
+        self.owner = np.where(head == NONE, 0, starts[head]) if len(self) else starts
+        self._twice(np.flatnonzero(arrivals > 1))
+        self._none(np.flatnonzero(self.owner == 0))
+
+    def _bad_first(self, owners: np.ndarray) -> None:
+        frames = self.frames
+
+        def describe(frame: int) -> Violation:
+            text = f"maps leads to {int(frames.maps[frame]):#x}, which is no record in use"
+            return Violation("A3", f"list of mappings: {text}", mfn=int(frames.mfn[frame]))
+
+        self.out.each("A3", owners, describe)
+
+    def _links(
+        self,
+        rows: np.ndarray,
+        after: np.ndarray,
+        before: np.ndarray,
+        linked: np.ndarray,
+        owners: np.ndarray,
+        first_row: np.ndarray,
+    ) -> None:
+        """Both ways, inside the pool; the first one's prev is 0."""
+        out = self.out
+        bad = np.flatnonzero((after == NONE) & (self._next_index != 0))
+        out.each(
+            "A3", bad, lambda r: self._link_text(r, "next", self._next_index, "is no record in use")
+        )
+        bad = np.flatnonzero((before == NONE) & (self._prev_index != 0))
+        out.each(
+            "A3", bad, lambda r: self._link_text(r, "prev", self._prev_index, "is no record in use")
+        )
+        bad = linked[before[after[linked]] != linked]
+
+        def forward(row: int) -> Violation:
+            target = int(after[row])
+            text = f"whose prev is {int(self._prev_index[target]):#x}, not this one"
+            return self._link_text(row, "next", self._next_index, text)
+
+        out.each("A3", bad, forward)
+        back = np.flatnonzero(before != NONE)
+        bad = back[(after[before[back]] != back)]
+
+        def backward(row: int) -> Violation:
+            source = int(before[row])
+            text = f"whose next is {int(self._next_index[source]):#x}, not this one"
+            return self._link_text(row, "prev", self._prev_index, text)
+
+        out.each("A3", bad, backward)
+        bad = np.flatnonzero(before[first_row] != NONE) if len(first_row) else first_row
+
+        def not_first(i: int) -> Violation:
+            row, frame = int(first_row[i]), int(owners[i])
+            text = f"prev is {int(self._prev_index[row]):#x}, but it is the first of its frame"
+            return Violation("A3", f"{self.name(row)}: {text}", mfn=int(self.frames.mfn[frame]))
+
+        out.each("A3", bad, not_first)
+
+    def name(self, row: int) -> str:
+        """How messages call a record."""
+        return f"mapping {int(self.index[row]):#x}"
+
+    def _link_text(self, row: int, link: str, values: np.ndarray, text: str) -> Violation:
+        return Violation(
+            "A3", f"{self.name(row)}: {link} is {int(values[row]):#x}, {text}", va=self.va(row)
+        )
+
+    def _twice(self, bad: np.ndarray) -> None:
+        def describe(row: int) -> Violation:
+            text = f"{int(self.arrivals[row])} lists or records lead to it, should be 1"
+            return Violation("P6", f"{self.name(row)}: {text}", va=self.va(row))
+
+        self.out.each("P6", bad, describe)
+
+    def _none(self, bad: np.ndarray) -> None:
+        def describe(row: int) -> Violation:
+            text = "in use, but on no frame's list"
+            return Violation("P6", f"{self.name(row)}: {text}", va=self.va(row))
+
+        self.out.each("P6", bad, describe)
+
+    # --- of one frame ------------------------------------------------------------------------------
+
+    def of_frame(self, frame: int) -> np.ndarray:
+        """Rows of the records on one frame's list, as they were decoded (not in the order of the list)."""
+        return np.flatnonzero(self.owner == frame)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Rules X1 and C1: what the CPUs use is safe, and known.
+"""Rules on effective rights and on control registers; docs/invariants.md says why and how each can be broken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .database import Database
+from .findings import Report, Rule, Violation
+from .paging import W, X
+from .rules_mappings import effective, frame_text, leaf
+
+ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
+
+
+def x1(db: Database, out: Report) -> None:
+    """By the effective rights of all levels nothing is writable and executable."""
+    leaves = db.reach.leaves
+    bad = np.flatnonzero((leaves.perm & (W | X)) == (W | X))
+
+    def describe(i: int) -> Violation:
+        frame = int(db.reach.leaf_frame[i])
+        what = frame_text(db, frame) if frame else f"mfn {int(db.reach.leaf_mfn[i]):#x}"
+        text = f"{what} is {effective(int(leaves.perm[i]))}: writable and executable"
+        return leaf(db, "X1", i, text)
+
+    out.each("X1", bad, describe)
+    if not db.session.cpu.nxe:
+        out.add("X1", "EFER.NXE is off: everything that can be read can be executed")
+
+
+def c1(db: Database, out: Report) -> None:
+    """Every CPU that pages uses the root of a live address space, and spaces know their root."""
+    roots = {s.cr3 for s in db.spaces.rows}
+    for cpu in db.session.cpus:
+        if cpu.paging_problem():
+            continue  # not started yet
+        if cpu.cr3 & ROOT_BITS not in roots:
+            text = f"CPU {cpu.number}: CR3 is {cpu.cr3:#x}, which is no address space's root"
+            out.add("C1", text, mfn=cpu.root)
+    slots = db.slots
+    for space in db.spaces.rows:
+        if space.root < slots.count and slots.has_frame[space.root]:
+            want = int(slots.mfn[space.root]) << 12
+            if space.cr3 != want:
+                text = (
+                    f"space {space.index:#x}: cr3 is {space.cr3:#x}, its root table is at {want:#x}"
+                )
+                out.add("C1", text, space=space.name, mfn=space.mfn)
+    _c1_current(db, out)
+
+
+def _c1_current(db: Database, out: Report) -> None:
+    """The space that mm takes for the current one is that of some CPU."""
+    current = db.optional("current")
+    if current is None or out.counts["C1"]:
+        return
+    at = db.spaces.by_index.get(current)
+    if at is None:
+        out.add("C1", f"mm.current is {current:#x}, which is no address space")
+        return
+    space = db.spaces.rows[at]
+    cpus = [c for c in db.session.cpus if not c.paging_problem()]
+    if all(c.cr3 & ROOT_BITS != space.cr3 for c in cpus):
+        out.add(
+            "C1", f"mm.current says {space.name}, but no CPU has its root in CR3", space=space.name
+        )
+
+
+RULES = [
+    Rule("X1", "nothing is both writable and executable", x1),
+    Rule("C1", "CR3 of every CPU is a known root", c1),
+]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Rules A1 and A6: frames cover the boot's memory map, and their kinds agree with it.
+"""Rules on the memory map; docs/invariants.md says why and how each can be broken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .chains import NONE
+from .database import POOLS, Database
+from .findings import Report, Rule, Violation
+from .readers import PAGE
+from .rules_mappings import frame_text
+
+
+# Kinds that no boot map has.
+NOT_BOOTED = ("FRAME_NONE", "FRAME_TABLE", "FRAME_METADATA", "FRAME_DEVICE", "FRAME_KIND_COUNT")
+
+
+def frame(db: Database, rule: str, index: int, text: str) -> Violation:
+    """A violation at the frame with that descriptor."""
+    return Violation(rule, f"{frame_text(db, index)}: {text}", mfn=int(db.frames.mfn[index]))
+
+
+class Regions:
+    """mm.region[] in pages, without those that make no sense."""
+
+    def __init__(self, db: Database) -> None:
+        raw = db.regions
+        start, end = raw["start"], raw["end"]
+        self.bad = (start >= end) | ((start | end) % np.uint64(PAGE) != 0)
+        self.bad |= (end > np.uint64(1 << 52)) | (raw["zero"] != 0)
+        self.start = start.astype(np.int64) // PAGE
+        self.end = end.astype(np.int64) // PAGE
+        self.kind = raw["kind"]
+        good = np.flatnonzero(~self.bad)
+        order = good[np.argsort(self.start[good], kind="stable")]
+        self.first, self.last, self.kinds = self.start[order], self.end[order], self.kind[order]
+        self.number = order
+
+    def of(self, mfn: np.ndarray) -> np.ndarray:
+        """Position in first, last, kinds of the region that holds each page, NONE for none."""
+        if not len(self.first):
+            return np.full(len(mfn), NONE, np.int64)
+        at = np.searchsorted(self.first, mfn, side="right") - 1
+        return np.where((at >= 0) & (mfn < self.last[np.maximum(at, 0)]), at, NONE)
+
+
+def a1(db: Database, out: Report) -> None:
+    """Every page of the boot map is in exactly one frame; outside of it only devices have frames."""
+    regions, frames = Regions(db), db.frames
+    _a1_regions(db, regions, out)
+    place, size = frames.place, frames.sizes
+    over = np.flatnonzero(place[:-1] + size[:-1] > place[1:])
+
+    def overlap(i: int) -> Violation:
+        other = frame_text(db, int(frames.heads[i + 1]))
+        return frame(db, "A1", int(frames.heads[i]), f"overlaps {other}")
+
+    out.each("A1", over, overlap)
+    _a1_gaps(db, regions, out)
+    at = regions.of(place)
+    outside = np.flatnonzero((at == NONE) & (frames.kind[frames.heads] != db.kinds["FRAME_DEVICE"]))
+    out.each(
+        "A1",
+        frames.heads[outside],
+        lambda i: frame(db, "A1", i, "lies outside the memory map; only device memory does"),
+    )
+    inside = np.flatnonzero(at != NONE)
+    beyond = inside[place[inside] + size[inside] > regions.last[at[inside]]]
+
+    def reaches(i: int) -> Violation:
+        end = int(regions.last[at[i]])
+        return frame(
+            db, "A1", int(frames.heads[i]), f"reaches beyond its region, which ends at mfn {end:#x}"
+        )
+
+    out.each("A1", beyond, reaches)
+    limit = db.number("phys_limit") >> 12
+    high = frames.heads[place + size > limit] if limit else frames.heads[:0]
+    out.each("A1", high, lambda i: frame(db, "A1", i, f"lies beyond mm.phys_limit, mfn {limit:#x}"))
+
+
+def _a1_regions(db: Database, regions: Regions, out: Report) -> None:
+    limit = db.number("phys_limit")
+    if limit & (limit - 1) or not 1 << 32 <= limit <= 1 << 52:
+        out.add("A1", f"mm.phys_limit is {limit:#x}, should be a power of two from 2^32 to 2^52")
+    elif db.session.rules.phys_bits != 52 and limit != 1 << db.session.rules.phys_bits:
+        bits = db.session.rules.phys_bits
+        out.add(
+            "A1", f"mm.phys_limit is {limit:#x}, but the CPU has {bits} bits of physical address"
+        )
+    if not len(regions.start):
+        out.add("A1", "the memory map is empty")
+    for i in np.flatnonzero(regions.bad).tolist():
+        raw = db.regions[i : i + 1]
+        text = f"[{raw.value('start', 0):#x}, {raw.value('end', 0):#x}) zero {raw.value('zero', 0)}"
+        out.add("A1", f"region {i} {text} is no stretch of whole pages")
+    for i in range(1, len(regions.start)):
+        if regions.start[i] < regions.end[i - 1]:
+            text = (
+                f"region {i} starts at mfn {int(regions.start[i]):#x}, before region {i - 1} ends"
+            )
+            out.add("A1", text, mfn=int(regions.start[i]))
+
+
+def _a1_gaps(db: Database, regions: Regions, out: Report) -> None:
+    frames = db.frames
+    covered = frames.pages_in(regions.first, regions.last)
+    short = np.flatnonzero(covered != regions.last - regions.first)
+    ends = frames.place + frames.sizes
+
+    def describe(i: int) -> Violation:
+        first, last = int(regions.first[i]), int(regions.last[i])
+        points = np.concatenate([[first], ends[(ends > first) & (ends < last)]])
+        empty = frames.pages_in(points, points + 1) == 0
+        at = int(points[empty].min()) if empty.any() else first
+        missing = last - first - int(covered[i])
+        kind = db.kind_name(int(regions.kinds[i]))
+        text = f"region {int(regions.number[i])} ({kind}, mfn {first:#x} to {last - 1:#x}): "
+        return Violation("A1", f"{text}{missing} pages have no frame, the first is {at:#x}", mfn=at)
+
+    out.each("A1", short, describe)
+
+
+def a6(db: Database, out: Report) -> None:
+    """Kinds agree with the memory map, and what is not available is owned."""
+    frames, kinds = db.frames, db.kinds
+    heads, kind = frames.heads, frames.kind[frames.heads]
+    unknown = kind >= kinds["FRAME_KIND_COUNT"]
+    out.each("A6", heads[unknown], lambda i: frame(db, "A6", i, "is of no kind"))
+    regions = Regions(db)
+    at = regions.of(frames.place)
+    given = np.array([kinds[k] for k in ("FRAME_AVAILABLE", "FRAME_TABLE", "FRAME_METADATA")])
+    region_kind = (
+        regions.kinds[np.maximum(at, 0)] if len(regions.kinds) else np.zeros(len(at), np.uint32)
+    )
+    fits = np.where(
+        region_kind == kinds["FRAME_AVAILABLE"], np.isin(kind, given), kind == region_kind
+    )
+    bad = np.flatnonzero((at != NONE) & ~fits & ~unknown)
+
+    def misfit(i: int) -> Violation:
+        says = db.kind_name(int(region_kind[i]))
+        return frame(db, "A6", int(heads[i]), f"the memory map says {says}")
+
+    out.each("A6", bad, misfit)
+    handed = np.array([kinds["FRAME_AVAILABLE"], kinds["FRAME_DEVICE"]])
+    free = heads[~np.isin(kind, handed) & (frames.refcount[heads] == 0)]
+    out.each(
+        "A6",
+        free,
+        lambda i: frame(db, "A6", i, "refcount is 0; it is never handed out, so never given back"),
+    )
+    valid = np.array([value for name, value in kinds.items() if name not in NOT_BOOTED])
+    for i in np.flatnonzero(~np.isin(regions.kind, valid)).tolist():
+        out.add("A6", f"region {i} is of kind {int(regions.kind[i])}, which no boot map has")
+    meta = heads[kind == kinds["FRAME_METADATA"]]
+    pools = [db.pool(name).mfn for name in POOLS]
+    stray = meta[~np.isin(frames.mfn[meta].astype(np.int64), np.concatenate(pools))]
+    out.each("A6", stray, lambda i: frame(db, "A6", i, "is metadata, but no page of an arena"))
+
+
+RULES = [
+    Rule("A1", "the boot memory map is covered, without gap or overlap", a1),
+    Rule("A6", "a reserved frame is never free and its kind agrees with the memory map", a6),
+]

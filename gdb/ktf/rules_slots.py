@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Rule T7: every page table is reached, and its slot tells the truth about it.
+"""The rule on page-table frames, slots and roots; docs/invariants.md says why and how it can be broken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .database import Database
+from .findings import Report, Rule, Violation
+from .rules_mappings import frame_text, table_entry
+from .rules_tables import below_distrust, primary_rows, slot_violation
+
+
+def t7(db: Database, out: Report) -> None:
+    """Every page-table frame is reached, has its slot, and the slot tells the truth about it."""
+    _t7_frames(db, out)
+    _t7_slots(db, out)
+    _t7_rows(db, out)
+    _t7_free(db, out)
+
+
+def _t7_frames(db: Database, out: Report) -> None:
+    reach, frames, slots = db.reach, db.frames, db.slots
+    tables = frames.heads[frames.kind[frames.heads] == db.kinds["FRAME_TABLE"]]
+    mfn = frames.mfn[tables].astype(np.int64)
+    lost = tables[~np.isin(mfn, reach.mfn[~below_distrust(db)])]
+    slot = np.minimum(frames.slot[lost].astype(np.int64), slots.count - 1) if slots.count else lost
+    # Below a table that can't be reached, all the others can't be either: the topmost ones are named.
+    parent = slots.parent[slot].astype(np.int64) if slots.count else lost * 0
+    hidden = np.isin(parent, slot) & (parent > 0)
+    below = int(hidden.sum())
+
+    def describe(frame: int) -> Violation:
+        text = f"page table {frame_text(db, frame)} can't be reached from any address space"
+        if below:
+            text += f" (nor {below} tables below such ones)"
+        number = int(frames.slot[frame])
+        if number < slots.count and slots.live[number]:
+            return slot_violation(db, "T7", number, f"{text}; slot {number}")
+        return Violation("T7", text, mfn=int(frames.mfn[frame]))
+
+    out.each("T7", lost[~hidden], describe)
+    number = frames.slot[tables].astype(np.int64)
+    inside = number < slots.count
+    number = np.where(inside, number, 0)
+    bad = tables[~(slots.live[number] & (slots.frame[number] == tables))]
+
+    def mismatch(frame: int) -> Violation:
+        text = f"{frame_text(db, frame)} says slot {int(frames.slot[frame])}, which is not its own"
+        return Violation("T7", text, mfn=int(frames.mfn[frame]))
+
+    out.each("T7", bad, mismatch)
+
+
+def _t7_slots(db: Database, out: Report) -> None:
+    slots, frames = db.slots, db.frames
+    at = np.flatnonzero(slots.live)
+    frame = np.where(slots.has_frame[at], slots.frame[at], 0).astype(np.int64)
+    kind = np.where(frame > 0, frames.kind[frame], 0)
+    bad = at[(kind != db.kinds["FRAME_TABLE"]) | (frames.slot[frame] != at)]
+
+    def describe(slot: int) -> Violation:
+        index = int(slots.frame[slot])
+        what = frame_text(db, index) if slots.has_frame[slot] else f"{index:#x}, which is no frame"
+        return slot_violation(
+            db, "T7", slot, f"slot {slot} names frame {what}; should be its table"
+        )
+
+    out.each("T7", bad, describe)
+    spaces = db.spaces.is_live(slots.space[at])
+
+    def no_space(slot: int) -> Violation:
+        text = f"slot {slot} belongs to space {int(slots.space[slot]):#x}, which is gone"
+        return slot_violation(db, "T7", slot, text)
+
+    out.each("T7", at[~spaces], no_space)
+    pins = _expected_pins(db)
+    for name, want in (("zero", pins * 0), ("zero2", pins * 0), ("pins", pins)):
+        have = getattr(slots, name)
+
+        def field(slot: int, n: str = name) -> Violation:
+            text = (
+                f"slot {slot}: {n} is {int(getattr(slots, n)[slot])}, should be {int(want[slot])}"
+            )
+            return slot_violation(db, "T7", slot, text)
+
+        out.each("T7", at[have[at] != want[at]], field)
+
+
+def _expected_pins(db: Database) -> np.ndarray:
+    """The tables of level 1 that show the window's slots are kept: one pin each."""
+    slots = db.slots
+    pins = np.zeros(slots.count, np.int64)
+    window = np.uint64(db.number("window"))
+    offset = slots.va - window
+    kernel = slots.space == (db.spaces.rows[0].index if db.spaces.rows else 0)
+    inside = (slots.va >= window) & (offset < np.uint64(slots.count << 12))
+    pins[slots.live & kernel & (slots.level == 1) & inside] = 1
+    return pins
+
+
+def _t7_rows(db: Database, out: Report) -> None:
+    """Address and space of each slot, as the walk met it."""
+    reach, slots = db.reach, db.slots
+    rows = primary_rows(db)
+    slot = reach.slot[rows]
+    index = np.array([s.index for s in db.spaces.rows] or [0])
+    space = index[reach.space[rows]]
+    bad = np.flatnonzero((slots.va[slot] != reach.va[rows]) | (slots.space[slot] != space))
+
+    def describe(i: int) -> Violation:
+        at, row = int(slot[i]), int(rows[i])
+        text = (
+            f"slot {at} says va {int(slots.va[at]):#x} of {db.spaces.name_of(int(slots.space[at]))}, "
+            f"but it maps {int(reach.va[row]):#x} of {reach.name(row)}"
+        )
+        return table_entry(db, "T7", row, text)
+
+    out.each("T7", bad, describe)
+    for space_row in db.spaces.rows:
+        _t7_root(db, space_row.index, out)
+
+
+def _t7_root(db: Database, index: int, out: Report) -> None:
+    slots = db.slots
+    row = db.spaces.rows[db.spaces.by_index[index]]
+    if row.levels != db.rules.levels:
+        text = f"{row.levels} levels, but the CPU uses {db.rules.levels}"
+        out.add("T7", f"space {row.index:#x}: {text}", space=row.name)
+    if row.root >= slots.count or not slots.live[row.root]:
+        text = f"its root is slot {row.root}, which holds no table"
+        out.add("T7", f"space {row.index:#x}: {text}", space=row.name, mfn=row.mfn)
+        return
+    if slots.level[row.root] != row.levels or slots.parent[row.root] or slots.va[row.root]:
+        text = f"slot {row.root}: a root has level {row.levels}, no parent and va 0"
+        out.put(slot_violation(db, "T7", row.root, text))
+
+
+def _t7_free(db: Database, out: Report) -> None:
+    """Free slots hold nothing; slot 0 is never used."""
+    slots = db.slots
+    free = ~slots.live & slots.ok
+    words = np.zeros(slots.count, bool)
+    for name in ("va", "space", "index", "used", "pins", "zero", "zero2", "level"):
+        words |= getattr(slots, name) != 0
+    words |= slots.shadow.any(axis=1)
+    if slots.count:
+        words[0] |= bool(slots.frame[0] or slots.parent[0])
+
+    def describe(slot: int) -> Violation:
+        what = "slot 0, never used," if not slot else f"free slot {slot}"
+        return Violation("T7", f"{what} is not blank", va=db.pool("ARENA_TABLES").va(slot))
+
+    out.each("T7", np.flatnonzero(words & free), describe)
+
+
+RULES = [Rule("T7", "every page-table frame is reachable from a known root", t7)]
