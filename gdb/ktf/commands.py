@@ -16,7 +16,7 @@ from .command import JSON, SCHEMA, Args, Command, Context, Option, json_line
 from .errors import KtfError, UsageError
 from .paging import ADDRESS, PS, U, W, X, Leaves, Walk
 from .session import FrameDatabase, Session
-from .spaces import Space
+from .spaces import Space, upper_half
 from .text import size_text
 from .trace import Step, Trace, trace
 
@@ -215,6 +215,10 @@ class Listing:
         for space in self.spaces:
             walk = self.session.walk(space, self.low, self.high)
             yield from _findings(space, walk)
+            if space.index is not None and not space.kernel:
+                kernel = self.session.spaces().spaces[0]
+                differ = upper_half(self.session.reader, kernel, space)
+                yield from _some(space, differ)
         for note in self.session.notes:
             yield f"! {note}"
         if self.session.types is None:
@@ -239,12 +243,19 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 def _findings(space: Space, walk: Walk) -> Iterator[str]:
     """The first findings of a walk and how many more there are, and where it ended early."""
-    for row in range(min(len(walk.findings), SHOWN)):
-        yield f"! {space.name}: {walk.describe(row)}"
-    if len(walk.findings) > SHOWN:
-        yield f"! {space.name}: and {len(walk.findings) - SHOWN} more (ktf-pt-check lists them)"
+    words = [walk.describe(row) for row in range(min(len(walk.findings), SHOWN))]
+    yield from _some(space, words, len(walk.findings))
     for note in walk.notes:
         yield f"! {space.name}: {note}"
+
+
+def _some(space: Space, words: list[str], count: int = 0) -> Iterator[str]:
+    """The first of these notes on a space, and how many more there are."""
+    for word in words[:SHOWN]:
+        yield f"! {space.name}: {word}"
+    more = max(count, len(words)) - SHOWN
+    if more > 0:
+        yield f"! {space.name}: and {more} more (ktf-pt-check lists them)"
 
 
 class Lookup:

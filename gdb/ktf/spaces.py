@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from .errors import KtfError
 from .kernel import Kernel
 from .layout import Records
-from .paging import Rules
+from .paging import ACCESSED, Rules
+from .readers import Reader
 
 LIVE = 0xA5  # SPACE_LIVE, if the symbols don't say
 
@@ -69,11 +73,33 @@ def read_spaces(kernel: Kernel) -> SpaceList:
         if record.value("live", 0) == LIVE:
             found.spaces.append(_space(record, index, kernel=not found.spaces))
         index, prev = record.value("next", 0), index
+    found.spaces = _told_apart(found.spaces)
     return found
 
 
+def _told_apart(spaces: list[Space]) -> list[Space]:
+    """Spaces of the same name get their number behind it: "test#3"."""
+    count = Counter(s.name for s in spaces)
+    return [replace(s, name=f"{s.name}#{s.id}") if count[s.name] > 1 else s for s in spaces]
+
+
+def upper_half(reader: Reader, kernel: Space, space: Space) -> list[str]:
+    """Where the upper half of a user space's top table is not the kernel's, which it must be.
+
+    The accessed bit, which the CPU sets in each table by itself, may differ.
+    """
+    pages, ok = reader.read_pages(np.array([kernel.root, space.root], np.uint64))
+    if not ok.all():
+        return []  # the walk tells it
+    half = pages[:, 256:] & ~np.uint64(ACCESSED)
+    return [
+        f"top entry {256 + i} is {int(pages[1, 256 + i]):#x}, the kernel's is {int(pages[0, 256 + i]):#x}"
+        for i in np.flatnonzero(half[0] != half[1]).tolist()
+    ]
+
+
 def _space(record: Records, index: int, kernel: bool) -> Space:
-    raw = bytes(record["name"][0])
+    raw = bytes(record["name"][0]).split(b"\0")[0]
     name = "".join(chr(b) if 33 <= b < 127 else "?" for b in raw) or f"space-{index:#x}"
     return Space(
         name,
