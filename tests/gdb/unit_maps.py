@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# ktf-maps on made-up memory: merging, filters, text, JSON; the command line; text made from arrays.
+"""Tests of ktf.maps, ktf.commands, ktf.command and ktf.text."""
+
+from __future__ import annotations
+
+import json
+import unittest
+from typing import Any
+
+import numpy as np
+
+from fake_guest import Memory, Plain
+from ktf import maps, text
+from ktf.command import Args, Command, Context, Option, split
+from ktf.commands import MapsCommand
+from ktf.errors import KtfError, UsageError
+from ktf.paging import GLOBAL, NX, PCD, PWT, P, RW, US
+from ktf.walk import walk
+
+HIGH = 0xFFFF_8000_0000_0000
+KINDS = {0: "none", 1: "text", 2: "data"}
+
+
+def example() -> Memory:
+    """A few ranges of all sorts."""
+    m = Memory(64)
+    for i in range(4):
+        m.map(0x1000 + i * 4096, 0x5000 + i * 4096, P | RW | NX)
+    m.map(0x5000, 0x20000, P | RW | NX)  # not contiguous physically
+    m.map(0x6000, 0x21000, P | NX)  # read-only
+    m.map(0x8000, 0x22000, P | NX | US)  # a hole before it
+    m.map(0x9000, 0x23000, P | US | PCD | PWT)  # executable, uncached
+    m.map(0x200000, 0x200000, P | RW | NX, level=2)
+    m.map(0x400000, 0x400000, P | RW | NX | 1 << 12, level=2)  # PAT bit: write-protected
+    m.map(HIGH, 0x40000000, P | RW | NX | GLOBAL, level=3)
+    m.map((1 << 64) - 4096, 0x6000, P | RW | NX)
+    return m
+
+
+def said(m: Memory, line: str = "") -> str:
+    """What the command prints."""
+    context = Plain(m.session())
+    MapsCommand().invoke(context, line)
+    return context.text
+
+
+def answer(m: Memory, line: str = "") -> dict[str, Any]:
+    """Its JSON."""
+    printed = said(m, line + " --json")
+    assert printed.count("\n") == 1, printed
+    found: dict[str, Any] = json.loads(printed)
+    return found
+
+
+class Ranges(unittest.TestCase):
+    """Merged as long as all is alike."""
+
+    def test_merge(self) -> None:
+        """The example's nine ranges."""
+        found = answer(example())
+        self.assertEqual((found["schema"], found["command"], found["ok"]), (1, "ktf-maps", True))
+        rows = [
+            (r["va"], r["size"], r["pa"], r["perm"], r["type"], r["page"]) for r in found["ranges"]
+        ]
+        self.assertEqual(
+            rows,
+            [
+                ("0x1000", 0x4000, "0x5000", "rw--", "WB", "4K"),
+                ("0x5000", 0x1000, "0x20000", "rw--", "WB", "4K"),
+                ("0x6000", 0x1000, "0x21000", "r---", "WB", "4K"),
+                ("0x8000", 0x1000, "0x22000", "r--u", "WB", "4K"),
+                ("0x9000", 0x1000, "0x23000", "r-xu", "UC", "4K"),
+                ("0x200000", 0x200000, "0x200000", "rw--", "WB", "2M"),
+                ("0x400000", 0x200000, "0x400000", "rw--", "WB", "2M"),  # after reset, PAT 4 is WB
+                (f"{HIGH:#x}", 1 << 30, "0x40000000", "rw--", "WB", "1G"),
+                ("0xfffffffffffff000", 4096, "0x6000", "rw--", "WB", "4K"),
+            ],
+        )
+        self.assertEqual({r["space"] for r in found["ranges"]}, {"cr3"})
+        self.assertEqual({r["kind"] for r in found["ranges"]}, {None})
+
+    def test_kinds_split(self) -> None:
+        """Frames of another kind begin another range."""
+        m = example()
+        leaves = walk(m.reader, m.root, m.rules()).leaves
+        kind = np.zeros(len(leaves), np.uint8)
+        kind[2:4] = 1
+        ranges = maps.merge("k", leaves, kind)
+        self.assertEqual(ranges.size[:2].tolist(), [0x2000, 0x2000])
+        self.assertEqual(ranges.kind[:3].tolist(), [0, 1, 0])
+        lines = "".join(maps.ranges_text(ranges, maps.RESET_PAT, KINDS)).splitlines()
+        self.assertIn("text", lines[1])
+        objects = json.loads(
+            "[" + "".join(maps.ranges_json(ranges, maps.RESET_PAT, KINDS))[:-1] + "]"
+        )
+        self.assertEqual([o["kind"] for o in objects[:3]], ["none", "text", "none"])
+
+    def test_nothing(self) -> None:
+        """An empty table is no error."""
+        self.assertEqual(answer(Memory(8))["ranges"], [])
+        self.assertEqual(answer(Memory(8), "--leaves")["leaves"], [])
+        self.assertIn("0 ranges, 0 pages, 0", said(Memory(8)))
+
+    def test_range(self) -> None:
+        """Either end in the gap, at the ends, in large pages."""
+        cases = [
+            ("0x2000 0x4000", ["0x2000"]),
+            ("0x2000 +0x1000", ["0x2000"]),
+            ("0x300000 0x300001", ["0x200000"]),
+            (f"0x7fff00000000 {HIGH + 1:#x}", [f"{HIGH:#x}"]),
+            (f"0x800000000000 {HIGH + 1:#x}", [f"{HIGH:#x}"]),
+            ("0x400000 0x800000000000", ["0x400000"]),
+            (f"{HIGH:#x} -1", [f"{HIGH:#x}", "0xfffffffffffff000"]),
+        ]
+        for line, expected in cases:
+            found = answer(example(), f"--range {line}")
+            self.assertEqual([r["va"] for r in found["ranges"]], expected, line)
+
+    def test_filters(self) -> None:
+        """Each word, negated ones, several."""
+        cases = [
+            ("x", ["0x9000"]),
+            ("u", ["0x8000", "0x9000"]),
+            ("u,!x", ["0x8000"]),
+            ("!w", ["0x6000", "0x8000", "0x9000"]),
+            ("uncached", ["0x9000"]),
+            ("uc", ["0x9000"]),
+            ("wb,1g", [f"{HIGH:#x}"]),
+            ("global", [f"{HIGH:#x}"]),
+            ("2M", ["0x200000", "0x400000"]),
+            ("wt", []),
+        ]
+        for words, expected in cases:
+            found = answer(example(), f"--filter {words}")
+            self.assertEqual([r["va"] for r in found["ranges"]], expected, words)
+
+    def test_leaves(self) -> None:
+        """A line each, first as QEMU prints it."""
+        lines = said(example(), "--leaves").splitlines()
+        self.assertEqual(len([x for x in lines if ": " in x[:18]]), 12)
+        self.assertEqual(
+            lines[0], "0000000000001000: 0000000000005000 X-------W 4K 8000000000005003 cr3"
+        )
+        self.assertEqual(lines[7][:44], "0000000000009000: 0000000000023000 -----CTU-")
+        self.assertEqual(lines[10], f"{HIGH:x}: 0000000040000000 XGP-----W 1G 8000000040000183 cr3")
+        found = answer(example(), "--leaves")["leaves"]
+        self.assertEqual(
+            found[8],
+            {
+                "space": "cr3",
+                "va": "0x200000",
+                "pa": "0x200000",
+                "size": 2 << 20,
+                "entry": "0x8000000000200083",
+            },
+        )
+
+    def test_findings_are_told(self) -> None:
+        """What is broken stands behind the ranges, in JSON as notes."""
+        m = example()
+        m.entries(m.root)[5:15] = 0xFEE00000 | P
+        printed = said(m)
+        self.assertEqual(printed.count("is not in the guest's RAM"), 5)
+        self.assertIn("and 5 more", printed)
+        self.assertTrue(any("0xfee00" in n for n in answer(m)["notes"]))
+
+
+class Lookup(unittest.TestCase):
+    """ktf-maps VA."""
+
+    def test_mapped(self) -> None:
+        """Levels, rights and what limits them."""
+        found = answer(example(), "0x9123")
+        self.assertEqual((found["mapped"], found["pa"], found["perm"]), (True, "0x23123", "r-xu"))
+        self.assertEqual((found["type"], found["page"]), ("UC", "4K"))
+        self.assertEqual(found["limits"], {"w": [1], "x": [], "u": []})
+        self.assertEqual([s["level"] for s in found["walk"]], [4, 3, 2, 1])
+        printed = said(example(), "0x9123")
+        self.assertIn("physical address 0x23123, r-xu, UC, 4K page", printed)
+        self.assertIn("can't be written: level 1", printed)
+
+    def test_not_mapped(self) -> None:
+        """At which level it ends, and why."""
+        for va, level, why in (
+            ("0x7000", 1, "not present"),
+            ("0x800000", 2, "not present"),
+            ("0x8000000000", 4, "not present"),
+        ):
+            self.assertIn(f"ends at level {level}", said(example(), va))
+            found = answer(example(), va)
+            self.assertEqual((found["mapped"], found["pa"], found["problem"]), (False, None, why))
+        self.assertIn("not a canonical address", said(example(), "0x800000000000"))
+
+    def test_modes(self) -> None:
+        """No 64-bit paging: an error that says what there is."""
+        m = example()
+        for registers, expected in (
+            ({"cr0": 0x11}, "protected mode"),
+            ({"cr0": 0x10}, "real mode"),
+            ({"efer": 0}, "32-bit paging"),
+            ({"cr4": 0}, "32-bit paging"),
+        ):
+            context = Plain(m.session(**registers))
+            with self.assertRaisesRegex(KtfError, expected):
+                MapsCommand().invoke(context, "")
+            MapsCommand().invoke(context, "--json")
+            found = json.loads(context.text)
+            self.assertFalse(found["ok"])
+            self.assertIn(expected, found["error"])
+
+
+class Failing(Command):
+    """Help."""
+
+    name = "ktf-test"
+    options = (Option("--json"), Option("--pair", 2), Option("--kind", 1, ("alpha", "beta")))
+
+    def run(self, context: Context, args: Args) -> None:
+        """Breaks in a way that nobody thought of."""
+        context.write(str(args.options))
+        [][int(args.rest[0])]
+
+
+class CommandLine(unittest.TestCase):
+    """What all commands share."""
+
+    def test_split(self) -> None:
+        """Blanks inside brackets and quotes stay."""
+        for line, words in (
+            ("", []),
+            ("  a  b ", ["a", "b"]),
+            ("f(1, 2) 'a b' [x y]", ["f(1, 2)", "'a b'", "[x y]"]),
+            ("--range (a + b) $rip+4", ["--range", "(a + b)", "$rip+4"]),
+        ):
+            self.assertEqual(split(line), words)
+        for line in ("(", "'", '"a', "[)("):
+            with self.assertRaises(UsageError):
+                split(line)
+
+    def test_parse(self) -> None:
+        """Options anywhere, values behind them."""
+        args = Failing().parse("x --pair 1 2 y --pair 3 4 --json")
+        self.assertEqual((args.rest, args.options["--pair"]), (["x", "y"], ["1", "2", "3", "4"]))
+        self.assertTrue(args.has("--json"))
+        for line in ("--pair 1", "--pair 1 --json", "--kind", "--other", "--kind --json"):
+            with self.assertRaises(UsageError):
+                Failing().parse(line)
+
+    def test_unexpected_errors(self) -> None:
+        """A mistake of ours is one line with its place, no traceback."""
+        context = Plain(None)
+        with self.assertRaisesRegex(
+            KtfError, r"internal error: IndexError: .*\(unit_maps.py:\d+\)"
+        ):
+            Failing().invoke(context, "7")
+        context = Plain(None)
+        Failing().invoke(context, "x --json")
+        self.assertIn('"ok":false', context.text)
+        self.assertIn("internal error: ValueError", context.text)
+
+    def test_complete(self) -> None:
+        """Options by their start, values behind their option."""
+        command, context = Failing(), Plain(None)
+        self.assertEqual(command.complete(context, "--p", "--p"), ["--pair"])
+        self.assertEqual(command.complete(context, "--kind ", ""), ["alpha", "beta"])
+        self.assertEqual(command.complete(context, "--kind b", "b"), ["beta"])
+        self.assertEqual(len(command.complete(context, "", "")), 3)
+
+
+class Text(unittest.TestCase):
+    """Lines from arrays."""
+
+    def test_hexadecimal(self) -> None:
+        """As Python prints it."""
+        values = [0, 1, 15, 16, 0xFEE00000, (1 << 64) - 1, 0x8000000000000000]
+        column = np.array(values, np.uint64)
+        for width in (1, 4, 16):
+            made = text.lines(len(values), [text.hexadecimal(column, width), b"\n"]).splitlines()
+            self.assertEqual(made, [f"{v:0{width}x}" for v in values])
+
+    def test_columns(self) -> None:
+        """Names, constants, numbers; none at all."""
+        index = np.array([2, 0, 1])
+        made = text.lines(
+            3,
+            [
+                b"<",
+                text.pick(index, ["a", "bbb", ""]),
+                b">",
+                text.pick(index, ["x", "yy", "z"], True),
+            ],
+        )
+        self.assertEqual(made, "<>z <a>x <bbb>yy")
+        sizes = np.array([4096, 1, 4096], np.uint64)
+        self.assertEqual(text.lines(3, [text.each(sizes, str, ">"), b";"]), "4096;   1;4096;")
+        self.assertEqual(text.lines(0, [b"x"]), "")
+        self.assertEqual(
+            [text.size_text(s) for s in (0, 512, 4096, 3 << 20, 1 << 30)],
+            ["0", "512", "4K", "3M", "1G"],
+        )
+
+
+if __name__ == "__main__":
+    unittest.main()
