@@ -104,5 +104,9 @@ void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset
 
 /* --- space.c ------------------------------------------------------------------------------------- */
 
+/* True if it is the address of a live space, whatever pointer it is. */
+bool space_is_live(const space_t *space);
+/* The kernel's space has the upper half (and the manager's windows, wherever they are); a user one the lower. */
+bool space_has(const space_t *space, vaddr_t va);
 /* The kernel's space, not yet with a root table. Boot only. */
 space_t *space_setup_kernel(void);

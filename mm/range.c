@@ -24,21 +24,22 @@ static int next_piece(uint64_t mfn, uint64_t pages, struct piece *p)
     return 0;
 }
 
-static int check_range(space_t *space, vaddr_t va, const frame_t *first, uint64_t offset, uint64_t pages)
+static int check_range(const space_t *space, vaddr_t va, const frame_t *first, uint64_t offset, uint64_t pages)
 {
     int err = frame_usable(first);
 
+    if (!space)
+        space = kernel_space();
+    if (!pages || !space_is_live(space))
+        return -EINVAL;
     if (err)
         return err;
-    if (!pages)
-        return -EINVAL;
     if (offset >= frame_pages(first))
         return -ERANGE_;
     if (!IS_ALIGNED(va.v, PAGE_SIZE))
         return -EALIGN;
-    if (pages > UINT64_MAX >> PAGE_SHIFT || !pt_canonical(va, pages << PAGE_SHIFT, mm.levels))
-        return -ECANON;
-    if (space && space != kernel_space() && (int64_t)va.v < 0)
+    if (pages > UINT64_MAX >> PAGE_SHIFT || !pt_canonical(va, pages << PAGE_SHIFT, mm.levels) ||
+        !space_has(space, va))
         return -ECANON;
     return 0;
 }

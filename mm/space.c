@@ -6,13 +6,22 @@
 #include "lib/string.h"
 #include "mm/internal.h"
 
-static bool space_valid(const space_t *space)
+bool space_is_live(const space_t *space)
 {
     const struct arena *a = &mm.arena[ARENA_SPACES];
     uint64_t byte = (uintptr_t)space - a->base;
 
     return byte < (uint64_t)a->pages * PAGE_SIZE && byte % sizeof(*space) == 0 &&
            space->live == SPACE_LIVE;
+}
+
+bool space_has(const space_t *space, vaddr_t va)
+{
+    bool upper = (int64_t)va.v < 0;
+
+    if (space == kernel_space())
+        return upper || va.v - LAYOUT_BASE < LAYOUT_SIZE;
+    return !upper;
 }
 
 space_t *kernel_space(void)
@@ -130,7 +139,7 @@ int space_destroy(space_t *space)
 {
     uint32_t index;
 
-    if (!space_valid(space) || space == kernel_space())
+    if (!space_is_live(space) || space == kernel_space())
         return -EINVAL;
     if (space == space_current())
         return -EBUSY;
@@ -145,7 +154,7 @@ int space_destroy(space_t *space)
 
 int space_switch(space_t *space)
 {
-    if (!space_valid(space))
+    if (!space_is_live(space))
         return -EINVAL;
     mm.current = space_index(space);
     cr3_load(PADDR(space->cr3));

@@ -15,14 +15,6 @@ struct part {
     unsigned attr;
 };
 
-static bool space_is_live(const space_t *space)
-{
-    const struct arena *a = &mm.arena[ARENA_SPACES];
-    uint64_t byte = (uintptr_t)space - a->base;
-
-    return byte < (uint64_t)a->pages * PAGE_SIZE && byte % sizeof(*space) == 0 && space->live == SPACE_LIVE;
-}
-
 static int check_attr(const struct part *p)
 {
     if ((p->attr & ~(unsigned)VATTR_ALL) || (p->attr >> VATTR_TYPE_SHIFT) >= MEMTYPE_COUNT)
@@ -56,9 +48,7 @@ static int check_place(struct part *p)
     if (p->offset >= frame_pages(p->frame) || p->order > p->frame->order)
         return -ERANGE_;
     bytes = (uint64_t)PAGE_SIZE << p->order;
-    if (!pt_canonical(p->va, bytes, mm.levels))
-        return -ECANON;
-    if (p->space != kernel_space() && (int64_t)p->va.v < 0)
+    if (!pt_canonical(p->va, bytes, mm.levels) || !space_has(p->space, p->va))
         return -ECANON;
     return IS_ALIGNED(p->va.v, PAGE_SIZE) ? 0 : -EALIGN;
 }

@@ -10,6 +10,8 @@
 #define LAYOUT_BASE 0xffffff8000000000
 #endif
 
+#define LAYOUT_SIZE 0x8000000000 // 512 GiB
+
 #define VA_FRAMES   (LAYOUT_BASE + 0x0000000000) // frame descriptors, 64 GiB
 #define VA_MAPPINGS (LAYOUT_BASE + 0x1000000000) // mapping records, 64 GiB
 #define VA_WINDOW   (LAYOUT_BASE + 0x2000000000) // page tables, one slot of 4K each: the only place to write them
