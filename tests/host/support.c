@@ -299,7 +299,7 @@ void test_fail(const char *file, int line, const char *fmt, ...)
     longjmp(test_end, 1);
 }
 
-static bool run(const struct host_test *test)
+bool host_run(const struct host_test *test)
 {
     panic_is_expected = false;
     if (!setjmp(test_end)) {
@@ -320,7 +320,7 @@ int host_main(int argc, char **argv, const struct host_test *tests, size_t count
         if (argc > 1 && !strstr(tests[i].name, argv[1]))
             continue;
         ran++;
-        failed += !run(&tests[i]);
+        failed += !host_run(&tests[i]);
     }
     return failed || !ran;
 }

@@ -61,6 +61,8 @@ struct host_test {
 /* Runs the tests whose name contains argv[1], if it is given; prints `ok NAME` or `not ok NAME
  * why`. 0 or 1. */
 int host_main(int argc, char **argv, const struct host_test *tests, size_t count);
+/* Runs one; true if it passed. */
+bool host_run(const struct host_test *test);
 /* Ends the running test as a failure. */
 _Noreturn void test_fail(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
