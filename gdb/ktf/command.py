@@ -85,16 +85,21 @@ class Command:
         return next((o.choices for o in self.options if o.name == option), ())
 
     def complete(self, context: Context, text: str, word: str | None) -> list[str]:
-        """What could stand where the cursor is: values of the option before it, else options."""
-        words = split(text)
-        if text and not text[-1].isspace() and words:
-            words.pop()
-        last = words[-1] if words else ""
-        start = word or ""
+        """What could stand where the cursor is: values of the option before it, else options.
+
+        GDB replaces only word, the end of the last of our words behind a "-" or ",".
+        """
+        token = text.split()[-1] if text and not text[-1].isspace() else ""
+        before = text[: len(text) - len(token)].split()
+        last = before[-1] if before else ""
         if any(o.name == last and o.values for o in self.options):
-            return [c for c in self.choices(context, last) if c.startswith(start)]
-        names = [o.name for o in self.options if o.name.startswith(start)]
-        return names + [c for c in self.choices(context, "") if c.startswith(start)]
+            start = token.replace("!", ",").rpartition(",")[2]
+            found = list(self.choices(context, last))
+        else:
+            start = token
+            found = [o.name for o in self.options] + list(self.choices(context, ""))
+        skip = len(start) - len(word or "")
+        return [c[skip:] for c in found if c.startswith(start) and skip >= 0]
 
     def parse(self, line: str) -> Args:
         """Splits and sorts a command line; UsageError for what it does not know."""

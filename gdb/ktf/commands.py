@@ -65,11 +65,14 @@ class MapsCommand(Command):
 
     def choices(self, context: Context, option: str) -> Sequence[str]:
         """Names of spaces, words of filters."""
-        if option == "--space":
-            return [s.name for s in context.session().spaces().spaces] + ["cr3"]
-        if option == "--filter":
-            session = context.session()
-            return maps.Filter.words(maps.pat_names(session.types), _kinds(session.database()))
+        try:
+            if option == "--space":
+                return [s.name for s in context.session().spaces().spaces] + ["cr3"]
+            if option == "--filter":
+                session = context.session()
+                return maps.Filter.words(maps.pat_names(session.types), _kinds(session.database()))
+        except KtfError:
+            pass  # no guest: what is always there
         return super().choices(context, option)
 
     def run(self, context: Context, args: Args) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -101,6 +101,7 @@ class Session:
         self.cpu = next(c for c in cpus if c.number == selected)
         self.reader = reader
         self.notes: list[str] = []
+        self._phys_bits = phys_bits
         self.rules = Rules(self.cpu.levels, self.cpu.nxe, phys_bits or 52)
         self.types = types
         self.image = image or []
@@ -111,10 +112,11 @@ class Session:
         self._database: FrameDatabase | None = None
 
     def need_paging(self) -> None:
-        """NoGuest if the selected CPU has no page tables."""
+        """NoGuest if the selected CPU has no page tables; else the rules are as the kernel knows them."""
         problem = self.cpu.paging_problem()
         if problem:
             raise NoGuest(problem)
+        _ = self.kernel
 
     @property
     def kernel(self) -> Kernel | None:
@@ -122,7 +124,19 @@ class Session:
         if not self._kernel_known:
             self._kernel_known = True
             self._kernel = self._find_kernel()
+            if self._kernel is not None:
+                self._learn_rules(self._kernel)
         return self._kernel
+
+    def _learn_rules(self, kernel: Kernel) -> None:
+        """What the CPU can do, as the kernel found by CPUID; a physical size that QEMU told counts more."""
+        limit = kernel.mm.value("phys_limit", 0)
+        bits = limit.bit_length() - 1
+        if self._phys_bits is not None or limit != 1 << bits or not 32 <= bits <= 52:
+            bits = self.rules.phys_bits
+        page_1g = kernel.mm.value("page_1g", 0) != 0
+        self.rules = replace(self.rules, phys_bits=bits, page_1g=page_1g)
+        kernel.memory.rules = self.rules
 
     def need_kernel(self) -> Kernel:
         """The kernel, or NoGuest that says why there is none."""

@@ -263,6 +263,9 @@ class CommandLine(unittest.TestCase):
         """Options by their start, values behind their option."""
         command, context = Failing(), Plain(None)
         self.assertEqual(command.complete(context, "--p", "--p"), ["--pair"])
+        self.assertEqual(command.complete(context, "--p", "p"), ["pair"])
+        self.assertEqual(command.complete(context, "--", ""), ["json", "pair", "kind"])
+        self.assertEqual(command.complete(context, "--kind x,!al", "al"), ["alpha"])
         self.assertEqual(command.complete(context, "--kind ", ""), ["alpha", "beta"])
         self.assertEqual(command.complete(context, "--kind b", "b"), ["beta"])
         self.assertEqual(len(command.complete(context, "", "")), 3)
