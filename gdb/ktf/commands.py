@@ -233,7 +233,10 @@ class Listing:
         for line in self.context.refused_readers():
             yield f"not by {line}\n"
         nx = "on" if rules.nxe else "off"
-        yield f"{rules.levels} levels, NX {nx}, {rules.phys_bits} bits of physical address, PAT {' '.join(self.types)}\n"
+        pat = " ".join(self.types)
+        guess = " (as after reset: the guest's own can't be read)" if session.types is None else ""
+        yield f"{rules.levels} levels, NX {nx}, {rules.phys_bits} bits of physical address\n"
+        yield f"PAT {pat}{guess}\n"
         for space in self.spaces:
             walk = session.walk(space, self.low, self.high)
             yield f"{space.name}: root {space.root:#x}, {_count(len(walk.tables), 'table')}, {_count(len(walk.leaves), 'leaf entry', 'leaf entries')}\n"
