@@ -198,22 +198,33 @@ def planted(checks: Checks) -> None:
     """plant=P2: a leaf that maps a free frame."""
     heading("2. A planted bug, caught")
     explain(
-        """This guest was started with plant=P2: just before ktf_ready() it gives a frame back to the allocator while
-        a page-table entry still maps it, the classical use after free. Nothing crashes yet. The frame would be handed
-        out again, and somebody else's data overwritten."""
+        """This guest was started with plant=P2: just before ktf_ready() it puts a frame back to the allocator while
+        a page-table entry still maps it: use after free. Nothing crashes yet, but the frame can be handed out again,
+        and then two owners write to it."""
     )
     with Guest(smp=2, ramfile=True, cmdline="plant=P2", timeout=2 * GDB_TIMEOUT) as guest:
         got = gdb_session(guest, ["ktf-pt-check", "ktf-pt-check --json"], run_to="ktf_ready")
-    show("ktf-pt-check", got.text("ktf-pt-check"))
-    check_total(checks, got.text("ktf-pt-check"), violations=True)
-    bad = got.json("ktf-pt-check --json").get("violations", [])
-    rules = sorted({str(v["rule"]) for v in bad})
-    checks.expect("P2" in rules, f"rule P2 (no leaf maps a free frame) is named; rules: {rules}")
-    named = [v for v in bad if v["rule"] == "P2" and v.get("va") and v.get("mfn")]
-    if named:
-        checks.expect(True, f"with the address {named[0]['va']} and the frame {named[0]['mfn']}")
-    else:
-        checks.expect(False, "P2 comes with its address and frame")
+        show("ktf-pt-check", got.text("ktf-pt-check"))
+        check_total(checks, got.text("ktf-pt-check"), violations=True)
+        bad = got.json("ktf-pt-check --json").get("violations", [])
+        rules = sorted({str(v["rule"]) for v in bad})
+        checks.expect("P2" in rules, f"rule P2, no leaf maps a free frame, is named (all: {rules})")
+        named = [v for v in bad if v["rule"] == "P2" and v.get("va") and v.get("mfn")]
+        checks.expect(bool(named), "with the address and the frame")
+        if named:
+            freed_frame(checks, guest, named[0]["mfn"])
+
+
+def freed_frame(checks: Checks, guest: Guest, mfn: str) -> None:
+    """What the frame database says of the frame that is free and mapped."""
+    command = f"ktf-frame --mfn {mfn}"
+    got = gdb_session(guest, [command, command + " --json"])
+    show(command, got.text(command))
+    frame = got.json(command + " --json").get("frame", {})
+    checks.expect(
+        frame.get("refcount") == 0 and frame.get("mapcount") == 0,
+        f"frame {mfn} is free by its counts: nobody owns it, nobody admits to have mapped it",
+    )
 
 
 def triple_fault(checks: Checks) -> None:

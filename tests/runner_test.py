@@ -16,8 +16,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
+import demo
 import run
-from qemu import BUILD, ROOT, Guest, GuestError, listens, size_bytes
+from qemu import BUILD, ROOT, Guest, GuestError, free_port, listens, size_bytes
 from results import Result, gdb_results, guest_results, host_results, unit_results
 
 GOOD_GUEST = "test a\r\ntest a: ok\r\ntest b\r\ntest b: ok\r\n2 passed, 0 failed\r\n"
@@ -97,6 +98,38 @@ class Judges(unittest.TestCase):
         self.assertEqual(verdict(unit_results("", "Ran 0 tests in 0.0s\n\nOK\n", 0)), (0, 1))
         self.assertEqual(verdict(unit_results("ok a\n", "", 0)), (1, 0))
         self.assertEqual(verdict(unit_results("", "", 0)), (0, 1))
+
+
+class Demo(unittest.TestCase):
+    """The demo's judgement."""
+
+    def test_totals(self) -> None:
+        line = "144 entries, 137 frames, 86 mappings: 0 violations"
+        self.assertEqual(demo.totals("P2: x\n" + line), (144, 137, 86, 0))
+        for text in ("", line + "\nmore", "x" + line, line.replace("86", "some")):
+            self.assertIsNone(demo.totals(text), text)
+
+    def test_expectations_are_counted(self) -> None:
+        checks = demo.Checks()
+        with contextlib.redirect_stdout(io.StringIO()):
+            demo.check_total(
+                checks, "1 entries, 1 frames, 1 mappings: 0 violations", violations=False
+            )
+            self.assertEqual(checks.failed, [])
+            demo.check_total(
+                checks, "1 entries, 1 frames, 1 mappings: 0 violations", violations=True
+            )
+            demo.check_total(
+                checks, "0 entries, 1 frames, 1 mappings: 0 violations", violations=False
+            )
+            demo.check_total(checks, "Undefined command", violations=False)
+        self.assertEqual(len(checks.failed), 3)
+
+    def test_results(self) -> None:
+        good = "\n[ok]    a\n[ok]    b\n=== Done ===\n"
+        self.assertEqual(verdict(run.demo_results(good, "", 0)), (2, 0))
+        self.assertEqual(verdict(run.demo_results(good, "", 1)), (2, 1))
+        self.assertEqual(verdict(run.demo_results("\n[ok]    a\n", "", 0)), (1, 1))
 
 
 class WithFiles(unittest.TestCase):
@@ -267,6 +300,30 @@ class Kernel(WithFiles):
 
     def test_no_such_test(self) -> None:
         self.why("test=no-such-test")
+
+    def test_debug(self) -> None:
+        port = free_port()
+        command = [run.PYTHON, "tests/qemu.py", "debug", f"--port={port}", "--", "-batch"]
+        command += ["-ex", "hbreak ktf_ready", "-ex", "continue", "-ex", "ktf-pt-check --quit"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        directory = BUILD / f"run-{port}"
+        modes = {path.stat().st_mode & 0o77 for path in [directory, *directory.iterdir()]}
+        shutil.rmtree(directory)
+        self.assertIn("mappings: 0 violations\n", done.stdout)
+        self.assertEqual((done.returncode, modes), (0, {0}))
+
+    def test_run(self) -> None:
+        command = [run.PYTHON, "tests/qemu.py", "run", "--cmdline"]
+        for word, status in (("test=all", 0), ("test=no-such-test", 1)):
+            done = subprocess.run(
+                [*command, word],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=120,
+            )
+            self.assertEqual(done.returncode, status, word)
+            self.assertIn(b" passed, ", done.stdout)
 
     def test_tests_that_were_not_run(self) -> None:
         self.why("", 3)
