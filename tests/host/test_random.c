@@ -284,15 +284,16 @@ static void op_map(void)
 static void op_again(void)
 {
     struct mpart p = pick_mapped(chance(50));
-    const struct mpage *m = &model.space[p.space].page[p.page];
     struct call c = make_call(&p);
+    unsigned attr;
 
     if (!fits(&p))
         return;
-    c.errors |= model_map_errors(&p, 0, m->attr);
-    if (judge("vmap_part again", vmap_part(c.space, c.va, c.frame, p.offset, p.order, m->attr),
+    attr = model.space[p.space].page[p.page].attr;
+    c.errors |= model_map_errors(&p, 0, attr);
+    if (judge("vmap_part again", vmap_part(c.space, c.va, c.frame, p.offset, p.order, attr),
               c.errors))
-        model_map(&p, 0, m->attr);
+        model_map(&p, 0, attr);
 }
 
 static void op_map_part(void)
