@@ -235,6 +235,8 @@ def python_jobs() -> Iterator[Job]:
             return execute([PYTHON, str(script)], log, 180, unit_results, PYTHONPATH=path)
 
         yield Job(name, run, 20)
+    demo = [PYTHON, "tests/demo.py"]
+    yield Job("tests/demo", lambda log: execute(demo, log, 240, demo_results), 20)
     yield Job(
         "tests/style",
         lambda log: execute([PYTHON, "tests/style.py", "--installed"], log, 180, unit_results),
