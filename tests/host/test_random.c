@@ -165,7 +165,7 @@ static struct call make_call(const struct mpart *p)
         c.frame = bad_frame(&c.errors);
     if (chance(2)) {
         c.va.v += 1 + rnd(PAGE_SIZE - 1);
-        c.errors |= 1u << EALIGN;
+        c.errors |= 1u << EALIGN | 1u << ECANON; // its end may be beyond the space's
     }
     if (chance(1)) {
         c.va.v = p->space ? VA_VMAP : c.va.v ^ UINT64_C(1) << 60;
@@ -370,6 +370,16 @@ struct pieces {
 };
 static struct pieces pieces;
 
+// True if the manager would take other free pages for itself first.
+static bool surely_free(const frame_t *f)
+{
+    uint64_t smaller = 0;
+
+    for (unsigned order = 0; order < f->order; order++)
+        smaller += (uint64_t)mm.order[order].free << order;
+    return frame_is_free(f) && smaller > LOW_MEMORY;
+}
+
 // The frames of a range, as the model has them.
 static void cut(unsigned space, int page, uint64_t mfn, uint64_t pages)
 {
@@ -381,7 +391,7 @@ static void cut(unsigned space, int page, uint64_t mfn, uint64_t pages)
 
         if (!b) {
             pieces.errors |= f ? 1u << EFREE : 1u << EUNKNOWN;
-            pieces.unsure |= f && !frame_is_free(f);
+            pieces.unsure |= f && !surely_free(f);
             done++;
             continue;
         }
