@@ -161,6 +161,16 @@ static void map_boot_data(void)
     }
 }
 
+static void fill_leaf_bits(void)
+{
+    for (unsigned attr = 0; attr <= VATTR_ALL; attr++) {
+        bool allowed = (attr >> VATTR_TYPE_SHIFT) < MEMTYPE_COUNT && (attr & (VATTR_W | VATTR_X)) != (VATTR_W | VATTR_X);
+
+        for (unsigned level = 1; level <= 2; level++)
+            mm.leaf_bits[level - 1][attr] = allowed ? pgentry_leaf(MFN(0), level, attr) : 0;
+    }
+}
+
 void mm_init(const struct boot_info *bi)
 {
     space_t *kernel;
@@ -169,6 +179,7 @@ void mm_init(const struct boot_info *bi)
     mm.page_1g = arch_has_1g();
     mm.levels = arch_levels();
     mm.window = VA_WINDOW;
+    fill_leaf_bits();
     bootmap_build(bi);
     boot_pool_choose();
     setup_arenas();

@@ -96,6 +96,9 @@ void mapping_merge(space_t *space, frame_t *frame, uint32_t index);
 
 /* --- vmap.c -------------------------------------------------------------------------------------- */
 
+/* vmap of a whole block by entries of that level (0: the largest that fit), vput and vunmap of it: the general code. */
+int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr) must_check;
+int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all) must_check;
 /* 0 if all of the part is mapped at va: the errors of vput(). */
 int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order) must_check;
 /* Gives the part, which is mapped at va, records of its own; or merges them again. */

@@ -2,6 +2,7 @@
 // The memory manager as a whole: its one root object, start-up, self-check.
 #pragma once
 
+#include "arch/x86/layout.h"
 #include "boot/bootinfo.h"
 #include "mm/arena.h"
 #include "mm/frame.h"
@@ -73,6 +74,7 @@ struct mm {
     uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
     uint32_t current;     // index of the space in CR3
     uint32_t region_count;
+    uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if not allowed
     struct region region[REGION_MAX];
 };
 
@@ -98,35 +100,35 @@ void mm_print_free(void);
 /* The object with that index. No check. */
 static inline frame_t *frame_at(uint32_t index)
 {
-    return (frame_t *)(uintptr_t)mm.arena[ARENA_FRAMES].base + index;
+    return (frame_t *)(uintptr_t)VA_FRAMES + index;
 }
 
 static inline uint32_t frame_index(const frame_t *frame)
 {
-    return (uint32_t)(frame - (const frame_t *)(uintptr_t)mm.arena[ARENA_FRAMES].base);
+    return (uint32_t)(frame - (const frame_t *)(uintptr_t)VA_FRAMES);
 }
 
 static inline mapping_t *mapping_at(uint32_t index)
 {
-    return (mapping_t *)(uintptr_t)(mm.arena[ARENA_MAPPINGS].base + (uint64_t)index * 4);
+    return (mapping_t *)(uintptr_t)(VA_MAPPINGS + (uint64_t)index * 4);
 }
 
 static inline uint32_t mapping_index(const mapping_t *m)
 {
-    return (uint32_t)(((uintptr_t)m - mm.arena[ARENA_MAPPINGS].base) / 4);
+    return (uint32_t)(((uintptr_t)m - VA_MAPPINGS) / 4);
 }
 
 static inline struct frame_node *node_at(uint32_t index)
 {
-    return (struct frame_node *)(uintptr_t)mm.arena[ARENA_NODES].base + index;
+    return (struct frame_node *)(uintptr_t)VA_NODES + index;
 }
 
 static inline space_t *space_at(uint32_t index)
 {
-    return (space_t *)(uintptr_t)mm.arena[ARENA_SPACES].base + index;
+    return (space_t *)(uintptr_t)VA_SPACES + index;
 }
 
 static inline uint32_t space_index(const space_t *space)
 {
-    return (uint32_t)(space - (const space_t *)(uintptr_t)mm.arena[ARENA_SPACES].base);
+    return (uint32_t)(space - (const space_t *)(uintptr_t)VA_SPACES);
 }

@@ -18,7 +18,8 @@ typedef struct space {
     uint8_t levels;    // 4 or 5
     uint8_t live;      // SPACE_LIVE while on the list, else 0
     char name[22];     // NUL-terminated; "kernel" for the kernel's
-    uint8_t pad[64];
+    uint32_t recent[2]; // slots of the tables of level 1 and 2 used last, 0 if freed since
+    uint8_t pad[56];
 } space_t;
 _Static_assert(sizeof(space_t) == 128, "one size for kernel, host tests and the debugger");
 

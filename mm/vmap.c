@@ -229,7 +229,7 @@ static int map_part(struct part *p)
     return err;
 }
 
-static int map_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
 {
     int err = frame_usable(frame);
     struct part p = {space, va, frame, 0, 0, level, attr};
@@ -242,47 +242,37 @@ static int map_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
 
 int vmap(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_whole(space, va, frame, 0, attr);
-}
-
-int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return map_whole(space, va, frame, 1, attr);
-}
-
-int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return map_whole(space, va, frame, 2, attr);
+    return vmap_pages(space, va, frame, 0, attr);
 }
 
 int vmap_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_whole(space, va, frame, 3, attr);
+    return vmap_pages(space, va, frame, 3, attr);
 }
 
 int vmap_kern(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_whole(NULL, va, frame, 0, attr);
+    return vmap_pages(NULL, va, frame, 0, attr);
 }
 
 int vmap_kern_4k(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_whole(NULL, va, frame, 1, attr);
+    return vmap_pages(NULL, va, frame, 1, attr);
 }
 
 int vmap_kern_2m(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_whole(NULL, va, frame, 2, attr);
+    return vmap_pages(NULL, va, frame, 2, attr);
 }
 
 int vmap_kern_1g(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_whole(NULL, va, frame, 3, attr);
+    return vmap_pages(NULL, va, frame, 3, attr);
 }
 
 static int map_user(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
 {
-    return space ? map_whole(space, va, frame, level, attr | VATTR_U) : -EINVAL;
+    return space ? vmap_pages(space, va, frame, level, attr | VATTR_U) : -EINVAL;
 }
 
 int vmap_user(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
@@ -350,7 +340,7 @@ static int unmap_part(struct part *p, void (*change)(const struct part *p, uint3
     return err;
 }
 
-static int unmap_whole(space_t *space, vaddr_t va, frame_t *frame,
+static int unvmap_pages(space_t *space, vaddr_t va, frame_t *frame,
                        void (*change)(const struct part *p, uint32_t index))
 {
     int err = frame_usable(frame);
@@ -362,14 +352,9 @@ static int unmap_whole(space_t *space, vaddr_t va, frame_t *frame,
     return unmap_part(&p, change);
 }
 
-int vput(space_t *space, vaddr_t va, frame_t *frame)
+int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all)
 {
-    return unmap_whole(space, va, frame, count_down);
-}
-
-int vunmap(space_t *space, vaddr_t va, frame_t *frame)
-{
-    return unmap_whole(space, va, frame, unmap_all);
+    return unvmap_pages(space, va, frame, all ? unmap_all : count_down);
 }
 
 int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
