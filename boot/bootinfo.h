@@ -35,7 +35,8 @@ struct boot_info {
     char cmdline[BOOT_CMDLINE_MAX]; // fw_cfg's opt/ktf/cmdline if there is one, else multiboot2's
     paddr_t mbi_start;              // the multiboot information itself, [start, end)
     paddr_t mbi_end;
-    paddr_t rsdp; // physical address of the ACPI root pointer's copy inside the multiboot information, 0 if none
+    paddr_t rsdp; // physical address of the ACPI root pointer's copy inside the multiboot
+                  // information, 0 if none
     uint32_t mem_count;
     uint32_t module_count;
     struct boot_mem mem[BOOT_MEM_MAX]; // as given: may overlap, be unsorted, empty or unaligned

@@ -3,24 +3,24 @@
 #pragma once
 
 enum error {
-    EINVAL = 1,  // a NULL, an attribute or a length that makes no sense
-    EALIGN,      // address not aligned to the block or page
-    ECANON,      // address not canonical, or outside the space's half
-    EORDER,      // order above ORDER_MAX, or page size and block do not fit
-    EUNKNOWN,    // not the descriptor of any frame
-    EFREE,       // the frame is free (also: a second put)
-    ERESERVED,   // the last reference of a reserved frame is the system's
-    EEXIST,      // another frame is mapped there
-    EATTR,       // the frame is mapped there with other permissions or memory type
-    ELARGE,      // a large page is in the way of a smaller one
-    ETABLE,      // a page table is in the way of a large page
-    ETYPE,       // the memory type conflicts with another mapping of the frame
-    ENOENT,      // nothing is mapped there, or no such frame
-    EOTHER,      // something else than the named frame is mapped there
-    ERANGE_,     // outside the block, or past the end of the address space
-    EBUSY,       // still in use
-    EOVERFLOW,   // a count is at its maximum
-    ENOMEM,      // no frame left for what is needed
+    EINVAL = 1, // a NULL, an attribute or a length that makes no sense
+    EALIGN,     // address not aligned to the block or page
+    ECANON,     // address not canonical, or outside the space's half
+    EORDER,     // order above ORDER_MAX, or page size and block do not fit
+    EUNKNOWN,   // not the descriptor of any frame
+    EFREE,      // the frame is free (also: a second put)
+    ERESERVED,  // the last reference of a reserved frame is the system's
+    EEXIST,     // another frame is mapped there
+    EATTR,      // the frame is mapped there with other permissions or memory type
+    ELARGE,     // a large page is in the way of a smaller one
+    ETABLE,     // a page table is in the way of a large page
+    ETYPE,      // the memory type conflicts with another mapping of the frame
+    ENOENT,     // nothing is mapped there, or no such frame
+    EOTHER,     // something else than the named frame is mapped there
+    ERANGE_,    // outside the block, or past the end of the address space
+    EBUSY,      // still in use
+    EOVERFLOW,  // a count is at its maximum
+    ENOMEM,     // no frame left for what is needed
     ERROR_COUNT,
 };
 

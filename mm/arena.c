@@ -52,7 +52,8 @@ void arena_setup(void)
     mm.arena[ARENA_MAPPINGS].low = STOCK_MAPPINGS;
 }
 
-/* --- lists of pages: those with free objects (partial), and wholly free ones (empty) --------------- */
+/* --- lists of pages: those with free objects (partial), and wholly free ones (empty)
+ * --------------- */
 
 static void page_push(const struct arena *a, uint32_t *list, uint32_t number)
 {
@@ -117,7 +118,8 @@ static uint32_t page_take(struct arena *a)
     return number;
 }
 
-/* --- nodes ---------------------------------------------------------------------------------------- */
+/* --- nodes
+ * ---------------------------------------------------------------------------------------- */
 
 enum {
     NODE_FREE = 0xffffffff, // entry 1 of a free node: a value that no entry in use can have
@@ -157,7 +159,8 @@ static void node_unlist(struct arena *a, uint32_t index)
     a->free--;
 }
 
-/* --- objects -------------------------------------------------------------------------------------- */
+/* --- objects
+ * -------------------------------------------------------------------------------------- */
 
 uint32_t arena_alloc(enum arena_id id)
 {
@@ -230,7 +233,8 @@ void frame_page_free(uint32_t index)
     mm.work |= MM_TRIM;
 }
 
-/* --- growing -------------------------------------------------------------------------------------- */
+/* --- growing
+ * -------------------------------------------------------------------------------------- */
 
 // Backs one more page of the window, by a page of the boot pool until the kernel's space can map.
 static int page_back(struct arena *a)
@@ -318,7 +322,8 @@ void arena_shrink(enum arena_id id)
     frame_drop(at.frame);
 }
 
-/* --- trimming ------------------------------------------------------------------------------------- */
+/* --- trimming
+ * ------------------------------------------------------------------------------------- */
 
 // Takes the last page out of stock if it holds nothing and `keep` objects stay free without it.
 static bool objects_trim(enum arena_id id, uint32_t keep)
@@ -334,8 +339,8 @@ static bool objects_trim(enum arena_id id, uint32_t keep)
     return true;
 }
 
-// Moves the descriptors of a page, all of free blocks, to other pages of objects: free blocks are described wherever
-// there was room when they merged, which keeps pages from going back.
+// Moves the descriptors of a page, all of free blocks, to other pages of objects: free blocks are
+// described wherever there was room when they merged, which keeps pages from going back.
 static bool page_vacate(struct arena *a, uint32_t number)
 {
     struct arena_page *page = page_header(a, number);
@@ -418,8 +423,8 @@ static void trim(void)
     }
 }
 
-// Down to nothing in stock. The pages of a stock may lie in memory that only they keep from merging, so what is to
-// stay in stock is made anew afterwards.
+// Down to nothing in stock. The pages of a stock may lie in memory that only they keep from
+// merging, so what is to stay in stock is made anew afterwards.
 static void trim_all(void)
 {
     bool again = true;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Arenas: where the memory manager keeps its own objects; windows of virtual memory that grow and shrink by pages.
+// Arenas: where the memory manager keeps its own objects; windows of virtual memory that grow and
+// shrink by pages.
 #pragma once
 
 #include "lib/types.h"
@@ -15,9 +16,10 @@ enum arena_id {
     ARENA_COUNT,
 };
 
-// Invariant: the first `pages` pages of the window are mapped, each to an order-0 FRAME_METADATA frame with one
-// reference; nothing behind them is. At least `low` objects are free after each public function, memory
-// permitting. Arenas of small objects (frames, mappings, spaces) start each page of theirs with a struct arena_page.
+// Invariant: the first `pages` pages of the window are mapped, each to an order-0 FRAME_METADATA
+// frame with one reference; nothing behind them is. At least `low` objects are free after each
+// public function, memory permitting. Arenas of small objects (frames, mappings, spaces) start each
+// page of theirs with a struct arena_page.
 struct arena {
     uint64_t base;    // virtual address of the window
     uint64_t limit;   // bytes the window can grow to
@@ -28,11 +30,12 @@ struct arena {
     uint32_t free;    // objects free (ARENA_FRAMES: wholly free pages; nodes: free nodes)
     uint32_t low;     // with fewer free than this the arena grows
     uint32_t partial; // number of the first page with free objects, counted from 1; 0 if none
-    uint32_t empty;   // ARENA_FRAMES: number of the first wholly free page, counted from 1. Nodes: index of the first
-                      // free node, linked by entry[0]. 0 if none
+    uint32_t empty;   // ARENA_FRAMES: number of the first wholly free page, counted from 1. Nodes:
+                    // index of the first free node, linked by entry[0]. 0 if none
 };
 
-// Head of a page of small objects. `zero` lies where a frame_t has its kind, so that it is never taken for a frame.
+// Head of a page of small objects. `zero` lies where a frame_t has its kind, so that it is never
+// taken for a frame.
 struct arena_page {
     uint64_t zero;
     uint32_t next;  // number of the next page of the same list, counted from 1; 0 at the end

@@ -10,8 +10,8 @@
  * low memory carved out. Oddities are told on the console. */
 void bootmap_build(const struct boot_info *bi);
 
-/* Takes the largest part needed of available memory, below 4 GiB, for the manager's first pages. Panics if
- * there is none. */
+/* Takes the largest part needed of available memory, below 4 GiB, for the manager's first pages.
+ * Panics if there is none. */
 void boot_pool_choose(void);
 /* Backs the page at va with the pool's next page. Panics when the pool is used up. */
 void boot_pool_back(vaddr_t va);
@@ -28,7 +28,8 @@ unsigned arch_phys_bits(void);
 unsigned arch_levels(void);
 /* Whether it has 1 GiB pages (CPUID 0x80000001, EDX bit 26). */
 bool arch_has_1g(void);
-/* Where the kernel's image lies in physical memory: parts with their kinds, page-aligned; how many. */
+/* Where the kernel's image lies in physical memory: parts with their kinds, page-aligned; how many.
+ */
 unsigned arch_image_parts(struct region *out, unsigned max);
 /* Maps the image through its frames, each section with its own permissions. */
 void arch_map_image(void);

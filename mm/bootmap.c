@@ -17,7 +17,8 @@ struct claim {
     uint32_t rank;
 };
 
-// What is broken or in use counts more than what is said to be free; the rest of a half-covered page counts least.
+// What is broken or in use counts more than what is said to be free; the rest of a half-covered
+// page counts least.
 enum rank {
     RANK_EDGE,
     RANK_AVAILABLE,
@@ -83,8 +84,8 @@ static uint64_t entry_end(unsigned number, const struct boot_mem *m)
 {
     if (m->start.v < mm.phys_limit && m->bytes <= mm.phys_limit - m->start.v)
         return m->start.v + m->bytes;
-    printk("boot map: entry %u (0x%lx, 0x%lx bytes) goes beyond physical address 0x%lx, cut\n", number,
-           m->start.v, m->bytes, mm.phys_limit);
+    printk("boot map: entry %u (0x%lx, 0x%lx bytes) goes beyond physical address 0x%lx, cut\n",
+           number, m->start.v, m->bytes, mm.phys_limit);
     return mm.phys_limit;
 }
 
@@ -93,7 +94,8 @@ static void tell_oddities(const struct boot_info *bi, unsigned number)
     const struct boot_mem *m = &bi->mem[number];
 
     if (!IS_ALIGNED(m->start.v | m->bytes, PAGE_SIZE))
-        printk("boot map: entry %u (0x%lx, 0x%lx bytes) is not page-aligned, its odd parts are reserved\n",
+        printk("boot map: entry %u (0x%lx, 0x%lx bytes) is not page-aligned, its odd parts are "
+               "reserved\n",
                number, m->start.v, m->bytes);
     if (number && m->start.v < bi->mem[number - 1].start.v)
         printk("boot map: entry %u (0x%lx) is out of order, sorted\n", number, m->start.v);
@@ -101,11 +103,11 @@ static void tell_oddities(const struct boot_info *bi, unsigned number)
         const struct boot_mem *o = &bi->mem[i];
 
         if (o->bytes && m->start.v - o->start.v < o->bytes)
-            printk("boot map: entry %u (0x%lx) overlaps entry %u, the stricter kind counts\n", number,
-                   m->start.v, i);
+            printk("boot map: entry %u (0x%lx) overlaps entry %u, the stricter kind counts\n",
+                   number, m->start.v, i);
         else if (o->start.v - m->start.v < m->bytes && o->bytes)
-            printk("boot map: entry %u (0x%lx) overlaps entry %u, the stricter kind counts\n", number,
-                   m->start.v, i);
+            printk("boot map: entry %u (0x%lx) overlaps entry %u, the stricter kind counts\n",
+                   number, m->start.v, i);
     }
 }
 
@@ -125,11 +127,11 @@ static void collect_claims(const struct boot_info *bi)
     }
     for (unsigned i = 0; i < count; i++)
         add_claim(part[i].start, part[i].end, part[i].kind, RANK_LOADED);
-    add_claim(ROUND_DOWN(bi->mbi_start.v, PAGE_SIZE), ROUND_UP(bi->mbi_end.v, PAGE_SIZE), FRAME_BOOT,
-              RANK_LOADED);
+    add_claim(ROUND_DOWN(bi->mbi_start.v, PAGE_SIZE), ROUND_UP(bi->mbi_end.v, PAGE_SIZE),
+              FRAME_BOOT, RANK_LOADED);
     for (unsigned i = 0; i < bi->module_count; i++)
-        add_claim(ROUND_DOWN(bi->module[i].start.v, PAGE_SIZE), ROUND_UP(bi->module[i].end.v, PAGE_SIZE),
-                  FRAME_BOOT, RANK_LOADED);
+        add_claim(ROUND_DOWN(bi->module[i].start.v, PAGE_SIZE),
+                  ROUND_UP(bi->module[i].end.v, PAGE_SIZE), FRAME_BOOT, RANK_LOADED);
 }
 
 static unsigned sort_edges(void)
@@ -155,7 +157,8 @@ static const struct claim *strongest(uint64_t start)
     const struct claim *best = NULL;
 
     for (unsigned i = 0; i < claim_count; i++)
-        if (claims[i].start <= start && start < claims[i].end && (!best || claims[i].rank >= best->rank))
+        if (claims[i].start <= start && start < claims[i].end &&
+            (!best || claims[i].rank >= best->rank))
             best = &claims[i];
     return best;
 }

@@ -24,7 +24,8 @@ void check_fail(struct check *c, const char *rule, const char *fmt, ...)
     printk("mm_check: %s: %s\n", rule, text);
 }
 
-/* --- A1, A6: the boot map ------------------------------------------------------------------------- */
+/* --- A1, A6: the boot map
+ * ------------------------------------------------------------------------- */
 
 static bool kind_fits(unsigned region, unsigned frame)
 {
@@ -47,13 +48,14 @@ static uint64_t check_region(struct check *c, const struct region *r)
             mfn++;
             continue;
         }
-        EXPECT(c, "A1", f->mfn == mfn, "mfn 0x%lx: its frame begins at 0x%lx", mfn, (uint64_t)f->mfn);
+        EXPECT(c, "A1", f->mfn == mfn, "mfn 0x%lx: its frame begins at 0x%lx", mfn,
+               (uint64_t)f->mfn);
         EXPECT(c, "A1", f->mfn + frame_pages(f) <= end, "frame 0x%lx reaches beyond its region",
                (uint64_t)f->mfn);
         EXPECT(c, "A6", kind_fits(r->kind, f->kind), "frame 0x%lx is %s, the boot map says %s",
                (uint64_t)f->mfn, frame_kind_name(f->kind), frame_kind_name(r->kind));
-        EXPECT(c, "A6", r->kind == FRAME_AVAILABLE || f->refcount, "reserved frame 0x%lx has no reference",
-               (uint64_t)f->mfn);
+        EXPECT(c, "A6", r->kind == FRAME_AVAILABLE || f->refcount,
+               "reserved frame 0x%lx has no reference", (uint64_t)f->mfn);
         mfn += frame_pages(f);
     }
     return count;
@@ -72,13 +74,15 @@ static void check_regions(struct check *c)
         frames += check_region(c, r);
     }
     EXPECT(c, "A1", frames + c->device_frames == c->frames,
-           "%lu frames in the boot map and %lu of devices, but %lu on the rings", frames, c->device_frames,
-           c->frames);
+           "%lu frames in the boot map and %lu of devices, but %lu on the rings", frames,
+           c->device_frames, c->frames);
 }
 
-/* --- A3, A4: the arenas --------------------------------------------------------------------------- */
+/* --- A3, A4: the arenas
+ * --------------------------------------------------------------------------- */
 
-static uint32_t page_links(struct check *c, enum arena_id id, uint32_t first, uint32_t magic, uint32_t *objects)
+static uint32_t page_links(struct check *c, enum arena_id id, uint32_t first, uint32_t magic,
+                           uint32_t *objects)
 {
     const struct arena *a = &mm.arena[id];
     uint32_t count = 0, before = 0;
@@ -87,14 +91,17 @@ static uint32_t page_links(struct check *c, enum arena_id id, uint32_t first, ui
         const struct arena_page *p = (void *)(uintptr_t)(a->base + (number - 1ull) * PAGE_SIZE);
 
         if (number > a->pages || count > a->pages) {
-            check_fail(c, "A3", "arena %u: its page list leaves the arena or loops at page %u", id, number);
+            check_fail(c, "A3", "arena %u: its page list leaves the arena or loops at page %u", id,
+                       number);
             break;
         }
-        EXPECT(c, "A3", p->prev == before && p->magic == magic && !p->zero, "arena %u: page %u is linked badly",
-               id, number);
-        for (uint32_t i = p->free; i && objects; i = *(uint32_t *)(uintptr_t)(a->base + (uint64_t)i * a->unit + 8)) {
+        EXPECT(c, "A3", p->prev == before && p->magic == magic && !p->zero,
+               "arena %u: page %u is linked badly", id, number);
+        for (uint32_t i = p->free; i && objects;
+             i = *(uint32_t *)(uintptr_t)(a->base + (uint64_t)i * a->unit + 8)) {
             if (!index_in(id, i) || ++*objects > a->pages * (PAGE_SIZE / a->size)) {
-                check_fail(c, "A3", "arena %u: free objects of page %u leave the page or loop", id, number);
+                check_fail(c, "A3", "arena %u: free objects of page %u leave the page or loop", id,
+                           number);
                 break;
             }
         }
@@ -111,10 +118,12 @@ static void check_objects(struct check *c, enum arena_id id, uint64_t in_use)
     uint64_t used = 0;
 
     page_links(c, id, a->partial, ARENA_PAGE_OBJECTS, &objects);
-    EXPECT(c, "A4", objects == a->free, "arena %u: %u objects are free, the count says %u", id, objects, a->free);
+    EXPECT(c, "A4", objects == a->free, "arena %u: %u objects are free, the count says %u", id,
+           objects, a->free);
     for (uint32_t i = 0; i < a->pages; i++)
         used += ((const struct arena_page *)(uintptr_t)(a->base + (uint64_t)i * PAGE_SIZE))->used;
-    EXPECT(c, "A4", used == in_use, "arena %u: %lu objects are in use, %lu were found", id, used, in_use);
+    EXPECT(c, "A4", used == in_use, "arena %u: %lu objects are in use, %lu were found", id, used,
+           in_use);
 }
 
 static uint64_t count_spaces(void)
@@ -132,17 +141,19 @@ static void check_arenas(struct check *c)
     uint32_t empty = page_links(c, ARENA_FRAMES, frames->empty, ARENA_PAGE_EMPTY, NULL);
     uint32_t slots = 0;
 
-    EXPECT(c, "A4", empty == frames->free, "%u pages of descriptors are empty, the count says %u", empty,
-           frames->free);
+    EXPECT(c, "A4", empty == frames->free, "%u pages of descriptors are empty, the count says %u",
+           empty, frames->free);
     check_objects(c, ARENA_MAPPINGS, c->mappings);
     check_objects(c, ARENA_SPACES, count_spaces());
     for (uint32_t s = mm.free_slot; s && slots <= mm.slot_count; s = table_at(s)->frame) {
-        EXPECT(c, "T7", s < mm.slot_count && !table_at(s)->level, "slot %u is listed as free, but in use", s);
+        EXPECT(c, "T7", s < mm.slot_count && !table_at(s)->level,
+               "slot %u is listed as free, but in use", s);
         slots++;
     }
-    EXPECT(c, "A4", slots == mm.free_slots, "%u slots are free, the count says %u", slots, mm.free_slots);
-    EXPECT(c, "T7", c->tables + slots + 1 == mm.slot_count, "%lu tables and %u free slots, but %u slots",
-           c->tables, slots, mm.slot_count);
+    EXPECT(c, "A4", slots == mm.free_slots, "%u slots are free, the count says %u", slots,
+           mm.free_slots);
+    EXPECT(c, "T7", c->tables + slots + 1 == mm.slot_count,
+           "%lu tables and %u free slots, but %u slots", c->tables, slots, mm.slot_count);
 }
 
 int mm_check(void)
@@ -154,9 +165,9 @@ int mm_check(void)
     check_spaces(&c);
     check_regions(&c);
     check_arenas(&c);
-    EXPECT(&c, "T7", c.tables == c.table_frames, "%lu page tables can be reached, %lu frames are tables", c.tables,
-           c.table_frames);
-    EXPECT(&c, "P4", c.leaves == c.record_entries, "%lu entries map something, the records stand for %lu",
-           c.leaves, c.record_entries);
+    EXPECT(&c, "T7", c.tables == c.table_frames,
+           "%lu page tables can be reached, %lu frames are tables", c.tables, c.table_frames);
+    EXPECT(&c, "P4", c.leaves == c.record_entries,
+           "%lu entries map something, the records stand for %lu", c.leaves, c.record_entries);
     return c.violations;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The self-check's parts: each counts what it sees, so that the counts can be held against each other.
+// The self-check's parts: each counts what it sees, so that the counts can be held against each
+// other.
 #pragma once
 
 #include "mm/internal.h"
@@ -19,10 +20,10 @@ struct check {
 void check_fail(struct check *c, const char *rule, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-#define EXPECT(c, rule, cond, ...)                                                                           \
-    do {                                                                                                     \
-        if (unlikely(!(cond)))                                                                               \
-            check_fail(c, rule, __VA_ARGS__);                                                                \
+#define EXPECT(c, rule, cond, ...)                                                                 \
+    do {                                                                                           \
+        if (unlikely(!(cond)))                                                                     \
+            check_fail(c, rule, __VA_ARGS__);                                                      \
     } while (0)
 
 void check_rings(struct check *c);
@@ -36,6 +37,6 @@ static inline bool index_in(enum arena_id id, uint32_t index)
     return index && ((uint64_t)index * a->unit + a->size) <= (uint64_t)a->pages * PAGE_SIZE;
 }
 
-/* The raw entry for va at that level, read through the window by following the entries themselves. 0 if
- * the path ends above. */
+/* The raw entry for va at that level, read through the window by following the entries themselves.
+ * 0 if the path ends above. */
 pgentry_t raw_entry(const space_t *space, uint64_t va, unsigned level);

@@ -2,13 +2,13 @@
 // The self-check's first part: rings of the orders, frames, and their lists of mappings.
 #include "mm/check.h"
 
-
 // The entry maps the frame's block, but not the page of it that belongs there.
 static bool place_differs(const frame_t *f, unsigned level, pgentry_t have, pgentry_t want)
 {
     uint64_t mfn = pgentry_mfn(have, level).v;
 
-    return (have & PG_P) && mfn != pgentry_mfn(want, level).v && mfn >= f->mfn && mfn < f->mfn + frame_pages(f);
+    return (have & PG_P) && mfn != pgentry_mfn(want, level).v && mfn >= f->mfn &&
+           mfn < f->mfn + frame_pages(f);
 }
 
 // Every entry of the record, by following the page tables from the root of its space.
@@ -22,14 +22,16 @@ static void check_entries(struct check *c, const frame_t *f, uint32_t index)
     pgentry_t want = pgentry_leaf(MFN(f->mfn + m->offset), m->level, m->attr);
 
     for (uint64_t i = 0; i < count; i++, want += step) {
-        pgentry_t have = raw_entry(space_at(t->space), va + i * step, m->level) & ~(pgentry_t)(PG_A | PG_D);
+        pgentry_t have =
+            raw_entry(space_at(t->space), va + i * step, m->level) & ~(pgentry_t)(PG_A | PG_D);
         struct pt_walk w;
 
-        EXPECT(c, place_differs(f, m->level, have, want) ? "P3" : "P5", have == want, "0x%lx: the record of frame 0x%lx says entry 0x%lx, it is 0x%lx",
-               va + i * step, (uint64_t)f->mfn, want, have);
+        EXPECT(c, place_differs(f, m->level, have, want) ? "P3" : "P5", have == want,
+               "0x%lx: the record of frame 0x%lx says entry 0x%lx, it is 0x%lx", va + i * step,
+               (uint64_t)f->mfn, want, have);
         pt_walk(space_at(t->space), VADDR(va + i * step), m->level, &w);
-        EXPECT(c, "P5", w.level == m->level && w.shadow == index, "0x%lx: shadow 0x%x, its record is 0x%x",
-               va + i * step, w.shadow, index);
+        EXPECT(c, "P5", w.level == m->level && w.shadow == index,
+               "0x%lx: shadow 0x%x, its record is 0x%x", va + i * step, w.shadow, index);
     }
     c->record_entries += count;
 }
@@ -52,7 +54,8 @@ static bool check_record(struct check *c, const frame_t *f, uint32_t index)
         return false;
     }
     if (!slot || slot >= mm.slot_count || table_at(slot)->level != m->level) {
-        check_fail(c, "P7", "a mapping of frame 0x%lx stands in slot %u, no table of level %u", mfn, slot, m->level);
+        check_fail(c, "P7", "a mapping of frame 0x%lx stands in slot %u, no table of level %u", mfn,
+                   slot, m->level);
         return false;
     }
     t = table_at(slot);
@@ -74,11 +77,12 @@ static void check_mappings(struct check *c, const frame_t *f)
 
     for (uint32_t i = f->maps; i; i = mapping_at(i)->next) {
         if (!index_in(ARENA_MAPPINGS, i) || sum > f->mapcount) {
-            check_fail(c, "A3", "the mappings of frame 0x%lx leave the arena or loop", (uint64_t)f->mfn);
+            check_fail(c, "A3", "the mappings of frame 0x%lx leave the arena or loop",
+                       (uint64_t)f->mfn);
             return;
         }
-        EXPECT(c, "A3", mapping_at(i)->prev == before, "mapping 0x%x of frame 0x%lx is linked badly", i,
-               (uint64_t)f->mfn);
+        EXPECT(c, "A3", mapping_at(i)->prev == before,
+               "mapping 0x%x of frame 0x%lx is linked badly", i, (uint64_t)f->mfn);
         if (!check_record(c, f, i))
             return;
         check_entries(c, f, i);
@@ -86,8 +90,9 @@ static void check_mappings(struct check *c, const frame_t *f)
         before = i;
         c->mappings++;
     }
-    EXPECT(c, "P6", sum == f->mapcount, "frame 0x%lx: mapcount %u, its mappings have %lu references",
-           (uint64_t)f->mfn, f->mapcount, sum);
+    EXPECT(c, "P6", sum == f->mapcount,
+           "frame 0x%lx: mapcount %u, its mappings have %lu references", (uint64_t)f->mfn,
+           f->mapcount, sum);
 }
 
 static void check_place(struct check *c, const frame_t *f)
@@ -97,12 +102,14 @@ static void check_place(struct check *c, const frame_t *f)
     const frame_t *b = find_mfn_frame(MFN(buddy));
 
     EXPECT(c, "A2", !(mfn & (pages - 1)), "frame 0x%lx is not aligned to order %u", mfn, f->order);
-    EXPECT(c, "A2", find_mfn_frame(MFN(mfn)) == f && find_mfn_frame(MFN(mfn + pages - 1)) == f &&
-                        find_mfn_frame(MFN(mfn + pages / 2)) == f,
+    EXPECT(c, "A2",
+           find_mfn_frame(MFN(mfn)) == f && find_mfn_frame(MFN(mfn + pages - 1)) == f &&
+               find_mfn_frame(MFN(mfn + pages / 2)) == f,
            "the tree does not lead to frame 0x%lx", mfn);
     EXPECT(c, "A5",
-           f->order == ORDER_MAX || f->kind != FRAME_AVAILABLE || !frame_is_free(f) || !b || b->mfn != buddy ||
-               b->order != f->order || b->kind != FRAME_AVAILABLE || !frame_is_free(b),
+           f->order == ORDER_MAX || f->kind != FRAME_AVAILABLE || !frame_is_free(f) || !b ||
+               b->mfn != buddy || b->order != f->order || b->kind != FRAME_AVAILABLE ||
+               !frame_is_free(b),
            "free buddies 0x%lx and 0x%lx of order %u did not merge", mfn, buddy, f->order);
 }
 
@@ -110,16 +117,16 @@ static void check_frame(struct check *c, const frame_t *f, unsigned order)
 {
     uint64_t mfn = f->mfn;
 
-    EXPECT(c, "A2", f->order == order, "frame 0x%lx of order %u hangs in the ring of order %u", mfn, f->order,
-           order);
-    EXPECT(c, "A2", f->kind && f->kind < FRAME_KIND_COUNT && !f->tail && !f->zero, "frame 0x%lx: bad kind or tail",
-           mfn);
+    EXPECT(c, "A2", f->order == order, "frame 0x%lx of order %u hangs in the ring of order %u", mfn,
+           f->order, order);
+    EXPECT(c, "A2", f->kind && f->kind < FRAME_KIND_COUNT && !f->tail && !f->zero,
+           "frame 0x%lx: bad kind or tail", mfn);
     EXPECT(c, "A4", !frame_is_free(f) || (!f->maps && f->kind == FRAME_AVAILABLE),
            "free frame 0x%lx has mappings or is %s", mfn, frame_kind_name(f->kind));
     EXPECT(c, "T2", (f->kind == FRAME_TABLE) == (f->level != 0), "frame 0x%lx: %s of level %u", mfn,
            frame_kind_name(f->kind), f->level);
-    EXPECT(c, "A4", f->kind != FRAME_METADATA || f->refcount == 1, "metadata frame 0x%lx has %u references", mfn,
-           f->refcount);
+    EXPECT(c, "A4", f->kind != FRAME_METADATA || f->refcount == 1,
+           "metadata frame 0x%lx has %u references", mfn, f->refcount);
     check_place(c, f);
     check_mappings(c, f);
     c->frames++;
@@ -138,23 +145,27 @@ static void check_ring(struct check *c, unsigned order)
         const frame_t *f = frame_at(i);
 
         if (!index_in(ARENA_FRAMES, i) || free + used > limit) {
-            check_fail(c, "A3", "the ring of order %u leaves the arena or loops at index 0x%x", order, i);
+            check_fail(c, "A3", "the ring of order %u leaves the arena or loops at index 0x%x",
+                       order, i);
             return;
         }
         EXPECT(c, "A3", f->prev == before, "frame 0x%lx is linked badly in the ring of order %u",
                (uint64_t)f->mfn, order);
         check_frame(c, f, order);
-        EXPECT(c, "A4", !frame_is_free(f) || !used, "free frame 0x%lx stands behind used ones", (uint64_t)f->mfn);
+        EXPECT(c, "A4", !frame_is_free(f) || !used, "free frame 0x%lx stands behind used ones",
+               (uint64_t)f->mfn);
         free += frame_is_free(f);
         used += !frame_is_free(f);
         refs += f->refcount;
         maps += f->mapcount;
         before = i;
     }
-    EXPECT(c, "A3", frame_at(list->head)->prev == before, "the ring of order %u does not close", order);
-    EXPECT(c, "A4", free == list->free && used == list->used && refs == list->refs && maps == list->maps,
-           "order %u: %lu free, %lu used, %lu refs, %lu maps; the counts say %u, %u, %lu, %lu", order, free, used,
-           refs, maps, list->free, list->used, list->refs, list->maps);
+    EXPECT(c, "A3", frame_at(list->head)->prev == before, "the ring of order %u does not close",
+           order);
+    EXPECT(c, "A4",
+           free == list->free && used == list->used && refs == list->refs && maps == list->maps,
+           "order %u: %lu free, %lu used, %lu refs, %lu maps; the counts say %u, %u, %lu, %lu",
+           order, free, used, refs, maps, list->free, list->used, list->refs, list->maps);
 }
 
 void check_rings(struct check *c)

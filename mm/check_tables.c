@@ -36,7 +36,8 @@ static uint64_t canonical(const space_t *space, uint64_t va)
     return (uint64_t)((int64_t)(va << unused) >> unused);
 }
 
-static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgentry_t e, uint32_t shadow)
+static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgentry_t e,
+                       uint32_t shadow)
 {
     uint64_t pages = UINT64_C(1) << level_order(p->level);
     uint64_t mfn = pgentry_mfn(e, p->level).v & ((mm.phys_limit - 1) >> PAGE_SHIFT);
@@ -44,45 +45,51 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
     bool writable = e & p->above & PG_W;
 
     c->leaves++;
-    EXPECT(c, "X1", !writable || ((e | p->above) & PG_NX), "%s 0x%lx is writable and executable", p->space->name, va);
+    EXPECT(c, "X1", !writable || ((e | p->above) & PG_NX), "%s 0x%lx is writable and executable",
+           p->space->name, va);
     if (!f) {
-        check_fail(c, "P1", "%s 0x%lx maps mfn 0x%lx, which is in no frame", p->space->name, va, mfn);
+        check_fail(c, "P1", "%s 0x%lx maps mfn 0x%lx, which is in no frame", p->space->name, va,
+                   mfn);
         return;
     }
-    EXPECT(c, "P2", !frame_is_free(f), "%s 0x%lx maps free frame 0x%lx", p->space->name, va, (uint64_t)f->mfn);
+    EXPECT(c, "P2", !frame_is_free(f), "%s 0x%lx maps free frame 0x%lx", p->space->name, va,
+           (uint64_t)f->mfn);
     EXPECT(c, "P3", !(mfn & (pages - 1)) && mfn + pages <= f->mfn + frame_pages(f),
            "%s 0x%lx: a page of level %u does not lie in frame 0x%lx", p->space->name, va, p->level,
            (uint64_t)f->mfn);
     EXPECT(c, "P4", shadow && !(shadow & SHADOW_TABLE) && index_in(ARENA_MAPPINGS, shadow),
            "%s 0x%lx maps frame 0x%lx without a record", p->space->name, va, (uint64_t)f->mfn);
     EXPECT(c, "T4", f->kind != FRAME_TABLE || !writable || va == (uintptr_t)table_entries(f->slot),
-           "%s 0x%lx: page table 0x%lx can be written outside the window", p->space->name, va, (uint64_t)f->mfn);
+           "%s 0x%lx: page table 0x%lx can be written outside the window", p->space->name, va,
+           (uint64_t)f->mfn);
 }
 
 static void check_table(struct check *c, const struct place *p);
 
 // True if the entry leads to a table that can be followed.
-static bool check_pointer(struct check *c, const struct place *p, unsigned index, uint64_t va, pgentry_t e,
-                          uint32_t shadow)
+static bool check_pointer(struct check *c, const struct place *p, unsigned index, uint64_t va,
+                          pgentry_t e, uint32_t shadow)
 {
     const frame_t *f = find_mfn_frame(pgentry_mfn(e, p->level));
     const struct table *t;
 
     if (!f || f->kind != FRAME_TABLE || !f->refcount || f->slot >= mm.slot_count) {
-        check_fail(c, "T1", "%s 0x%lx: entry 0x%lx of level %u leads to no page table", p->space->name, va, e,
-                   p->level);
+        check_fail(c, "T1", "%s 0x%lx: entry 0x%lx of level %u leads to no page table",
+                   p->space->name, va, e, p->level);
         return false;
     }
     t = table_at(f->slot);
     if (f->level != p->level - 1 || t->level != p->level - 1) {
-        check_fail(c, "T2", "%s 0x%lx: level %u leads to a table of level %u", p->space->name, va, p->level, f->level);
+        check_fail(c, "T2", "%s 0x%lx: level %u leads to a table of level %u", p->space->name, va,
+                   p->level, f->level);
         return false;
     }
-    EXPECT(c, "T3", t->parent == p->slot && t->index == index && t->va == va && t->space == space_index(p->space) &&
-                        frame_at(t->frame) == f,
+    EXPECT(c, "T3",
+           t->parent == p->slot && t->index == index && t->va == va &&
+               t->space == space_index(p->space) && frame_at(t->frame) == f,
            "%s 0x%lx: the table of level %u has another parent", p->space->name, va, f->level);
-    EXPECT(c, "T3", shadow == (SHADOW_TABLE | f->slot), "%s 0x%lx: shadow 0x%x, the table is in slot %u",
-           p->space->name, va, shadow, f->slot);
+    EXPECT(c, "T3", shadow == (SHADOW_TABLE | f->slot),
+           "%s 0x%lx: shadow 0x%x, the table is in slot %u", p->space->name, va, shadow, f->slot);
     return true;
 }
 
@@ -94,8 +101,9 @@ static void check_entry(struct check *c, const struct place *p, unsigned index)
     struct place below = {p->space, 0, p->level - 1, va, 0};
 
     if (!(e & PG_P)) {
-        EXPECT(c, "P5", !e && !shadow, "%s 0x%lx: entry 0x%lx of level %u is not present, shadow 0x%x", p->space->name,
-               va, e, p->level, shadow);
+        EXPECT(c, "P5", !e && !shadow,
+               "%s 0x%lx: entry 0x%lx of level %u is not present, shadow 0x%x", p->space->name, va,
+               e, p->level, shadow);
         return;
     }
     EXPECT(c, "T5", !(e & PG_ADDR & ~(mm.phys_limit - 1)) && !(p->level > 3 && (e & PG_PS)),
@@ -123,8 +131,9 @@ static void check_table(struct check *c, const struct place *p)
         if (!user_root || i < PT_ENTRIES / 2)
             check_entry(c, p, i);
     }
-    EXPECT(c, "A4", used == t->used + t->pins, "%s 0x%lx: table of level %u counts %u entries, it has %u",
-           p->space->name, p->va, p->level, t->used, used - t->pins);
+    EXPECT(c, "A4", used == t->used + t->pins,
+           "%s 0x%lx: table of level %u counts %u entries, it has %u", p->space->name, p->va,
+           p->level, t->used, used - t->pins);
 }
 
 // A user space's upper half is the kernel's.
@@ -134,7 +143,8 @@ static void check_shared(struct check *c, const space_t *space)
     pgentry_t ignored = PG_A | PG_D;
 
     for (unsigned i = PT_ENTRIES / 2; i < PT_ENTRIES; i++)
-        EXPECT(c, "T3", ((table_entries(space->root)[i] ^ table_entries(kernel)[i]) & ~ignored) == 0,
+        EXPECT(c, "T3",
+               ((table_entries(space->root)[i] ^ table_entries(kernel)[i]) & ~ignored) == 0,
                "%s: entry %u of the root is not the kernel's", space->name, i);
 }
 
@@ -161,9 +171,11 @@ void check_spaces(struct check *c)
         tables += space->tables;
     }
 #ifndef KTF_HOST
-    EXPECT(c, "C1", cr3_read().v == space_current()->cr3, "CR3 is 0x%lx, the current space is %s", cr3_read().v,
-           space_current()->name);
+    EXPECT(c, "C1", cr3_read().v == space_current()->cr3, "CR3 is 0x%lx, the current space is %s",
+           cr3_read().v, space_current()->name);
 #endif
-    EXPECT(c, "A4", mappings == c->mappings, "the spaces count %lu mappings, %lu were found", mappings, c->mappings);
-    EXPECT(c, "A4", tables == c->tables, "the spaces count %lu tables, %lu were found", tables, c->tables);
+    EXPECT(c, "A4", mappings == c->mappings, "the spaces count %lu mappings, %lu were found",
+           mappings, c->mappings);
+    EXPECT(c, "A4", tables == c->tables, "the spaces count %lu tables, %lu were found", tables,
+           c->tables);
 }

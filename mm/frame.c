@@ -8,7 +8,8 @@
 
 struct mm mm;
 
-/* --- the rings: head -> free ones -> used ones -> head -------------------------------------------- */
+/* --- the rings: head -> free ones -> used ones -> head
+ * -------------------------------------------- */
 
 static void ring_insert_after(uint32_t at, frame_t *frame)
 {
@@ -43,7 +44,8 @@ static void ring_add_used(frame_t *frame)
     list->used++;
 }
 
-/* --- splitting and merging ------------------------------------------------------------------------ */
+/* --- splitting and merging
+ * ------------------------------------------------------------------------ */
 
 // Tails of the 2^order pages whose head's descriptor is `head`, from page `from` on.
 static void set_tails(frame_t *head, uint32_t from, uint32_t to)
@@ -56,14 +58,16 @@ static void set_tails(frame_t *head, uint32_t from, uint32_t to)
 static bool can_split(unsigned from, unsigned to)
 {
     const struct arena *frames = &mm.arena[ARENA_FRAMES];
-    unsigned pages = (to < FRAME_PAGE_ORDER && from >= FRAME_PAGE_ORDER) + (from > FRAME_PAGE_ORDER);
+    unsigned pages =
+        (to < FRAME_PAGE_ORDER && from >= FRAME_PAGE_ORDER) + (from > FRAME_PAGE_ORDER);
 
     if (from == ORDER_MAX && !mm.arena[ARENA_NODES].free)
         return false;
     return frames->free >= pages;
 }
 
-// The block becomes the lower half; the upper half is returned. `frame` is on no ring, and may move.
+// The block becomes the lower half; the upper half is returned. `frame` is on no ring, and may
+// move.
 static frame_t *split_once(frame_t **frame)
 {
     frame_t *lower = *frame;
@@ -92,7 +96,8 @@ static frame_t *split_once(frame_t **frame)
         set_tails(upper, 0, page);
     }
     lower->order = half;
-    *upper = (frame_t){.order = half, .mfn = mfn + page, .kind = FRAME_AVAILABLE, .epoch = lower->epoch};
+    *upper =
+        (frame_t){.order = half, .mfn = mfn + page, .kind = FRAME_AVAILABLE, .epoch = lower->epoch};
     *frame = lower;
     return upper;
 }
@@ -109,7 +114,8 @@ static frame_t *merge_once(frame_t *lower, frame_t *upper)
         *upper = (frame_t){0};
         set_tails(lower, 1u << order, 2u << order);
     } else if (order + 1 == FRAME_PAGE_ORDER) {
-        // The page of descriptors goes back first, so that there is always room for the one that replaces it.
+        // The page of descriptors goes back first, so that there is always room for the one that
+        // replaces it.
         frame_page_free(frame_index(lower));
         block = frame_at(arena_alloc(ARENA_FRAMES));
         *tree_entry(mfn) = frame_index(block) | NODE_BLOCK;
@@ -187,7 +193,8 @@ static void release(frame_t *frame)
     give_back(frame);
 }
 
-/* --- handing out ---------------------------------------------------------------------------------- */
+/* --- handing out
+ * ---------------------------------------------------------------------------------- */
 
 frame_t *frame_take(unsigned order, enum frame_kind kind)
 {
@@ -348,7 +355,8 @@ int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
     return err;
 }
 
-/* --- figures -------------------------------------------------------------------------------------- */
+/* --- figures
+ * -------------------------------------------------------------------------------------- */
 
 const char *frame_kind_name(unsigned kind)
 {

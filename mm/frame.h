@@ -27,11 +27,12 @@ enum frame_kind {
     FRAME_KIND_COUNT = 16,
 };
 
-// Invariant: a descriptor with kind != FRAME_NONE is the head of one block of 2^order pages whose first page is mfn,
-// a multiple of 2^order. It hangs in the ring of its order, free ones first. It is free exactly if refcount == 0 and
-// mapcount == 0. mapcount is the sum of the refs of the mappings on its list. For blocks below order
-// FRAME_PAGE_ORDER the descriptors of the other pages are tails: kind FRAME_NONE, tail = pages back to the head, all
-// else 0. The descriptor of a page in no frame is 0 throughout.
+// Invariant: a descriptor with kind != FRAME_NONE is the head of one block of 2^order pages whose
+// first page is mfn, a multiple of 2^order. It hangs in the ring of its order, free ones first. It
+// is free exactly if refcount == 0 and mapcount == 0. mapcount is the sum of the refs of the
+// mappings on its list. For blocks below order FRAME_PAGE_ORDER the descriptors of the other pages
+// are tails: kind FRAME_NONE, tail = pages back to the head, all else 0. The descriptor of a page
+// in no frame is 0 throughout.
 typedef struct frame {
     uint64_t order : 5; // log2 of the number of pages
     uint64_t tail : 7;  // pages from the block's head to this one; 0 is the head
@@ -67,17 +68,18 @@ int ref_frame(frame_t *frame) must_check;
 
 /* One owner less. At refcount 0 and mapcount 0 the block is free at once and merges with its buddy;
  * `frame` must not be used afterwards. A mapped frame stays in use until its last mapping goes.
- * -EINVAL, -EUNKNOWN, -EFREE refcount is 0 already, -ERESERVED the last reference of memory that was
- * never handed out. */
+ * -EINVAL, -EUNKNOWN, -EFREE refcount is 0 already, -ERESERVED the last reference of memory that
+ * was never handed out. */
 int put_frame(frame_t *frame);
 
-/* The frame of device memory of 2^order pages at paddr, which the boot map does not list: made if it is
- * not there, else counted up. It goes away with its last reference and mapping.
- * -EINVAL, -EORDER, -EALIGN paddr is no multiple of the size, -ERANGE_ beyond the CPU's physical
- * addresses, -EEXIST other frames lie there, -ENOMEM. */
+/* The frame of device memory of 2^order pages at paddr, which the boot map does not list: made if
+ * it is not there, else counted up. It goes away with its last reference and mapping. -EINVAL,
+ * -EORDER, -EALIGN paddr is no multiple of the size, -ERANGE_ beyond the CPU's physical addresses,
+ * -EEXIST other frames lie there, -ENOMEM. */
 int get_device_frame(paddr_t paddr, unsigned order, frame_t **out) must_check;
 
-/* The frame that holds this page or byte (the block's head), NULL if no frame does. Constant time. */
+/* The frame that holds this page or byte (the block's head), NULL if no frame does. Constant time.
+ */
 frame_t *find_mfn_frame(mfn_t mfn);
 frame_t *find_paddr_frame(paddr_t paddr);
 /* The frame mapped at that address of the kernel's space, NULL if nothing is mapped there. */
@@ -104,8 +106,8 @@ static inline bool frame_is_free(const frame_t *frame)
     return (frame->refcount | frame->mapcount) == 0;
 }
 
-/* 0 if `frame` is the head of a known frame, in use; else -EINVAL, -EUNKNOWN, -EFREE. Any pointer may
- * be given; it is not followed unless it points into the descriptors. */
+/* 0 if `frame` is the head of a known frame, in use; else -EINVAL, -EUNKNOWN, -EFREE. Any pointer
+ * may be given; it is not followed unless it points into the descriptors. */
 int frame_usable(const frame_t *frame);
 
 /* Its name: "available", "table", ... "?" for a number that is no kind. */

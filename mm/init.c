@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Start-up: from the boot map to frames, then to a kernel space in which everything is mapped through its frame.
+// Start-up: from the boot map to frames, then to a kernel space in which everything is mapped
+// through its frame.
 #include "arch/x86/boot_window.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
@@ -15,9 +16,9 @@ enum {
 
 // The first pages come from here, as long as nothing can be mapped through a frame yet.
 static struct {
-    uint64_t mfn;              // first of POOL_PAGES pages
-    uint32_t used;             // pages handed out
-    uint64_t va[POOL_PAGES];   // where each of them is
+    uint64_t mfn;            // first of POOL_PAGES pages
+    uint32_t used;           // pages handed out
+    uint64_t va[POOL_PAGES]; // where each of them is
 } pool;
 
 void boot_pool_choose(void)
@@ -48,8 +49,8 @@ void boot_pool_back(vaddr_t va)
 void boot_pool_map(void)
 {
     for (uint32_t i = 0; i < pool.used; i++)
-        if (mapping_create(kernel_space(), VADDR(pool.va[i]), find_mfn_frame(MFN(pool.mfn + i)), 0, 0, 1,
-                           VATTR_W))
+        if (mapping_create(kernel_space(), VADDR(pool.va[i]), find_mfn_frame(MFN(pool.mfn + i)), 0,
+                           0, 1, VATTR_W))
             panic("no memory to map the memory manager");
 }
 
@@ -136,7 +137,8 @@ static void setup_rings(void)
 static void setup_arenas(void)
 {
     arena_setup();
-    if (arena_grow(ARENA_FRAMES) || arena_grow(ARENA_NODES) || arena_grow(ARENA_SPACES) || slots_grow())
+    if (arena_grow(ARENA_FRAMES) || arena_grow(ARENA_NODES) || arena_grow(ARENA_SPACES) ||
+        slots_grow())
         panic("no memory for the first arenas");
     setup_rings();
     mm.work = MM_GROW;
@@ -164,7 +166,8 @@ static void map_boot_data(void)
 static void fill_leaf_bits(void)
 {
     for (unsigned attr = 0; attr <= VATTR_ALL; attr++) {
-        bool allowed = (attr >> VATTR_TYPE_SHIFT) < MEMTYPE_COUNT && (attr & (VATTR_W | VATTR_X)) != (VATTR_W | VATTR_X);
+        bool allowed = (attr >> VATTR_TYPE_SHIFT) < MEMTYPE_COUNT &&
+                       (attr & (VATTR_W | VATTR_X)) != (VATTR_W | VATTR_X);
 
         for (unsigned level = 1; level <= 2; level++)
             mm.leaf_bits[level - 1][attr] = allowed ? pgentry_leaf(MFN(0), level, attr) : 0;

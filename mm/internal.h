@@ -5,7 +5,8 @@
 #include "arch/x86/pgtable.h"
 #include "mm/mm.h"
 
-/* --- arena.c ------------------------------------------------------------------------------------ */
+/* --- arena.c ------------------------------------------------------------------------------------
+ */
 
 enum {
     STOCK_FRAME_PAGES = 4, // a split needs two pages of descriptors at most
@@ -37,17 +38,21 @@ static inline void upkeep(void)
         mm_upkeep();
 }
 
-/* --- tree.c ------------------------------------------------------------------------------------- */
+/* --- tree.c -------------------------------------------------------------------------------------
+ */
 
-/* Makes every node (and page of descriptors) that a block at mfn needs. -ENOMEM: some may have been made. */
+/* Makes every node (and page of descriptors) that a block at mfn needs. -ENOMEM: some may have been
+ * made. */
 int tree_prepare(uint64_t mfn, unsigned order) must_check;
-/* Lets the tree lead to block `index` (order >= FRAME_PAGE_ORDER) from all of its pages; 0: to nothing. */
+/* Lets the tree lead to block `index` (order >= FRAME_PAGE_ORDER) from all of its pages; 0: to
+ * nothing. */
 void tree_set(uint64_t mfn, unsigned order, uint32_t index);
 /* Index of the descriptor of that page, in a page of descriptors; 0 if there is no such page. */
 uint32_t tree_page_descriptor(uint64_t mfn);
 /* Where the lowest node's entry for mfn's 512 KiB is; NULL if there is no such node. */
 uint32_t *tree_entry(uint64_t mfn);
-/* Splits the GiB at mfn from one block into a node whose entries all lead to it. A node must be in stock. */
+/* Splits the GiB at mfn from one block into a node whose entries all lead to it. A node must be in
+ * stock. */
 void tree_split_gib(uint64_t mfn, uint32_t index);
 /* Back to one entry. */
 void tree_merge_gib(uint64_t mfn, uint32_t index);
@@ -56,7 +61,8 @@ void tree_prune(uint64_t mfn);
 /* True if any frame lies in those pages. */
 bool tree_occupied(uint64_t mfn, unsigned order);
 
-/* --- frame.c ------------------------------------------------------------------------------------ */
+/* --- frame.c ------------------------------------------------------------------------------------
+ */
 
 /* A free block of that order with refcount 1 and that kind; NULL if there is none. No upkeep. */
 frame_t *frame_take(unsigned order, enum frame_kind kind);
@@ -64,52 +70,64 @@ frame_t *frame_take(unsigned order, enum frame_kind kind);
 void frame_drop(frame_t *frame);
 /* Registers a new block. refcount 0: it is free. -ENOMEM. */
 int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount) must_check;
-/* Gives the free block (order >= FRAME_PAGE_ORDER) described at `from` the descriptor `to`, which is zero. */
+/* Gives the free block (order >= FRAME_PAGE_ORDER) described at `from` the descriptor `to`, which
+ * is zero. */
 void frame_move(uint32_t from, uint32_t to);
-/* The counts of a frame changed by its mappings: delta is added to mapcount; frees it if it is free now. */
+/* The counts of a frame changed by its mappings: delta is added to mapcount; frees it if it is free
+ * now. */
 void frame_mapped(frame_t *frame, int64_t delta);
 
-/* --- mapping.c ---------------------------------------------------------------------------------- */
+/* --- mapping.c ----------------------------------------------------------------------------------
+ */
 
 /* Puts record m at the front of the frame's list, or takes it off; mapcount follows by m->refs. */
 void mapping_link(frame_t *frame, uint32_t index);
 void mapping_unlink(frame_t *frame, uint32_t index);
-/* Makes a new mapping of pages [offset, offset + 2^order) by entries of that level. All arguments are valid;
- * -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
+/* Makes a new mapping of pages [offset, offset + 2^order) by entries of that level. All arguments
+ * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
 int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                    unsigned level, unsigned attr) must_check;
-/* Takes all its entries away, frees the record and tables that became empty; the frame may become free. */
+/* Takes all its entries away, frees the record and tables that became empty; the frame may become
+ * free. */
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index);
 /* Writes its entries anew with m->attr changed to attr. */
 void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned attr);
 /* Shadow entries of m, from its page `first` on, `count` pages, now hold `index`. */
 void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index);
 
-/* --- split.c ------------------------------------------------------------------------------------ */
+/* --- split.c ------------------------------------------------------------------------------------
+ */
 
-/* Splits record `index` until one covers exactly pages [offset, offset + 2^order): that one is returned in
- * *out. -ENOMEM: as before. */
+/* Splits record `index` until one covers exactly pages [offset, offset + 2^order): that one is
+ * returned in *out. -ENOMEM: as before. */
 int mapping_split(space_t *space, frame_t *frame, uint32_t index, uint64_t offset, unsigned order,
                   uint32_t *out) must_check;
 /* Merges the record with its neighbours as far as they are alike and came from one mapping. */
 void mapping_merge(space_t *space, frame_t *frame, uint32_t index);
 
-/* --- vmap.c -------------------------------------------------------------------------------------- */
+/* --- vmap.c --------------------------------------------------------------------------------------
+ */
 
-/* vmap of a whole block by entries of that level (0: the largest that fit), vput and vunmap of it: the general code. */
-int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr) must_check;
+/* vmap of a whole block by entries of that level (0: the largest that fit), vput and vunmap of it:
+ * the general code. */
+int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+               unsigned attr) must_check;
 int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all) must_check;
 /* 0 if all of the part is mapped at va: the errors of vput(). */
-int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order) must_check;
+int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                    unsigned order) must_check;
 /* Gives the part, which is mapped at va, records of its own; or merges them again. */
-int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order) must_check;
+int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                    unsigned order) must_check;
 void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order);
 
-/* --- space.c ------------------------------------------------------------------------------------- */
+/* --- space.c -------------------------------------------------------------------------------------
+ */
 
 /* True if it is the address of a live space, whatever pointer it is. */
 bool space_is_live(const space_t *space);
-/* The kernel's space has the upper half (and the manager's windows, wherever they are); a user one the lower. */
+/* The kernel's space has the upper half (and the manager's windows, wherever they are); a user one
+ * the lower. */
 bool space_has(const space_t *space, vaddr_t va);
 /* The kernel's space, not yet with a root table. Boot only. */
 space_t *space_setup_kernel(void);

@@ -27,8 +27,10 @@ static vaddr_t entry_va(vaddr_t va, unsigned level, uint64_t entry)
     return VADDR(va.v + (entry << level_shift(level)));
 }
 
-// Entries of an existing mapping from entry `done` of `count` on, as far as they stand in one table.
-static struct span span_at(const space_t *space, vaddr_t va, unsigned level, uint64_t done, uint64_t count)
+// Entries of an existing mapping from entry `done` of `count` on, as far as they stand in one
+// table.
+static struct span span_at(const space_t *space, vaddr_t va, unsigned level, uint64_t done,
+                           uint64_t count)
 {
     struct pt_walk w;
 
@@ -48,7 +50,8 @@ space_t *mapping_space(const mapping_t *m)
     return space_at(table_at(m->at / PT_ENTRIES)->space);
 }
 
-int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t *m, void *arg), void *arg)
+int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t *m, void *arg),
+                       void *arg)
 {
     int stop = 0;
 
@@ -137,8 +140,8 @@ static int make_tables(space_t *space, vaddr_t va, unsigned level, uint64_t coun
     return 0;
 }
 
-static void write_entries(space_t *space, vaddr_t va, unsigned level, uint64_t count, pgentry_t entry,
-                          uint32_t shadow)
+static void write_entries(space_t *space, vaddr_t va, unsigned level, uint64_t count,
+                          pgentry_t entry, uint32_t shadow)
 {
     uint64_t step = UINT64_C(1) << level_shift(level);
 
@@ -184,7 +187,8 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     m->order = m->home = order;
     mapping_link(frame, index);
     space->mappings++;
-    write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr), index);
+    write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
+                  index);
     return 0;
 }
 

@@ -8,22 +8,23 @@
 // Attributes of a mapping. All mappings can be read; writable and executable at once is refused.
 enum vattr {
     VATTR_R = 0,
-    VATTR_W = 1 << 0,    // writable
-    VATTR_X = 1 << 1,    // executable
-    VATTR_U = 1 << 2,    // user access
-    VATTR_WB = 0 << 3,   // memory type, enum memtype << VATTR_TYPE_SHIFT
-    VATTR_WT = 1 << 3,   // write-through
-    VATTR_UCM = 2 << 3,  // uncached, unless an MTRR says write-combining
-    VATTR_UC = 3 << 3,   // uncached
-    VATTR_WP = 4 << 3,   // write-protected cache
-    VATTR_WC = 5 << 3,   // write-combining
+    VATTR_W = 1 << 0,   // writable
+    VATTR_X = 1 << 1,   // executable
+    VATTR_U = 1 << 2,   // user access
+    VATTR_WB = 0 << 3,  // memory type, enum memtype << VATTR_TYPE_SHIFT
+    VATTR_WT = 1 << 3,  // write-through
+    VATTR_UCM = 2 << 3, // uncached, unless an MTRR says write-combining
+    VATTR_UC = 3 << 3,  // uncached
+    VATTR_WP = 4 << 3,  // write-protected cache
+    VATTR_WC = 5 << 3,  // write-combining
     VATTR_PERM = VATTR_W | VATTR_X | VATTR_U,
     VATTR_TYPE_SHIFT = 3,
     VATTR_TYPE = 7 << VATTR_TYPE_SHIFT,
     VATTR_ALL = VATTR_PERM | VATTR_TYPE,
 };
 
-// The number of the page attribute table's entry that means it (SDM vol. 3, 12.12; set in arch/x86/cpu.c).
+// The number of the page attribute table's entry that means it (SDM vol. 3, 12.12; set in
+// arch/x86/cpu.c).
 enum memtype {
     MEMTYPE_WB = 0,
     MEMTYPE_WT = 1,
@@ -34,22 +35,23 @@ enum memtype {
     MEMTYPE_COUNT = 6,
 };
 
-// Invariant: a record in use has refs >= 1 and is on the list of exactly one frame, linked both ways
-// (the first one's prev is 0). Its entries are the 2^(order - 9 * (level - 1)) consecutive ones of that
-// level from table slot `at / 512`, entry `at % 512` on (further tables follow by virtual address); they map the
-// pages [offset, offset + 2^order) of the block, and their shadow entries hold this record's index.
+// Invariant: a record in use has refs >= 1 and is on the list of exactly one frame, linked both
+// ways (the first one's prev is 0). Its entries are the 2^(order - 9 * (level - 1)) consecutive
+// ones of that level from table slot `at / 512`, entry `at % 512` on (further tables follow by
+// virtual address); they map the pages [offset, offset + 2^order) of the block, and their shadow
+// entries hold this record's index.
 typedef struct mapping {
     uint32_t next; // index of the frame's next mapping, 0 at the end; see mapping_at()
     uint32_t prev; // index of the one before, 0 for the first
     uint32_t at;   // slot * 512 + entry: where its first entry stands, and so its space and address
     uint32_t refs : 24;
-    uint32_t attr : 6;   // enum vattr
-    uint32_t level : 2;  // of its entries: 1 4K, 2 2M, 3 1G
-    uint32_t offset : 18; // first page of the block that it maps
-    uint32_t order : 5;   // it maps 2^order pages
-    uint32_t home : 5;    // order as the caller made it; parts merge again up to this
+    uint32_t attr : 6;       // enum vattr
+    uint32_t level : 2;      // of its entries: 1 4K, 2 2M, 3 1G
+    uint32_t offset : 18;    // first page of the block that it maps
+    uint32_t order : 5;      // it maps 2^order pages
+    uint32_t home : 5;       // order as the caller made it; parts merge again up to this
     uint32_t home_level : 2; // level as the caller made it
-    uint32_t zero : 2;    // always 0
+    uint32_t zero : 2;       // always 0
 } mapping_t;
 _Static_assert(sizeof(mapping_t) == 20, "20 bytes, and 4 in the shadow: at most 24 a mapping");
 
@@ -57,8 +59,10 @@ enum {
     MAPPING_REFS_MAX = (1 << 24) - 1,
 };
 
-/* Calls fn for each mapping of a frame (head), newest first, until it returns non-zero, which is returned. */
-int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t *m, void *arg), void *arg);
+/* Calls fn for each mapping of a frame (head), newest first, until it returns non-zero, which is
+ * returned. */
+int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t *m, void *arg),
+                       void *arg);
 /* Address (not sign-extended beyond canonical form: ready to use) and space of a mapping. */
 vaddr_t mapping_va(const mapping_t *m);
 struct space *mapping_space(const mapping_t *m);

@@ -9,11 +9,11 @@
 #include "mm/mapping.h"
 #include "mm/space.h"
 
-// A node of the tree that leads from an mfn to its frame. Node 0 has an entry per GiB of the first 2 TiB
-// (mfn bits 18 to 28); mm.high_node, made when needed, one per 2 TiB (bits 29 to 39), each a node like node 0.
-// Below, a node has an entry per 512 KiB (bits 7 to 17).
-// An entry is 0 (nothing there), NODE_BLOCK | index of the frame whose block covers all of it, or the index of
-// the node below; in the lowest nodes, the index of the first of 128 descriptors, one per page.
+// A node of the tree that leads from an mfn to its frame. Node 0 has an entry per GiB of the first
+// 2 TiB (mfn bits 18 to 28); mm.high_node, made when needed, one per 2 TiB (bits 29 to 39), each a
+// node like node 0. Below, a node has an entry per 512 KiB (bits 7 to 17). An entry is 0 (nothing
+// there), NODE_BLOCK | index of the frame whose block covers all of it, or the index of the node
+// below; in the lowest nodes, the index of the first of 128 descriptors, one per page.
 enum {
     NODE_SHIFT = 11,
     NODE_ENTRIES = 1 << NODE_SHIFT,
@@ -24,7 +24,8 @@ struct frame_node {
     uint32_t entry[NODE_ENTRIES];
 };
 
-// A stretch of physical memory of one kind, page-aligned, as the sanitized boot map has it. Sorted, no overlap.
+// A stretch of physical memory of one kind, page-aligned, as the sanitized boot map has it. Sorted,
+// no overlap.
 struct region {
     uint64_t start; // bytes, [start, end)
     uint64_t end;
@@ -36,7 +37,8 @@ enum {
     REGION_MAX = 4 * BOOT_MEM_MAX + 64, // an unaligned entry has four ends
 };
 
-// All blocks of one order, used and free alike, in one ring: head -> free ones -> used ones -> head.
+// All blocks of one order, used and free alike, in one ring: head -> free ones -> used ones ->
+// head.
 struct order_list {
     uint32_t head; // index of the ring's head, a descriptor that is no frame: order + 1
     uint32_t free; // blocks with refcount and mapcount 0
@@ -58,34 +60,38 @@ struct mm {
     uint64_t magic; // MM_MAGIC once the frames exist
     struct arena arena[ARENA_COUNT];
     struct order_list order[ORDER_COUNT];
-    uint32_t high_node;   // index of the node above 2 TiB, 0 while none is needed
-    uint32_t space_list;  // index of the kernel's space, first of all live ones
-    uint32_t free_slot;   // first free table slot, 0 if none
-    uint32_t slot_count;  // slots that have a shadow and a struct table; slot 0 counts but is never used
-    uint32_t free_slots;  // of them free
-    uint32_t next_space;  // id of the next space to be made
-    uint32_t live;        // 1 once the final page tables are loaded
-    uint32_t busy;        // 1 while upkeep runs, so that it does not nest
-    uint32_t work;        // MM_GROW, MM_TRIM: what upkeep has to do
-    uint32_t root_ready;  // 1 once the kernel's space can map
-    uint64_t window;      // VA_WINDOW, for the debugger
-    uint64_t phys_limit;  // first byte beyond the CPU's physical addresses (MAXPHYADDR)
-    uint32_t levels;      // of the page tables: 4 or 5
-    uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
-    uint32_t current;     // index of the space in CR3
+    uint32_t high_node;  // index of the node above 2 TiB, 0 while none is needed
+    uint32_t space_list; // index of the kernel's space, first of all live ones
+    uint32_t free_slot;  // first free table slot, 0 if none
+    uint32_t
+        slot_count; // slots that have a shadow and a struct table; slot 0 counts but is never used
+    uint32_t free_slots; // of them free
+    uint32_t next_space; // id of the next space to be made
+    uint32_t live;       // 1 once the final page tables are loaded
+    uint32_t busy;       // 1 while upkeep runs, so that it does not nest
+    uint32_t work;       // MM_GROW, MM_TRIM: what upkeep has to do
+    uint32_t root_ready; // 1 once the kernel's space can map
+    uint64_t window;     // VA_WINDOW, for the debugger
+    uint64_t phys_limit; // first byte beyond the CPU's physical addresses (MAXPHYADDR)
+    uint32_t levels;     // of the page tables: 4 or 5
+    uint32_t page_1g;    // 1 if the CPU has 1 GiB pages
+    uint32_t current;    // index of the space in CR3
     uint32_t region_count;
-    uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if not allowed
+    uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if
+                               // not allowed
     struct region region[REGION_MAX];
 };
 
 extern struct mm mm;
 
-/* Builds everything from the boot map: frames, records, the kernel's address space with its image, boot
- * data and the manager's own memory mapped through their frames; then loads CR3. Called once. What is
- * odd in the map is told on the console. Panics if the map has no room for the manager itself. */
+/* Builds everything from the boot map: frames, records, the kernel's address space with its image,
+ * boot data and the manager's own memory mapped through their frames; then loads CR3. Called once.
+ * What is odd in the map is told on the console. Panics if the map has no room for the manager
+ * itself. */
 void mm_init(const struct boot_info *bi);
 
-/* Gives back every page that arenas hold in stock above their least. Tests call it before they count free frames. */
+/* Gives back every page that arenas hold in stock above their least. Tests call it before they
+ * count free frames. */
 void mm_trim(void);
 
 /* Checks the rules of docs/invariants.md that the guest can see itself, prints each violation.
@@ -94,7 +100,8 @@ int mm_check(void);
 
 /* Prints the blocks by order and kind (the table that ktf-frame shows). */
 void mm_print(void);
-/* Prints every free block, a line each: `free order O mfn 0xM`, in the order in which they would be handed out. */
+/* Prints every free block, a line each: `free order O mfn 0xM`, in the order in which they would be
+ * handed out. */
 void mm_print_free(void);
 
 /* The object with that index. No check. */

@@ -24,7 +24,8 @@ static int next_piece(uint64_t mfn, uint64_t pages, struct piece *p)
     return 0;
 }
 
-static int check_range(const space_t *space, vaddr_t va, const frame_t *first, uint64_t offset, uint64_t pages)
+static int check_range(const space_t *space, vaddr_t va, const frame_t *first, uint64_t offset,
+                       uint64_t pages)
 {
     int err = frame_usable(first);
 
@@ -87,7 +88,8 @@ static int check_piece(space_t *space, vaddr_t va, const struct piece *p, unsign
     return vmap_check_part(space, va, p->frame, p->offset, p->order);
 }
 
-int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages, unsigned attr)
+int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+               unsigned attr)
 {
     int err = check_range(space, va, first, offset, pages);
     uint64_t done, undone, mfn;
@@ -102,7 +104,8 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     return err;
 }
 
-// Splits off what the range has of a mapping that reaches beyond it, at both ends; then unmapping cannot fail.
+// Splits off what the range has of a mapping that reaches beyond it, at both ends; then unmapping
+// cannot fail.
 static int split_ends(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
 {
     uint64_t done = 0;
@@ -156,7 +159,8 @@ int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, ui
     return change_range(space, va, first, offset, pages, unmap_piece);
 }
 
-/* --- frames from anywhere ------------------------------------------------------------------------- */
+/* --- frames from anywhere
+ * ------------------------------------------------------------------------- */
 
 static uint64_t frame_bytes(const frame_t *frame)
 {

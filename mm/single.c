@@ -10,7 +10,8 @@ enum {
                   1 << FRAME_BOOT | 1 << FRAME_LOW,
 };
 
-// Descriptors and records are looked at by whole words here: a compiler handles bit-fields one by one.
+// Descriptors and records are looked at by whole words here: a compiler handles bit-fields one by
+// one.
 static always_inline uint64_t frame_word(const frame_t *frame)
 {
     uint64_t word;
@@ -62,7 +63,8 @@ static always_inline bool known_frame(const frame_t *frame)
 {
     uint64_t byte = (uintptr_t)frame - VA_FRAMES;
 
-    return byte < (uint64_t)mm.arena[ARENA_FRAMES].pages << PAGE_SHIFT && byte % sizeof(*frame) == 0;
+    return byte < (uint64_t)mm.arena[ARENA_FRAMES].pages << PAGE_SHIFT &&
+           byte % sizeof(*frame) == 0;
 }
 
 static always_inline uint64_t frame_counts(const frame_t *frame)
@@ -81,7 +83,8 @@ static always_inline bool plain_frame(const frame_t *frame, unsigned level)
     if (!known_frame(frame))
         return false;
     word = frame_word(frame);
-    return (word & 31) == level_order(level) && (PLAIN_KINDS >> (word >> 52 & 31) & 1) && frame_counts(frame);
+    return (word & 31) == level_order(level) && (PLAIN_KINDS >> (word >> 52 & 31) & 1) &&
+           frame_counts(frame);
 }
 
 // Finds the table by a walk, for the next time as well.
@@ -104,7 +107,8 @@ static always_inline uint32_t table_for(space_t *space, vaddr_t va, unsigned lev
     uint32_t slot = space->recent[level - 1];
     const struct table *t = table_at(slot);
 
-    if (likely(t->va == ROUND_DOWN(va.v, UINT64_C(1) << level_shift(level + 1)) && t->level == level))
+    if (likely(t->va == ROUND_DOWN(va.v, UINT64_C(1) << level_shift(level + 1)) &&
+               t->level == level))
         return slot;
     return walk_to_table(space, va, level);
 }
@@ -125,8 +129,8 @@ static always_inline bool known_space(space_t **space)
 
 static always_inline bool common(space_t **space, vaddr_t va, const frame_t *frame, unsigned level)
 {
-    return known_space(space) && IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level)) && !own_window(va) &&
-           plain_frame(frame, level);
+    return known_space(space) && IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level)) &&
+           !own_window(va) && plain_frame(frame, level);
 }
 
 static always_inline pgentry_t place_bits(const frame_t *frame)
@@ -141,7 +145,8 @@ static always_inline void count(frame_t *frame, unsigned level, uint32_t delta)
 }
 
 // The mapping that stands there is this very one: count it up.
-static always_inline bool again(const frame_t *frame, unsigned level, unsigned attr, pgentry_t entry, mapping_t *m)
+static always_inline bool again(const frame_t *frame, unsigned level, unsigned attr,
+                                pgentry_t entry, mapping_t *m)
 {
     mapping_t whole = whole_block(level, attr);
     uint32_t refs = record_word(m, WORD_TAG) - record_word(&whole, WORD_TAG);
@@ -161,7 +166,8 @@ static always_inline uint32_t record_take(void)
 
     if (unlikely(!a->partial || a->free <= a->low))
         return 0;
-    page = (struct arena_page *)(uintptr_t)(VA_MAPPINGS - PAGE_SIZE + ((uint64_t)a->partial << PAGE_SHIFT));
+    page = (struct arena_page *)(uintptr_t)(VA_MAPPINGS - PAGE_SIZE +
+                                            ((uint64_t)a->partial << PAGE_SHIFT));
     index = page->free;
     next = mapping_at(index)->at;
     if (unlikely(!next)) // the page becomes full
@@ -175,14 +181,16 @@ static always_inline uint32_t record_take(void)
 // True if the record's page stays on the list that it is on.
 static always_inline bool record_can_go(uint32_t index)
 {
-    const struct arena_page *page = (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
+    const struct arena_page *page =
+        (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
 
     return page->free && page->used > 1;
 }
 
 static always_inline void record_drop(uint32_t index)
 {
-    struct arena_page *page = (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
+    struct arena_page *page =
+        (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
 
     *mapping_at(index) = (mapping_t){.at = page->free};
     page->free = index;
@@ -191,7 +199,8 @@ static always_inline void record_drop(uint32_t index)
 }
 
 // True if done; else nothing has changed.
-static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                              unsigned attr)
 {
     pgentry_t bits = attr <= VATTR_ALL ? mm.leaf_bits[level - 1][attr] : 0;
     uint32_t slot, index, *shadow;
@@ -206,7 +215,8 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
     i = level_index(va, level);
     shadow = &table_shadow(slot)[i];
     if (*shadow) {
-        if ((*shadow & SHADOW_TABLE) || !again(frame, level, attr, table_entries(slot)[i], mapping_at(*shadow)))
+        if ((*shadow & SHADOW_TABLE) ||
+            !again(frame, level, attr, table_entries(slot)[i], mapping_at(*shadow)))
             return false;
         count(frame, level, 1);
         return true;
@@ -217,7 +227,7 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
         return false;
     m = mapping_at(index);
     new = whole_block(level, attr);
-    new.at = slot * PT_ENTRIES + i;
+    new.at = slot *PT_ENTRIES + i;
     new.next = frame->maps;
     *m = new;
     if (new.next)
@@ -231,7 +241,8 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
     return true;
 }
 
-static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsigned level, bool all)
+static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                bool all)
 {
     uint32_t slot, index;
     mapping_t *m;

@@ -107,7 +107,8 @@ int space_create(const char *name, space_t **out)
     return 0;
 }
 
-// The first mapping in the space's own half; 0 if there is none left. Tables that are not empty have one.
+// The first mapping in the space's own half; 0 if there is none left. Tables that are not empty
+// have one.
 static uint32_t first_mapping(const space_t *space)
 {
     uint32_t slot = space->root;

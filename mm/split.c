@@ -19,7 +19,8 @@ static int split_page(space_t *space, mapping_t *m)
     return 0;
 }
 
-// The upper half of the record becomes a record of its own, which is returned; 0 if there is none left.
+// The upper half of the record becomes a record of its own, which is returned; 0 if there is none
+// left.
 static uint32_t split_record(space_t *space, frame_t *frame, uint32_t index)
 {
     uint32_t upper = arena_alloc(ARENA_MAPPINGS);

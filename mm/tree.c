@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The tree that leads from an mfn to its frame in the same few steps, however many frames there are.
+// The tree that leads from an mfn to its frame in the same few steps, however many frames there
+// are.
 #include "lib/string.h"
 #include "mm/internal.h"
 

@@ -98,10 +98,12 @@ static bool maps_full(const frame_t *frame, uint64_t more)
     return more > UINT32_MAX - frame->mapcount;
 }
 
-/* --- the records that cover a part ---------------------------------------------------------------- */
+/* --- the records that cover a part
+ * ---------------------------------------------------------------- */
 
 // The record that maps page `page` of the part, if it is the frame's page that belongs there.
-// -ENOENT nothing is mapped, -EOTHER something else is. *left: pages of the record, or of the hole, from there on.
+// -ENOENT nothing is mapped, -EOTHER something else is. *left: pages of the record, or of the hole,
+// from there on.
 static int record_at(const struct part *p, uint64_t page, uint32_t *index, uint64_t *left)
 {
     vaddr_t va = VADDR(p->va.v + (page << PAGE_SHIFT));
@@ -152,8 +154,8 @@ static int split_off(const struct part *p, uint32_t index)
     return mapping_split(p->space, p->frame, index, p->offset, p->order, &index);
 }
 
-// Calls change for each record over the part, which is first split off if it belongs to a larger one; change
-// may free it. Then merges what is alike again, if `merge`.
+// Calls change for each record over the part, which is first split off if it belongs to a larger
+// one; change may free it. Then merges what is alike again, if `merge`.
 static int change_cover(const struct part *p, void (*change)(const struct part *p, uint32_t index),
                         bool merge)
 {
@@ -177,7 +179,8 @@ static int change_cover(const struct part *p, void (*change)(const struct part *
     return 0;
 }
 
-/* --- mapping -------------------------------------------------------------------------------------- */
+/* --- mapping
+ * -------------------------------------------------------------------------------------- */
 
 static int same_again(const struct part *p, const mapping_t *m)
 {
@@ -240,69 +243,16 @@ int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsig
     return map_part(&p);
 }
 
-int vmap(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return vmap_pages(space, va, frame, 0, attr);
-}
-
-int vmap_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return vmap_pages(space, va, frame, 3, attr);
-}
-
-int vmap_kern(vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return vmap_pages(NULL, va, frame, 0, attr);
-}
-
-int vmap_kern_4k(vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return vmap_pages(NULL, va, frame, 1, attr);
-}
-
-int vmap_kern_2m(vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return vmap_pages(NULL, va, frame, 2, attr);
-}
-
-int vmap_kern_1g(vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return vmap_pages(NULL, va, frame, 3, attr);
-}
-
-static int map_user(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
-{
-    return space ? vmap_pages(space, va, frame, level, attr | VATTR_U) : -EINVAL;
-}
-
-int vmap_user(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return map_user(space, va, frame, 0, attr);
-}
-
-int vmap_user_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return map_user(space, va, frame, 1, attr);
-}
-
-int vmap_user_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return map_user(space, va, frame, 2, attr);
-}
-
-int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    return map_user(space, va, frame, 3, attr);
-}
-
-int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order, unsigned attr)
+int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+              unsigned attr)
 {
     struct part p = {space, va, frame, offset, order, 0, attr};
 
     return map_part(&p);
 }
 
-/* --- unmapping ------------------------------------------------------------------------------------ */
+/* --- unmapping
+ * ------------------------------------------------------------------------------------ */
 
 static void unmap_all(const struct part *p, uint32_t index)
 {
@@ -341,7 +291,7 @@ static int unmap_part(struct part *p, void (*change)(const struct part *p, uint3
 }
 
 static int unvmap_pages(space_t *space, vaddr_t va, frame_t *frame,
-                       void (*change)(const struct part *p, uint32_t index))
+                        void (*change)(const struct part *p, uint32_t index))
 {
     int err = frame_usable(frame);
     struct part p = {space, va, frame, 0, 0, 0, 0};
@@ -404,7 +354,8 @@ void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset
     (void)err; // nothing larger is left to be split
 }
 
-/* --- other attributes ----------------------------------------------------------------------------- */
+/* --- other attributes
+ * ----------------------------------------------------------------------------- */
 
 static void set_attr(const struct part *p, uint32_t index)
 {
@@ -462,14 +413,16 @@ int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
     return protect_part(&p);
 }
 
-int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order, unsigned attr)
+int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                  unsigned attr)
 {
     struct part p = {space, va, frame, offset, order, 0, attr};
 
     return protect_part(&p);
 }
 
-/* --- look-up -------------------------------------------------------------------------------------- */
+/* --- look-up
+ * -------------------------------------------------------------------------------------- */
 
 int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)
 {

@@ -8,17 +8,16 @@
 
 /* Common to all that map (space NULL: the kernel's):
  *   The same frame at the same address with the same attributes counts that mapping up (refs + 1).
- *   -EINVAL   NULL, not a live space, unknown attribute bits, writable and executable, user access in the kernel's half
- *   -EUNKNOWN not a frame's descriptor      -EFREE the frame is free
- *   -EALIGN   va is not aligned to the page size
- *   -ECANON   va or its end is not canonical, or not in the space's half
- *   -EORDER   the block is smaller than the page size asked for, or no such page size on this CPU
- *   -EEXIST   another frame is mapped there -EATTR the frame is mapped there with other attributes
- *   -ELARGE   a large page is in the way    -ETABLE a page table is in the way of a large page
- *   -ETYPE    the memory type differs from the frame's other mappings, or device memory write-back
- *   -EBUSY    a page table or the manager's own memory, writable; or an address in the manager's own windows
- *   -EOVERFLOW the count is full            -ENOMEM no frame for a table or a record
- * Whatever the error, nothing has changed. */
+ *   -EINVAL   NULL, not a live space, unknown attribute bits, writable and executable, user access
+ * in the kernel's half -EUNKNOWN not a frame's descriptor      -EFREE the frame is free -EALIGN va
+ * is not aligned to the page size -ECANON   va or its end is not canonical, or not in the space's
+ * half -EORDER   the block is smaller than the page size asked for, or no such page size on this
+ * CPU -EEXIST   another frame is mapped there -EATTR the frame is mapped there with other
+ * attributes -ELARGE   a large page is in the way    -ETABLE a page table is in the way of a large
+ * page -ETYPE    the memory type differs from the frame's other mappings, or device memory
+ * write-back -EBUSY    a page table or the manager's own memory, writable; or an address in the
+ * manager's own windows -EOVERFLOW the count is full            -ENOMEM no frame for a table or a
+ * record Whatever the error, nothing has changed. */
 
 /* Maps the whole block at va, by the largest pages that block and va allow. */
 int vmap(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;
@@ -40,31 +39,34 @@ int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must
 int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
               unsigned attr) must_check;
 
-/* One reference less on the mapping of the whole block `frame` at va; at 0 it is unmapped. If the frame has no owner
- * and no other mapping it is free from then on.
- * -EINVAL, -EUNKNOWN, -ECANON, -EALIGN, -ENOENT nothing is mapped there, -EOTHER something else is,
- * -EBUSY it is one of the manager's own mappings. */
+/* One reference less on the mapping of the whole block `frame` at va; at 0 it is unmapped. If the
+ * frame has no owner and no other mapping it is free from then on. -EINVAL, -EUNKNOWN, -ECANON,
+ * -EALIGN, -ENOENT nothing is mapped there, -EOTHER something else is, -EBUSY it is one of the
+ * manager's own mappings. */
 int vput(space_t *space, vaddr_t va, frame_t *frame) must_check;
 /* Drops all references of that mapping at once. The same errors. */
 int vunmap(space_t *space, vaddr_t va, frame_t *frame) must_check;
 /* The same for a part of a mapping, pages [offset, offset + 2^order) of the block, mapped at va:
  * the mapping is split around it; each piece keeps the refs of the whole. */
-int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order) must_check;
+int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+              unsigned order) must_check;
 int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
                 unsigned order) must_check;
 
-/* Gives the mapping at va other permissions (and type, if no other mapping of the frame objects). */
+/* Gives the mapping at va other permissions (and type, if no other mapping of the frame objects).
+ */
 int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;
 /* The same for a part; pieces that are alike again merge again. */
 int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                   unsigned attr) must_check;
 
-/* Ranges: `pages` pages of physically consecutive memory, from page `offset` of `first` on; the frames that
- * follow are found. All or nothing: -EUNKNOWN if the frames end before the range does. One mapping
- * per naturally aligned piece, by the largest pages that fit. */
+/* Ranges: `pages` pages of physically consecutive memory, from page `offset` of `first` on; the
+ * frames that follow are found. All or nothing: -EUNKNOWN if the frames end before the range does.
+ * One mapping per naturally aligned piece, by the largest pages that fit. */
 int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
                unsigned attr) must_check;
-int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages) must_check;
+int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset,
+               uint64_t pages) must_check;
 int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset,
                  uint64_t pages) must_check;
 /* The same for `count` frames from anywhere, one after the other at va. */
@@ -72,7 +74,8 @@ int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
                 unsigned attr) must_check;
 int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count) must_check;
 
-/* What is mapped at va (any byte of it): 0 and the frame, the page of the block, the attributes; or -ENOENT, -ECANON. */
+/* What is mapped at va (any byte of it): 0 and the frame, the page of the block, the attributes; or
+ * -ENOENT, -ECANON. */
 struct vlookup {
     frame_t *frame;
     uint64_t offset; // page of the block that holds va

@@ -8,18 +8,18 @@
 typedef uint64_t pgentry_t;
 
 enum pgentry_bits {
-    PG_P = 1 << 0,       // present
-    PG_W = 1 << 1,       // writable
-    PG_U = 1 << 2,       // user
-    PG_PWT = 1 << 3,     // memory type, bit 0 of the PAT index
-    PG_PCD = 1 << 4,     // bit 1
-    PG_A = 1 << 5,       // accessed, set by the CPU
-    PG_D = 1 << 6,       // dirty, set by the CPU
-    PG_PS = 1 << 7,      // level 2, 3: a large page
-    PG_PAT_4K = 1 << 7,  // level 1: bit 2 of the PAT index
+    PG_P = 1 << 0,        // present
+    PG_W = 1 << 1,        // writable
+    PG_U = 1 << 2,        // user
+    PG_PWT = 1 << 3,      // memory type, bit 0 of the PAT index
+    PG_PCD = 1 << 4,      // bit 1
+    PG_A = 1 << 5,        // accessed, set by the CPU
+    PG_D = 1 << 6,        // dirty, set by the CPU
+    PG_PS = 1 << 7,       // level 2, 3: a large page
+    PG_PAT_4K = 1 << 7,   // level 1: bit 2 of the PAT index
     PG_PAT_BIG = 1 << 12, // large page: bit 2 of the PAT index
 };
-#define PG_NX   (UINT64_C(1) << 63)         // not executable (EFER.NXE)
+#define PG_NX   (UINT64_C(1) << 63)          // not executable (EFER.NXE)
 #define PG_ADDR UINT64_C(0x000ffffffffff000) // address field, bits 12 to 51
 
 enum {

@@ -29,7 +29,8 @@ bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels)
            (uint64_t)((int64_t)(last << unused) >> unused) == last;
 }
 
-/* --- slots ---------------------------------------------------------------------------------------- */
+/* --- slots
+ * ---------------------------------------------------------------------------------------- */
 
 // Free slots are linked both ways by frame (next) and parent (the one before).
 static void slot_push(uint32_t slot)
@@ -124,7 +125,8 @@ bool slots_trim(uint32_t keep)
     return true;
 }
 
-/* --- tables --------------------------------------------------------------------------------------- */
+/* --- tables
+ * --------------------------------------------------------------------------------------- */
 
 void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
 {
@@ -152,7 +154,8 @@ static void hook(space_t *space, uint32_t parent, unsigned index, uint32_t slot)
 
     t->parent = parent;
     t->index = index;
-    set_parent_entry(parent, index, pgentry_table(mfn, space != kernel_space()), SHADOW_TABLE | slot);
+    set_parent_entry(parent, index, pgentry_table(mfn, space != kernel_space()),
+                     SHADOW_TABLE | slot);
 }
 
 // A zeroed table that is visible at its slot; 0 if there is no memory.
@@ -226,7 +229,8 @@ int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *
 
         if (w->shadow)
             return -ELARGE;
-        slot = table_create(space, w->level - 1, ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level)));
+        slot = table_create(space, w->level - 1,
+                            ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level)));
         if (!slot) {
             pt_prune(w->slot);
             return -ENOMEM;
@@ -247,7 +251,8 @@ int pt_root_create(space_t *space)
     space->root = slot;
     space->cr3 = frame_paddr(frame_at(table_at(slot)->frame)).v;
     for (unsigned i = PT_ENTRIES / 2; i < PT_ENTRIES && space != kernel_space(); i++)
-        pt_set(slot, i, table_entries(kernel)[i] & ~(pgentry_t)(PG_A | PG_D), table_shadow(kernel)[i]);
+        pt_set(slot, i, table_entries(kernel)[i] & ~(pgentry_t)(PG_A | PG_D),
+               table_shadow(kernel)[i]);
     return 0;
 }
 
@@ -257,7 +262,8 @@ void pt_root_destroy(space_t *space)
     space->root = 0;
 }
 
-/* --- large pages ---------------------------------------------------------------------------------- */
+/* --- large pages
+ * ---------------------------------------------------------------------------------- */
 
 int pt_split_large(space_t *space, vaddr_t va, struct pt_walk *w)
 {
@@ -288,7 +294,8 @@ void pt_merge_large(uint32_t slot, pgentry_t entry, struct pt_walk *w)
     table_free(slot);
 }
 
-/* --- boot ----------------------------------------------------------------------------------------- */
+/* --- boot
+ * ----------------------------------------------------------------------------------------- */
 
 void pt_boot(space_t *kernel)
 {
@@ -302,6 +309,7 @@ void pt_boot(space_t *kernel)
     mm.root_ready = 1;
     // Now that the window's own tables stand, they are mapped like all that follow.
     for (uint32_t slot = w.slot; slot; slot = table_at(slot)->parent)
-        if (mapping_create(kernel, window_va(slot), frame_at(table_at(slot)->frame), 0, 0, 1, VATTR_W))
+        if (mapping_create(kernel, window_va(slot), frame_at(table_at(slot)->frame), 0, 0, 1,
+                           VATTR_W))
             panic("the first page tables can't be mapped");
 }

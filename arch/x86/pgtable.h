@@ -6,12 +6,13 @@
 #include "arch/x86/pgentry.h"
 #include "mm/space.h"
 
-// Each page table has a slot. Its entries stand at VA_WINDOW + slot * 4096 (mapped through its frame, the only writable
-// mapping of it), its shadow at VA_SHADOWS + slot * 2048, its struct table at VA_TABLES + slot * 32.
-// Slot 0 is never used.
+// Each page table has a slot. Its entries stand at VA_WINDOW + slot * 4096 (mapped through its
+// frame, the only writable mapping of it), its shadow at VA_SHADOWS + slot * 2048, its struct table
+// at VA_TABLES + slot * 32. Slot 0 is never used.
 //
-// Invariant: `used` counts the present entries and the pins; a table without any is freed, roots excepted. parent is the slot of
-// the table whose entry `index` points here; a root's parent is 0. A free slot has level 0.
+// Invariant: `used` counts the present entries and the pins; a table without any is freed, roots
+// excepted. parent is the slot of the table whose entry `index` points here; a root's parent is 0.
+// A free slot has level 0.
 struct table {
     uint64_t va;     // first address that the table covers, canonical
     uint32_t frame;  // index of its frame; in a free slot: the next free slot
@@ -47,7 +48,8 @@ static inline struct table *table_at(uint32_t slot)
     return (struct table *)(uintptr_t)VA_TABLES + slot;
 }
 
-// Where a walk for an address ended: the first entry that is no table, or the one at the level asked for.
+// Where a walk for an address ended: the first entry that is no table, or the one at the level
+// asked for.
 struct pt_walk {
     uint32_t slot;   // of the table
     unsigned level;  // of the table
@@ -74,8 +76,8 @@ static inline void pt_walk(const space_t *space, vaddr_t va, unsigned target, st
     }
 }
 
-/* The same, making the tables that are missing. -ELARGE a large page is in the way, -ENOMEM: no table
- * is left that was not there. */
+/* The same, making the tables that are missing. -ELARGE a large page is in the way, -ENOMEM: no
+ * table is left that was not there. */
 int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *w) must_check;
 /* Frees the table if nothing is in it, then its parent, and so on. */
 void pt_prune(uint32_t slot);
@@ -83,10 +85,11 @@ void pt_prune(uint32_t slot);
 int pt_root_create(space_t *space) must_check;
 /* Frees an empty root. */
 void pt_root_destroy(space_t *space);
-/* Puts a table made of the large page at *w in its place: 512 entries one level below, which map the same. The
- * shadows hold the same record. *w is then the first of them. -ENOMEM. */
+/* Puts a table made of the large page at *w in its place: 512 entries one level below, which map
+ * the same. The shadows hold the same record. *w is then the first of them. -ENOMEM. */
 int pt_split_large(space_t *space, vaddr_t va, struct pt_walk *w) must_check;
-/* The opposite: the full table at slot, all of one record, becomes the large page `entry` of its parent. */
+/* The opposite: the full table at slot, all of one record, becomes the large page `entry` of its
+ * parent. */
 void pt_merge_large(uint32_t slot, pgentry_t entry, struct pt_walk *w);
 /* The first tables of the kernel's space, with which the window can map itself. Boot only. */
 void pt_boot(space_t *kernel);

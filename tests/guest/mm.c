@@ -15,7 +15,8 @@ static vaddr_t page_va(uint64_t page)
     return VADDR(TEST_VA + page * PAGE_SIZE);
 }
 
-/* --- all of memory -------------------------------------------------------------------------------- */
+/* --- all of memory
+ * -------------------------------------------------------------------------------- */
 
 // Takes every available frame, one page each, and maps it; how many.
 static uint64_t take_all(void)
@@ -78,7 +79,8 @@ GUEST_TEST(mm_all_unmapped)
     frame_t *frame, *last = NULL;
     uint64_t count = 0;
 
-    // A chain through the frames themselves would need mappings: each but the first is found by its number.
+    // A chain through the frames themselves would need mappings: each but the first is found by its
+    // number.
     while (get_frame(0, &frame) == 0) {
         last = frame;
         count++;
@@ -93,7 +95,8 @@ GUEST_TEST(mm_all_unmapped)
         for (uint64_t mfn = r->start >> PAGE_SHIFT; mfn < r->end >> PAGE_SHIFT;) {
             frame = find_mfn_frame(MFN(mfn));
             mfn = frame->mfn + frame_pages(frame);
-            if (frame->kind == FRAME_AVAILABLE && frame->order == 0 && !frame->mapcount && frame->refcount) {
+            if (frame->kind == FRAME_AVAILABLE && frame->order == 0 && !frame->mapcount &&
+                frame->refcount) {
                 CHECK_EQ(put_frame(frame), 0);
                 count--;
             }
@@ -102,7 +105,8 @@ GUEST_TEST(mm_all_unmapped)
     CHECK_EQ(count, 0);
 }
 
-/* --- what the CPU sees ---------------------------------------------------------------------------- */
+/* --- what the CPU sees
+ * ---------------------------------------------------------------------------- */
 
 GUEST_TEST(mm_permissions)
 {

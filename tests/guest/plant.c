@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// plant=RULE: commits, in the running guest, the bug that breaks that rule and as little else as can be.
+// plant=RULE: commits, in the running guest, the bug that breaks that rule and as little else as
+// can be.
 #include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/string.h"
