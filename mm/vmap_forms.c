@@ -20,12 +20,12 @@ int vmap_kern(vaddr_t va, frame_t *frame, unsigned attr)
 
 int vmap_kern_4k(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return vmap_pages(NULL, va, frame, 1, attr);
+    return vmap_4k(NULL, va, frame, attr);
 }
 
 int vmap_kern_2m(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return vmap_pages(NULL, va, frame, 2, attr);
+    return vmap_2m(NULL, va, frame, attr);
 }
 
 int vmap_kern_1g(vaddr_t va, frame_t *frame, unsigned attr)
