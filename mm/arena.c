@@ -170,6 +170,8 @@ uint32_t arena_alloc(enum arena_id id)
 
     if (id == ARENA_NODES)
         return node_alloc(a);
+    if (id == ARENA_MAPPINGS && unlikely(a->free <= reserve(RESERVE_MAPPINGS)))
+        return 0;
     if (unlikely(!a->partial)) {
         uint32_t number = id == ARENA_FRAMES ? page_take(a) : 0;
 

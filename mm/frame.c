@@ -63,7 +63,7 @@ static bool can_split(unsigned from, unsigned to)
 
     if (from == ORDER_MAX && !mm.arena[ARENA_NODES].free)
         return false;
-    return frames->free >= pages;
+    return frames->free >= pages + reserve(RESERVE_FRAME_PAGES);
 }
 
 // The block becomes the lower half; the upper half is returned. `frame` is on no ring, and may
@@ -292,6 +292,16 @@ void frame_mapped(frame_t *frame, int64_t delta)
         release(frame);
 }
 
+// A descriptor for a large block, by growing if need be; 0 if there is no memory.
+static uint32_t descriptor_get(void)
+{
+    const struct arena *a = &mm.arena[ARENA_FRAMES];
+
+    if (!a->partial && a->free <= reserve(RESERVE_FRAME_PAGES) && arena_grow(ARENA_FRAMES))
+        return 0;
+    return arena_alloc(ARENA_FRAMES);
+}
+
 int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount)
 {
     int err = tree_prepare(mfn, order);
@@ -301,9 +311,7 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
     if (err)
         return err;
     if (order >= FRAME_PAGE_ORDER) {
-        index = arena_alloc(ARENA_FRAMES);
-        if (!index && arena_grow(ARENA_FRAMES) == 0)
-            index = arena_alloc(ARENA_FRAMES);
+        index = descriptor_get();
         if (!index)
             return -ENOMEM;
         tree_set(mfn, order, index);

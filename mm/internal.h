@@ -11,9 +11,21 @@
 enum {
     STOCK_FRAME_PAGES = 4, // a split needs two pages of descriptors at most
     STOCK_NODES = 1,
-    STOCK_MAPPINGS = 48, // a split mapping needs up to 20 records, its tables some more
-    STOCK_SLOTS = 12,
+    STOCK_MAPPINGS = 56, // a split mapping needs up to 20 records, its tables some more
+    STOCK_SLOTS = 16,
+    // Of it callers leave so much, however short memory is: without it no arena could grow any
+    // more when memory comes back, for growing needs frames, records and tables itself.
+    RESERVE_FRAME_PAGES = 2,
+    RESERVE_NODES = 1,
+    RESERVE_MAPPINGS = 8,
+    RESERVE_SLOTS = 6,
 };
+
+/* How much of a reserve must stay: nothing while the arenas grow. */
+static inline uint32_t reserve(uint32_t count)
+{
+    return mm.busy ? 0 : count;
+}
 
 void arena_setup(void);
 /* One more page (nodes: two). -ENOMEM. */
@@ -120,6 +132,13 @@ int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
 int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
                     unsigned order) must_check;
 void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order);
+/* vmap_part(), vput_part() and (all) vunmap_part() for a piece of a range. Its records merge with
+ * no others yet, so that what follows, or takes it back, needs no memory for splitting them again.
+ * Sets *apart if there is something left that might merge. */
+int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+               unsigned attr, bool *apart) must_check;
+int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+               bool all, bool *apart) must_check;
 
 /* --- space.c -------------------------------------------------------------------------------------
  */

@@ -45,10 +45,16 @@ static int check_range(const space_t *space, vaddr_t va, const frame_t *first, u
     return 0;
 }
 
-typedef int range_fn(space_t *space, vaddr_t va, const struct piece *p, unsigned attr);
+// How a range is treated.
+struct way {
+    unsigned attr; // of what is mapped
+    bool apart;    // some of its records might merge
+};
+
+typedef int range_fn(space_t *space, vaddr_t va, const struct piece *p, struct way *way);
 
 // Calls fn for each piece; *done counts the pages for which it returned 0.
-static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, unsigned attr,
+static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct way *way,
                       range_fn *fn, uint64_t *done)
 {
     for (*done = 0; *done < pages;) {
@@ -56,7 +62,7 @@ static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, 
         int err = next_piece(mfn + *done, pages - *done, &p);
 
         if (!err)
-            err = fn(space, VADDR(va.v + (*done << PAGE_SHIFT)), &p, attr);
+            err = fn(space, VADDR(va.v + (*done << PAGE_SHIFT)), &p, way);
         if (err)
             return err;
         *done += UINT64_C(1) << p.order;
@@ -64,27 +70,48 @@ static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, 
     return 0;
 }
 
-static int map_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+static int map_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
 {
-    return vmap_part(space, va, p->frame, p->offset, p->order, attr);
+    return vmap_apart(space, va, p->frame, p->offset, p->order, way->attr, &way->apart);
 }
 
-static int put_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+static int put_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
 {
-    (void)attr;
-    return vput_part(space, va, p->frame, p->offset, p->order);
+    return vput_apart(space, va, p->frame, p->offset, p->order, false, &way->apart);
 }
 
-static int unmap_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+static int unmap_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
 {
-    (void)attr;
-    return vunmap_part(space, va, p->frame, p->offset, p->order);
+    return vput_apart(space, va, p->frame, p->offset, p->order, true, &way->apart);
+}
+
+static int merge_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
+{
+    (void)way;
+    vmap_merge_part(space, va, p->frame, p->offset, p->order);
+    return 0;
+}
+
+// What the pieces of a range are again that were left apart; where nothing is mapped, nothing
+// happens.
+static void merge_range(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
+{
+    struct way way = {0, false};
+    uint64_t done;
+
+    while (pages && each_piece(space, va, mfn, pages, &way, merge_piece, &done)) {
+        done++; // a device frame that is gone
+        va.v += done << PAGE_SHIFT;
+        mfn += done;
+        pages -= done;
+    }
+    upkeep();
 }
 
 // 0 if every page of the piece is mapped where it belongs.
-static int check_piece(space_t *space, vaddr_t va, const struct piece *p, unsigned attr)
+static int check_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
 {
-    (void)attr;
+    (void)way;
     return vmap_check_part(space, va, p->frame, p->offset, p->order);
 }
 
@@ -92,15 +119,18 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
                unsigned attr)
 {
     int err = check_range(space, va, first, offset, pages);
+    struct way way = {attr, false};
     uint64_t done, undone, mfn;
 
     if (err)
         return err;
     mfn = first->mfn + offset;
-    err = each_piece(space, va, mfn, pages, attr, map_piece, &done);
+    err = each_piece(space, va, mfn, pages, &way, map_piece, &done);
     // What was mapped has records of its own, so that taking it back needs no memory.
-    if (err && done && each_piece(space, va, mfn, done, 0, put_piece, &undone))
+    if (err && done && each_piece(space, va, mfn, done, &way, put_piece, &undone))
         panic("undoing vmap_range at 0x%lx failed", va.v + (undone << PAGE_SHIFT));
+    if (way.apart)
+        merge_range(space, va, mfn, err ? done : pages);
     return err;
 }
 
@@ -134,18 +164,21 @@ static int change_range(space_t *space, vaddr_t va, frame_t *first, uint64_t off
                         range_fn *change)
 {
     int err = check_range(space, va, first, offset, pages);
+    struct way way = {0, false};
     uint64_t done, mfn;
 
     if (err)
         return err;
     mfn = first->mfn + offset;
-    err = each_piece(space, va, mfn, pages, 0, check_piece, &done);
+    err = each_piece(space, va, mfn, pages, &way, check_piece, &done);
     if (!err)
         err = split_ends(space, va, mfn, pages);
     if (err)
         return err;
-    err = each_piece(space, va, mfn, pages, 0, change, &done);
+    err = each_piece(space, va, mfn, pages, &way, change, &done);
     assert(!err);
+    if (way.apart)
+        merge_range(space, va, mfn, pages);
     return 0;
 }
 

@@ -78,20 +78,16 @@ uint32_t tree_page_descriptor(uint64_t mfn)
 // A node from stock, or by growing; 0 if there is no memory.
 static uint32_t node_get(void)
 {
-    uint32_t index = arena_alloc(ARENA_NODES);
-
-    if (!index && arena_grow(ARENA_NODES) == 0)
-        index = arena_alloc(ARENA_NODES);
-    return index;
+    if (mm.arena[ARENA_NODES].free <= reserve(RESERVE_NODES) && arena_grow(ARENA_NODES))
+        return 0;
+    return arena_alloc(ARENA_NODES);
 }
 
 static uint32_t page_get(void)
 {
-    uint32_t index = frame_page_alloc();
-
-    if (!index && arena_grow(ARENA_FRAMES) == 0)
-        index = frame_page_alloc();
-    return index;
+    if (mm.arena[ARENA_FRAMES].free <= reserve(RESERVE_FRAME_PAGES) && arena_grow(ARENA_FRAMES))
+        return 0;
+    return frame_page_alloc();
 }
 
 static int fill(uint32_t *entry, uint32_t (*get)(void))

@@ -13,6 +13,8 @@ struct part {
     unsigned order;
     unsigned level; // of the entries; 0: whatever fits
     unsigned attr;
+    bool *apart; // not NULL: records stay on their own; set if some might merge when the caller
+                 // lets them
 };
 
 static int check_attr(const struct part *p)
@@ -154,10 +156,20 @@ static int split_off(const struct part *p, uint32_t index)
     return mapping_split(p->space, p->frame, index, p->offset, p->order, &index);
 }
 
+// Merges the records over the part as far as they are alike; holes are skipped.
+static void merge_cover(const struct part *p)
+{
+    uint64_t left;
+    uint32_t index;
+
+    for (uint64_t page = 0; page < UINT64_C(1) << p->order; page += left)
+        if (record_at(p, page, &index, &left) == 0)
+            mapping_merge(p->space, p->frame, index);
+}
+
 // Calls change for each record over the part, which is first split off if it belongs to a larger
-// one; change may free it. Then merges what is alike again, if `merge`.
-static int change_cover(const struct part *p, void (*change)(const struct part *p, uint32_t index),
-                        bool merge)
+// one; change may free it. Then merges what is alike again, unless the part stays apart.
+static int change_cover(const struct part *p, void (*change)(const struct part *p, uint32_t index))
 {
     uint64_t pages = UINT64_C(1) << p->order;
     uint64_t left;
@@ -173,9 +185,8 @@ static int change_cover(const struct part *p, void (*change)(const struct part *
             break;
         change(p, index);
     }
-    for (uint64_t page = 0; merge && page < pages; page += left)
-        if (record_at(p, page, &index, &left) == 0)
-            mapping_merge(p->space, p->frame, index);
+    if (!p->apart)
+        merge_cover(p);
     return 0;
 }
 
@@ -195,6 +206,8 @@ static void count_up(const struct part *p, uint32_t index)
 {
     mapping_at(index)->refs++;
     frame_mapped(p->frame, 1);
+    if (p->apart)
+        *p->apart = true;
 }
 
 // Something is mapped there (err says what was in the way): the same part, to be counted up?
@@ -206,7 +219,7 @@ static int map_again(const struct part *p, int err)
         return err;
     if (!why && maps_full(p->frame, UINT64_C(1) << p->order))
         why = -EOVERFLOW;
-    return why ? why : change_cover(p, count_up, true);
+    return why ? why : change_cover(p, count_up);
 }
 
 static int map_part(struct part *p)
@@ -235,7 +248,7 @@ static int map_part(struct part *p)
 int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
 {
     int err = frame_usable(frame);
-    struct part p = {space, va, frame, 0, 0, level, attr};
+    struct part p = {space, va, frame, 0, 0, level, attr, NULL};
 
     if (err)
         return err;
@@ -246,7 +259,7 @@ int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsig
 int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
               unsigned attr)
 {
-    struct part p = {space, va, frame, offset, order, 0, attr};
+    struct part p = {space, va, frame, offset, order, 0, attr, NULL};
 
     return map_part(&p);
 }
@@ -269,6 +282,8 @@ static void count_down(const struct part *p, uint32_t index)
     }
     m->refs--;
     frame_mapped(p->frame, -1);
+    if (p->apart)
+        *p->apart = true;
 }
 
 static int unmap_part(struct part *p, void (*change)(const struct part *p, uint32_t index))
@@ -283,7 +298,7 @@ static int unmap_part(struct part *p, void (*change)(const struct part *p, uint3
     if (is_own_mapping(p))
         return -EBUSY;
     p->frame->refcount++;
-    err = change_cover(p, change, true);
+    err = change_cover(p, change);
     p->frame->refcount--;
     frame_mapped(p->frame, 0);
     upkeep();
@@ -294,7 +309,7 @@ static int unvmap_pages(space_t *space, vaddr_t va, frame_t *frame,
                         void (*change)(const struct part *p, uint32_t index))
 {
     int err = frame_usable(frame);
-    struct part p = {space, va, frame, 0, 0, 0, 0};
+    struct part p = {space, va, frame, 0, 0, 0, 0, NULL};
 
     if (err)
         return err;
@@ -309,21 +324,21 @@ int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all)
 
 int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    struct part p = {space, va, frame, offset, order, 0, 0};
+    struct part p = {space, va, frame, offset, order, 0, 0, NULL};
 
     return unmap_part(&p, count_down);
 }
 
 int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    struct part p = {space, va, frame, offset, order, 0, 0};
+    struct part p = {space, va, frame, offset, order, 0, 0, NULL};
 
     return unmap_part(&p, unmap_all);
 }
 
 int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    struct part p = {space, va, frame, offset, order, 0, 0};
+    struct part p = {space, va, frame, offset, order, 0, 0, NULL};
     int err = check_place(&p);
 
     if (!err)
@@ -341,17 +356,33 @@ static void leave(const struct part *p, uint32_t index)
 
 int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0};
+    bool apart;
+    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0, &apart};
 
-    return change_cover(&p, leave, false);
+    return change_cover(&p, leave);
 }
 
 void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0};
-    int err = change_cover(&p, leave, true);
+    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0, NULL};
 
-    (void)err; // nothing larger is left to be split
+    merge_cover(&p);
+}
+
+int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+               unsigned attr, bool *apart)
+{
+    struct part p = {space, va, frame, offset, order, 0, attr, apart};
+
+    return map_part(&p);
+}
+
+int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+               bool all, bool *apart)
+{
+    struct part p = {space, va, frame, offset, order, 0, 0, apart};
+
+    return unmap_part(&p, all ? unmap_all : count_down);
 }
 
 /* --- other attributes
@@ -397,7 +428,7 @@ static int protect_part(struct part *p)
         return -ETYPE;
     if (refs != p->frame->mapcount && check_type(p->frame, p->attr))
         return -ETYPE;
-    err = change_cover(p, set_attr, true);
+    err = change_cover(p, set_attr);
     upkeep();
     return err;
 }
@@ -405,7 +436,7 @@ static int protect_part(struct part *p)
 int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
     int err = frame_usable(frame);
-    struct part p = {space, va, frame, 0, 0, 0, attr};
+    struct part p = {space, va, frame, 0, 0, 0, attr, NULL};
 
     if (err)
         return err;
@@ -416,7 +447,7 @@ int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                   unsigned attr)
 {
-    struct part p = {space, va, frame, offset, order, 0, attr};
+    struct part p = {space, va, frame, offset, order, 0, attr, NULL};
 
     return protect_part(&p);
 }

@@ -161,7 +161,7 @@ static void hook(space_t *space, uint32_t parent, unsigned index, uint32_t slot)
 // A zeroed table that is visible at its slot; 0 if there is no memory.
 static uint32_t table_create(space_t *space, unsigned level, uint64_t va)
 {
-    uint32_t slot = mm.free_slot;
+    uint32_t slot = mm.free_slots > reserve(RESERVE_SLOTS) ? mm.free_slot : 0;
     frame_t *frame = slot ? frame_take(0, FRAME_TABLE) : NULL;
 
     if (!frame)

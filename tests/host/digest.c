@@ -118,13 +118,29 @@ static uint64_t mix_bytes(uint64_t h, const void *from, size_t bytes)
     return h;
 }
 
+// Without the spaces' memory of the tables used last, which is no more than a hint.
+static uint64_t mix_spaces(uint64_t h)
+{
+    uint32_t count = mm.arena[ARENA_SPACES].pages * (PAGE_SIZE / sizeof(space_t));
+
+    for (uint32_t i = 0; i < count; i++) {
+        space_t copy = *space_at(i);
+
+        memset(copy.recent, 0, sizeof(copy.recent));
+        h = mix_bytes(h, &copy, sizeof(copy));
+    }
+    return h;
+}
+
 uint64_t digest_raw(void)
 {
     uint64_t h = mix_bytes(1, &mm, sizeof(mm));
 
     for (unsigned i = 0; i < ARENA_COUNT; i++)
-        h = mix_bytes(h, (void *)(uintptr_t)mm.arena[i].base,
-                      (size_t)mm.arena[i].pages * PAGE_SIZE);
+        if (i != ARENA_SPACES)
+            h = mix_bytes(h, (void *)(uintptr_t)mm.arena[i].base,
+                          (size_t)mm.arena[i].pages * PAGE_SIZE);
+    h = mix_spaces(h);
     for (uint32_t slot = 1; slot < mm.slot_count; slot++)
         if (table_at(slot)->level)
             h = mix_bytes(h, table_entries(slot), PAGE_SIZE);
@@ -154,7 +170,7 @@ static uint64_t digest_spaces(uint64_t h)
         struct seen s = {space_at(i), h};
         bool kernel = s.space == kernel_space();
 
-        s.h = mix_bytes(h, s.space, sizeof(*s.space) / 2 * !kernel);
+        s.h = mix_bytes(h, s.space, kernel ? 0 : offsetof(space_t, recent));
         walk_leaves(s.space->cr3, mm.levels, 0, kernel ? PT_ENTRIES : PT_ENTRIES / 2, add_leaf, &s);
         h = s.h;
     }

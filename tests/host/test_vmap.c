@@ -306,32 +306,39 @@ static void set_refs(uint32_t refs)
     m->refs = refs;
 }
 
-static void counts_overflow(void)
+static void overflow_of(map_fn *map)
 {
     start();
-    OK(vmap(NULL, AT, f0, VATTR_W));
+    OK(map(NULL, AT, f0, VATTR_W));
     set_refs(MAPPING_REFS_MAX);
-    REFUSES(-EOVERFLOW, vmap(NULL, AT, f0, VATTR_W));
+    REFUSES(-EOVERFLOW, map(NULL, AT, f0, VATTR_W));
     SAME(mm_check(), 0);
     OK(vput(NULL, AT, f0));
-    OK(vmap(NULL, AT, f0, VATTR_W));
+    OK(map(NULL, AT, f0, VATTR_W));
     OK(vunmap(NULL, AT, f0));
     SAME(f0->mapcount, 0);
     for (uint64_t i = 0; i < 256; i++) { // 256 * (2^24 - 1) is just below 2^32
-        OK(vmap(NULL, at_page(i), f0, VATTR_W));
+        OK(map(NULL, at_page(i), f0, VATTR_W));
         set_refs(MAPPING_REFS_MAX);
     }
-    OK(vmap(NULL, at_page(300), f0, VATTR_W));
+    OK(map(NULL, at_page(300), f0, VATTR_W));
     set_refs(255);
     SAME(f0->mapcount, UINT32_MAX);
-    REFUSES(-EOVERFLOW, vmap(NULL, at_page(400), f0, VATTR_W));
-    REFUSES(-EOVERFLOW, vmap(NULL, at_page(300), f0, VATTR_W));
+    REFUSES(-EOVERFLOW, map(NULL, at_page(400), f0, VATTR_W));
+    REFUSES(-EOVERFLOW, map(NULL, at_page(300), f0, VATTR_W));
     SAME(mm_check(), 0);
     OK(put_frame(f0));
     for (uint64_t i = 0; i < 256; i++)
         OK(vunmap(NULL, at_page(i), f0));
     OK(vunmap(NULL, at_page(300), f0));
     SAME(mm_check(), 0);
+}
+
+static void counts_overflow(void)
+{
+    overflow_of(vmap);
+    overflow_of(vmap_4k);
+    overflow_of(range);
 }
 
 static int count_one(frame_t *frame, const mapping_t *m, void *arg)
