@@ -20,8 +20,9 @@ import numpy as np
 
 from .claims import AttrBits, Claims
 from .descriptors import Frames
-from .errors import KtfError
+from .errors import KtfError, NoGuest
 from .findings import Report
+from .kernel import VirtualMemory
 from .layout import Layout, Records, enum_names
 from .paging import Rules
 from .pools import Pool, PoolForm
@@ -84,6 +85,11 @@ class Database:
     def kind_name(self, kind: int) -> str:
         """Its name; "kind N" for a number that is none."""
         return self.kind_names.get(kind, f"kind {kind}")
+
+    @cached_property
+    def vattr(self) -> dict[str, int]:
+        """enum vattr: the attributes of mappings."""
+        return self.kernel.types.enum("vattr")
 
     def optional(self, name: str) -> int | None:
         """A plain member of struct mm that not every version has."""
@@ -185,7 +191,7 @@ class Database:
     @cached_property
     def claims(self) -> Claims:
         """What the records stand for, entry by entry."""
-        attrs = AttrBits(self.kernel.types.enum("vattr"))
+        attrs = AttrBits(self.vattr)
         live = self.spaces.is_live(self.slots.space)
         return Claims(self.mappings, self.frames, self.slots, attrs, self.rules, live)
 
@@ -212,11 +218,17 @@ class Database:
 
 
 def overwritten(session: Session) -> str:
-    """If struct mm is there but its magic number is wrong: what is wrong with it. Else ""."""
-    if session.types is None or session.kernel is not None:
+    """If struct mm is mapped but holds nonsense: what is wrong with it. "" if it is sound, or not there yet."""
+    if session.types is None or session.kernel is not None or session.cpu.paging_problem():
         return ""
+    symbol = session.types.symbol("mm")
+    memory = VirtualMemory(session.reader, session.cpu.root, session.rules)
     try:
+        if symbol is None or memory.read(symbol.va, 8) == bytes(8):
+            return ""
         session.need_kernel()
-    except KtfError as e:
-        return str(e) if "magic" in str(e) else ""
+    except NoGuest as e:
+        return str(e)
+    except KtfError:
+        pass  # not mapped: this kernel does not run yet
     return ""

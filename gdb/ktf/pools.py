@@ -51,10 +51,14 @@ class Pool:
         self.partial = row.value("partial")
         self.empty = row.value("empty")
         self.unit, self.size = form.unit, form.size
+        good = self.base % PAGE == 0 and self.base >> 63 == 1
+        good = good and kernel.memory.rules.is_canonical(self.base)
+        if not good:
+            out.add_blind(
+                "A3", f"{self.label}: base {self.base:#x} is no page of the kernel's half"
+            )
         self._judge(row, out)
-        count = self.pages
-        if self.base % PAGE or self.base + count * PAGE > 1 << 64:
-            count = 0
+        count = self.pages if good and self.base + self.pages * PAGE <= 1 << 64 else 0
         if count > room:
             out.add_blind(
                 "A3", f"{self.label}: {count} pages, more than the guest could have ({room})"
@@ -67,9 +71,6 @@ class Pool:
         for name, want in (("unit", self.unit), ("size", self.size)):
             if row.value(name) != want:
                 out.add("A3", f"{self.label}: {name} is {row.value(name)}, should be {want}")
-        if self.base % PAGE or not self.base >> 63 or not self.base:
-            text = f"{self.label}: base {self.base:#x} is no page of the kernel's half"
-            out.add_blind("A3", text)
         if self.limit & (self.limit - 1) or not PAGE <= self.limit <= 1 << 40:
             out.add(
                 "A3", f"{self.label}: limit {self.limit:#x} is no power of two from a page to 1 TiB"
@@ -86,6 +87,12 @@ class Pool:
 
     def _read(self, kernel: Kernel, count: int, out: Report) -> None:
         memory = kernel.memory
+        if not count:
+            # One page that can't be read, so that nothing below has to do with empty arrays.
+            self.mfn, self.ok = np.array([chains.NONE]), np.zeros(1, bool)
+            self.count, self.data = 1, np.zeros((1, PAGE), np.uint8)
+            out.add_blind("A3", f"{self.label}: none of its {self.pages} pages can be read")
+            return
         vas = np.uint64(self.base) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE)
         pas, mapped = translate(memory.reader, memory.root, memory.rules, vas)
         words, ok = memory.reader.read_pages(pas >> np.uint64(12))

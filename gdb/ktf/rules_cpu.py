@@ -8,8 +8,9 @@ import numpy as np
 
 from .database import Database
 from .findings import Report, Rule, Violation
+from .maps import perm_text
 from .paging import W, X
-from .rules_mappings import effective, frame_text, leaf
+from .rules_mappings import frame_text, leaf
 
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
 
@@ -22,7 +23,7 @@ def x1(db: Database, out: Report) -> None:
     def describe(i: int) -> Violation:
         frame = int(db.reach.leaf_frame[i])
         what = frame_text(db, frame) if frame else f"mfn {int(db.reach.leaf_mfn[i]):#x}"
-        text = f"{what} is {effective(int(leaves.perm[i]))}: writable and executable"
+        text = f"{what} is {perm_text(int(leaves.perm[i]))}: writable and executable"
         return leaf(db, "X1", i, text)
 
     out.each("X1", bad, describe)

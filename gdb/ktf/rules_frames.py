@@ -10,7 +10,7 @@ from .chains import NONE
 from .database import POOLS, Database
 from .descriptors import PER_PAGE
 from .findings import Report, Rule, Violation
-from .pools import HEADER, page_list
+from .pools import page_list
 from .readers import PAGE
 from .rules_map import frame
 from .rules_mappings import frame_text
@@ -133,6 +133,8 @@ def _a2_rings(db: Database, out: Report) -> None:
     out.each("A2", bad, describe)
 
 
+HEADED = (2, 3, 6)  # words of struct arena_page that an empty page uses
+
 # --- A3: links ---------------------------------------------------------------------------------------
 
 
@@ -150,9 +152,12 @@ def a3(db: Database, out: Report) -> None:
         page_list(pool, pool.partial, partial, db.header, "partly used", out)
     pool = db.pool("ARENA_FRAMES")
     page_list(pool, pool.empty, frames.empty_pages, db.header, "empty", out)
-    rest = pool.data[frames.empty_pages, HEADER:].any(axis=1)
+    words = pool.data[frames.empty_pages].view(np.uint32)
+    words[:, HEADED] = 0  # next, prev, magic
+    rest = words.any(axis=1)
     for page in frames.empty_pages[rest][:50].tolist():
         out.add("A3", f"frames: empty page {page} is not blank", va=pool.va_of_page(page))
+    _a3_slots(db, out)
     _a3_windows(db, out)
 
 
@@ -198,6 +203,17 @@ def _a3_rings(db: Database, out: Report) -> None:
             out.add("A3", f"the rings of order {int(rings.ring[mark])} and {mark} are one")
 
 
+def _a3_slots(db: Database, out: Report) -> None:
+    """The list of free slots holds exactly those that are free."""
+    slots = db.slots
+    listed = slots.free_list(db.number("free_slot"), out)
+    unlisted = np.setdiff1d(np.flatnonzero(~slots.live & slots.ok)[1:], listed)
+    taken = listed[slots.live[listed]] if len(listed) else listed
+    for name, some in (("is free, but not on", unlisted), ("is in use, but on", taken)):
+        for slot in some[:50].tolist():
+            out.add("A3", f"slot {slot} {name} the list of free ones", va=slots.tables.va(slot))
+
+
 def _a3_windows(db: Database, out: Report) -> None:
     """Nothing is mapped in a window behind the pages that its arena has; and each page is a frame of its own."""
     leaves, frames = db.reach.leaves, db.frames
@@ -222,6 +238,22 @@ def _a3_windows(db: Database, out: Report) -> None:
 
 
 # --- A4: counts --------------------------------------------------------------------------------------
+
+
+# Members of struct arena that say nothing for some arenas, and what is kept in stock.
+UNUSED = {
+    "ARENA_FRAMES": (),
+    "ARENA_MAPPINGS": ("empty",),
+    "ARENA_NODES": ("partial",),
+    "ARENA_TABLES": ("free", "partial", "empty"),
+    "ARENA_SHADOWS": ("free", "partial", "empty"),
+    "ARENA_SPACES": ("empty",),
+}
+STOCKS = {
+    "ARENA_FRAMES": "STOCK_FRAME_PAGES",
+    "ARENA_MAPPINGS": "STOCK_MAPPINGS",
+    "ARENA_NODES": "STOCK_NODES",
+}
 
 
 def a4(db: Database, out: Report) -> None:
@@ -298,12 +330,18 @@ def _a4_arenas(db: Database, out: Report) -> None:
         db, out, "mappings: free", db.pool("ARENA_MAPPINGS").free, int((~maps.objects.used).sum())
     )
     _count(db, out, "spaces: free", db.pool("ARENA_SPACES").free, int((~spaces.objects.used).sum()))
-    for name in ("ARENA_TABLES", "ARENA_SHADOWS"):
+    for name in POOLS:
         pool = db.pool(name)
-        for field in ("free", "low", "partial", "empty"):
+        for field in UNUSED.get(name, ()):
             if getattr(pool, field):
-                text = f"{pool.label}: {field} is {getattr(pool, field)}, should be 0: slots are counted in mm"
-                out.add("A4", text)
+                out.add("A4", f"{pool.label}: {field} is {getattr(pool, field)}, should be 0")
+        stock = db.constant(STOCKS[name]) if name in STOCKS else 0
+        if pool.low != stock:
+            out.add("A4", f"{pool.label}: low is {pool.low}, should be {stock}")
+    for name, most in (("live", 1), ("busy", 1), ("root_ready", 1), ("page_1g", 1), ("work", 3)):
+        value = db.optional(name)
+        if value is not None and value > most:
+            out.add("A4", f"mm.{name} is {value:#x}, should be at most {most}")
 
 
 def _a4_spaces(db: Database, out: Report) -> None:
@@ -333,14 +371,8 @@ def _a4_spaces(db: Database, out: Report) -> None:
 
 def _a4_slots(db: Database, out: Report) -> None:
     slots = db.slots
-    listed = slots.free_list(db.number("free_slot"), out)
     free = int((~slots.live & slots.ok)[1:].sum())
     _count(db, out, "mm.free_slots", db.number("free_slots"), free)
-    unlisted = np.setdiff1d(np.flatnonzero(~slots.live & slots.ok)[1:], listed)
-    taken = listed[slots.live[listed]] if len(listed) else listed
-    for name, some in (("is free, but not on", unlisted), ("is in use, but on", taken)):
-        for slot in some[:50].tolist():
-            out.add("A3", f"slot {slot} {name} the list of free ones", va=slots.tables.va(slot))
     present = ((slots.content & np.uint64(1)) != 0).sum(axis=1)
     at = np.flatnonzero(slots.live & slots.readable)
     bad = at[slots.used[at] != present[at]]

@@ -96,6 +96,9 @@ def _a1_regions(db: Database, regions: Regions, out: Report) -> None:
         raw = db.regions[i : i + 1]
         text = f"[{raw.value('start', 0):#x}, {raw.value('end', 0):#x}) zero {raw.value('zero', 0)}"
         out.add("A1", f"region {i} {text} is no stretch of whole pages")
+    rest = db.mm["region"][0][len(db.regions) :]
+    if any(rest[name].any() for name in ("start", "end", "kind", "zero")):
+        out.add("A1", f"mm.region[] is not blank behind its {len(db.regions)} regions")
     for i in range(1, len(regions.start)):
         if regions.start[i] < regions.end[i - 1]:
             text = (

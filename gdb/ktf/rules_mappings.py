@@ -8,9 +8,10 @@ import numpy as np
 
 from .chains import NONE
 from .claims import Claims, type_bits
-from .database import SHADOW_TABLE, Database
+from .database import Database
 from .findings import Report, Rule, Violation
-from .paging import GLOBAL, NX, PS, RW, US, U, W, X
+from .maps import pat_index, pat_names, perm_text
+from .paging import GLOBAL, NX, RW, US, entry_perm
 
 LEAF_LEVELS = 3
 
@@ -42,24 +43,13 @@ def at_entry(db: Database, rule: str, at: int, mfn: int | None, message: str) ->
 
 def rights(entry: int) -> str:
     """ "rw-u" and the like, as one entry has them."""
-    return "r" + "".join(
-        c if yes else "-"
-        for c, yes in (("w", entry & RW), ("x", not entry & NX), ("u", entry & US))
-    )
+    return perm_text(int(entry_perm(np.array([entry], np.uint64), True)[0]))
 
 
-def memory_type(entry: int, level: int) -> int:
-    """Number of the PAT entry that a leaf chooses."""
-    high = PS if level == 1 else 1 << 12
-    return (entry >> 3 & 3) | (4 if entry & high else 0)
-
-
-def type_name(db: Database, number: int) -> str:
-    """Name of a memory type."""
-    for name, value in db.kernel.types.enum("memtype").items():
-        if value == number and not name.endswith("COUNT"):
-            return name.removeprefix("MEMTYPE_").lower()
-    return f"type {number}"
+def type_name(db: Database, entry: int, level: int) -> str:
+    """Memory type that a leaf chooses."""
+    index = pat_index(np.array([entry], np.uint64), np.array([level]))
+    return pat_names(db.kernel.types)[int(index[0])]
 
 
 def frame_text(db: Database, frame: int) -> str:
@@ -265,7 +255,7 @@ def _bits_text(db: Database, rule: str, i: int) -> Violation:
     claims = db.claims
     have, want, level = int(claims.have[i]), int(claims.want[i]), int(claims.level[i])
     name = db.mappings.name(int(claims.record[i]))
-    types = [type_name(db, memory_type(e, level)) for e in (have, want)]
+    types = [type_name(db, e, level) for e in (have, want)]
     text = f"entry is {rights(have)} {types[0]}, {name} says {rights(want)} {types[1]}"
     return at_entry(db, rule, int(claims.at[i]), mfn_of(claims, i, claims.have), text)
 
@@ -359,7 +349,6 @@ def _p5_vacant(db: Database, out: Report) -> None:
     vacant &= (content != 0) | (shadow != 0)
     at = np.flatnonzero(vacant)
     at = at[(claims.record_at[at] == NONE) & slots.readable[at >> 9]]
-    at = at[shadow[at] & SHADOW_TABLE == 0]
 
     def describe(i: int) -> Violation:
         text = f"the entry is not present, yet its shadow is {int(shadow[i]):#x}; both should be 0"
@@ -419,11 +408,6 @@ def p7(db: Database, out: Report) -> None:
 def _of_frame(db: Database, row: int, text: str) -> Violation:
     frame = int(db.mappings.owner[row])
     return Violation("P7", text, mfn=int(db.frames.mfn[frame]) if frame else None)
-
-
-def effective(perm: int) -> str:
-    """ "rw-u" and the like, of all levels together."""
-    return "r" + "".join(c if perm & b else "-" for c, b in (("w", W), ("x", X), ("u", U)))
 
 
 RULES = [

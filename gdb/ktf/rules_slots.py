@@ -153,6 +153,12 @@ def _t7_free(db: Database, out: Report) -> None:
         return Violation("T7", f"{what} is not blank", va=db.pool("ARENA_TABLES").va(slot))
 
     out.each("T7", np.flatnonzero(words & free), describe)
+    pool = db.pool("ARENA_TABLES")
+    rest = pool.data.reshape(-1)[slots.count * pool.size :]
+    if rest.any():
+        slot = slots.count + int(np.flatnonzero(rest)[0]) // pool.size
+        text = f"struct table {slot} is not blank, but there are only {slots.count} slots"
+        out.add("T7", text, va=pool.va(slot))
 
 
 RULES = [Rule("T7", "every page-table frame is reachable from a known root", t7)]

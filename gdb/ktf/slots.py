@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -170,10 +171,19 @@ class Spaces:
             row = self._row(flat, first)
             self.by_index[row.index] = len(self.rows)
             self.rows.append(row)
+        self._tell_apart()
         if not listed:
             out.add_blind("A3", f"spaces: mm.space_list is {first:#x}, which is no address space")
         if len(listed) + len(lost) > self.LIMIT:
             out.add_blind("A3", f"spaces: more than {self.LIMIT}, the others are not looked at")
+
+    def _tell_apart(self) -> None:
+        """Spaces of the same name get their number behind it: "test#3"."""
+        count = Counter(row.name for row in self.rows)
+        self.rows = [
+            replace(row, name=f"{row.name}#{row.id}") if count[row.name] > 1 else row
+            for row in self.rows
+        ]
 
     def _list(self, first: int, out: Report) -> list[int]:
         """Follows the list; what is on it must be a used, live object, linked both ways."""
@@ -200,6 +210,8 @@ class Spaces:
             if mark != self.live_mark:
                 text = f"live is {mark:#x}, should be {self.live_mark:#x}: it is gone"
                 out.add("A3", f"spaces: {index:#x}: {text}", va=va)
+            if len(bytes(self.raw["name"][flat])) == self.raw["name"].dtype.itemsize:
+                out.add("A3", f"spaces: {index:#x}: its name has no end", va=va)
             seen.append(flat)
             index, previous = int(following[flat]), index
         listed = set(seen)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The kernel's structs and enums for tests without a kernel; check_types.py holds them against the real ones.
+"""FakeTypes: layout.Types from the tables below, laid out as the C compiler does."""
+
+from __future__ import annotations
+
+from ktf.errors import KtfError
+from ktf.layout import FieldDesc, Symbol, TypeDesc
+
+# Members in order: "u4 next" an integer of 4 bytes, "u8 order:5 tail:7" bit-fields of one, "u4*512 entry" an array,
+# "c*22 name" characters, "struct region*64 region" structs.
+STRUCTS = {
+    "frame_t": [
+        "u8 order:5 tail:7 mfn:40 kind:5 level:3 zero:4",
+        "u4 next",
+        "u4 prev",
+        "u4 refcount",
+        "u4 mapcount",
+        "u4 maps",
+        "u4 slot",
+    ],
+    "mapping_t": [
+        "u4 next",
+        "u4 prev",
+        "u4 at",
+        "u4 refs:24 attr:6 level:2",
+        "u4 offset:18 order:5 home:5 home_level:2 zero:2",
+    ],
+    "space_t": [
+        "u4 next",
+        "u4 prev",
+        "u4 root",
+        "u4 id",
+        "u8 cr3",
+        "u8 mappings",
+        "u8 tables",
+        "u1 levels",
+        "u1 live",
+        "c*22 name",
+        "u1*64 pad",
+    ],
+    "struct arena_page": [
+        "u8 zero",
+        "u4 next",
+        "u4 prev",
+        "u4 used",
+        "u4 free",
+        "u4 magic",
+        "u4 zero2",
+    ],
+    "struct frame_node": ["u4*2048 entry"],
+    "struct table": [
+        "u8 va",
+        "u4 frame",
+        "u4 parent",
+        "u4 space",
+        "u2 index",
+        "u2 used",
+        "u1 level",
+        "u1 pins",
+        "u2 zero",
+        "u4 zero2",
+    ],
+    "struct shadow": ["u4*512 entry"],
+    "struct arena": [
+        "u8 base",
+        "u8 limit",
+        "u4 unit",
+        "u4 size",
+        "u4 pages",
+        "u4 boot",
+        "u4 free",
+        "u4 low",
+        "u4 partial",
+        "u4 empty",
+    ],
+    "struct order_list": ["u4 head", "u4 free", "u4 used", "u4 zero", "u8 refs", "u8 maps"],
+    "struct region": ["u8 start", "u8 end", "u4 kind", "u4 zero"],
+    "struct mm": [
+        "u8 magic",
+        "struct arena*6 arena",
+        "struct order_list*19 order",
+        "u4 high_node",
+        "u4 space_list",
+        "u4 free_slot",
+        "u4 slot_count",
+        "u4 free_slots",
+        "u4 next_space",
+        "u4 live",
+        "u4 busy",
+        "u4 work",
+        "u4 root_ready",
+        "u8 window",
+        "u8 phys_limit",
+        "u4 levels",
+        "u4 page_1g",
+        "u4 current",
+        "u4 region_count",
+        "struct region*1088 region",
+    ],
+}
+
+KINDS = (
+    "NONE AVAILABLE TABLE METADATA RESERVED ACPI NVS BAD BOOT IMAGE TEXT RODATA DATA BSS LOW DEVICE"
+).split()
+ARENAS = "FRAMES MAPPINGS NODES TABLES SHADOWS SPACES".split()
+ENUMS = {
+    "frame_kind": {**{f"FRAME_{k}": i for i, k in enumerate(KINDS)}, "FRAME_KIND_COUNT": 16},
+    "memtype": {
+        **{f"MEMTYPE_{k}": i for i, k in enumerate("WB WT UCM UC WP WC".split())},
+        "MEMTYPE_COUNT": 6,
+    },
+    "vattr": {
+        "VATTR_R": 0,
+        "VATTR_W": 1,
+        "VATTR_X": 2,
+        "VATTR_U": 4,
+        "VATTR_WB": 0,
+        "VATTR_WT": 8,
+        "VATTR_UCM": 16,
+        "VATTR_UC": 24,
+        "VATTR_WP": 32,
+        "VATTR_WC": 40,
+        "VATTR_PERM": 7,
+        "VATTR_TYPE_SHIFT": 3,
+        "VATTR_TYPE": 56,
+        "VATTR_ALL": 63,
+    },
+    "arena_id": {**{f"ARENA_{k}": i for i, k in enumerate(ARENAS)}, "ARENA_COUNT": 6},
+}
+CONSTANTS = {
+    "ARENA_PAGE_OBJECTS": 0x4F424A53,
+    "ARENA_PAGE_EMPTY": 0x4652454D,
+    "SPACE_LIVE": 0xA5,
+    "STOCK_FRAME_PAGES": 4,
+    "STOCK_NODES": 1,
+    "STOCK_MAPPINGS": 48,
+}
+MM_VA = 0xFFFFFFFF80230000
+
+
+class FakeTypes:
+    """What a symbol file would say."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, TypeDesc] = {}
+
+    def struct(self, name: str) -> TypeDesc:
+        """See layout.Types."""
+        if name not in STRUCTS:
+            raise KtfError(f"the symbols have no {name}")
+        if name not in self.made:
+            self.made[name] = self._make(name)
+        return self.made[name]
+
+    def _make(self, name: str) -> TypeDesc:
+        fields: list[FieldDesc] = []
+        at, align = 0, 1
+        for line in STRUCTS[name]:
+            kind, _, members = line.rpartition(" ") if ":" not in line else line.partition(" ")
+            desc, step = self._type(kind)
+            align = max(align, step)
+            at = -(-at // step) * step
+            bit = 0
+            for member in members.split():
+                label, _, bits = member.partition(":")
+                fields.append(FieldDesc(label, at * 8 + bit, int(bits or 0), desc))
+                bit += int(bits or 0)
+            at += desc.size
+        return TypeDesc("struct", -(-at // align) * align, name, fields=tuple(fields))
+
+    def _type(self, text: str) -> tuple[TypeDesc, int]:
+        """A member's type and its alignment."""
+        base, _, count = text.partition("*")
+        if base == "c":
+            desc = TypeDesc("char", 1, "char")
+        elif base.startswith("struct "):
+            desc = self.struct(base)
+        else:
+            desc = TypeDesc("uint", int(base[1:]), base)
+        step = 8 if desc.kind == "struct" else desc.size
+        if count:
+            desc = TypeDesc("array", desc.size * int(count), text, element=desc)
+        return desc, step
+
+    def enum(self, name: str) -> dict[str, int]:
+        """See layout.Types."""
+        if name not in ENUMS:
+            raise KtfError(f"the symbols have no enum {name}")
+        return dict(ENUMS[name])
+
+    def constant(self, name: str) -> int:
+        """See layout.Types."""
+        for table in (CONSTANTS, *ENUMS.values()):
+            if name in table:
+                return table[name]
+        raise KtfError(f"the symbols have no {name}")
+
+    def symbol(self, name: str) -> Symbol | None:
+        """See layout.Types."""
+        return Symbol("mm", MM_VA, self.struct("struct mm").size) if name == "mm" else None
