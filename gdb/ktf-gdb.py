@@ -24,11 +24,13 @@ def load(folder: str) -> None:
         sys.path.insert(0, folder)
     for name in [n for n in sys.modules if n.split(".")[0] == "ktf"]:
         del sys.modules[name]  # loaded again: take the files as they are now
-    from ktf import registry, target
+    from ktf import functions, registry, target
 
     guest = target.Target()
     for command in registry.commands():
         target.register(guest, command)
+    for function in functions.FUNCTIONS:
+        target.register_function(guest, function)
     target.register_parameters(guest)
 
 

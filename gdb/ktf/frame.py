@@ -309,7 +309,7 @@ class Block:
         if self.order >= GIB_ORDER:
             return "it has the largest order"
         if self.kind_number != kinds["FRAME_AVAILABLE"]:
-            return f"{self.kind} does not merge"
+            return f"only available frames merge, this one is of kind {self.kind}"
         place = self.mfn ^ self.pages
         buddy = int(frames.find(np.array([place]))[0])
         if not buddy:

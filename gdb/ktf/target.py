@@ -18,6 +18,7 @@ import gdb
 from .command import Command, json_line
 from .core import open_core
 from .errors import KtfError, NoGuest, Unreadable
+from .functions import Function
 from .kernel import Segment, elf_segments
 from .layout import FieldDesc, Symbol, TypeDesc
 from .qemu import READERS, Opened, open_reader, physical_bits
@@ -355,6 +356,40 @@ def register(target: Target, command: Command) -> None:
                 return []
 
     Registered(command.name, gdb.COMMAND_DATA)
+
+
+def register_function(target: Target, function: Function) -> None:
+    """Makes a GDB convenience function of it."""
+
+    class Registered(gdb.Function):
+        """Replaced by the function's own help."""
+
+        __doc__ = function.__doc__
+
+        def invoke(self, *values: gdb.Value) -> gdb.Value:
+            """Calls it; errors become one line."""
+            try:
+                result = function.call(target, *(_as_number(v) for v in values))
+            except KtfError as e:
+                raise gdb.GdbError(f"${function.name}: {e}") from None
+            value = gdb.Value(result & U64).cast(_u64())
+            if function.pointer:
+                value = value.cast(_lookup(function.pointer).pointer())
+            return value
+
+    Registered(function.name)
+
+
+def _as_number(value: gdb.Value) -> int:
+    """An argument as an unsigned 64-bit number; structs of one member (mfn_t and its like) as that."""
+    kind = value.type.strip_typedefs()
+    if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) == 1:
+        return _as_number(value[kind.fields()[0]])
+    if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_STRUCT):
+        return int(value.address) & U64
+    if kind.code == gdb.TYPE_CODE_FLAGS:
+        value = value.cast(_u64())
+    return int(value) & U64
 
 
 def register_parameters(target: Target) -> None:
