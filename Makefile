@@ -9,6 +9,7 @@ CPU      = max## QEMU's CPU model
 UEFI     = 0## 1: boot under OVMF instead of the BIOS
 CMDLINE  =## words for the kernel, e.g. "test=all" or "plant=P2" (by fw_cfg, the ISO stays as it is)
 GDB_PORT = 1234## where `make debug` puts GDB's stub, on loopback
+FUZZ_SECONDS = 60## how long `make fuzz` runs
 ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
 JOBS     =## check: tests at once (default: one per CPU)
 V        =## 1: show every command
@@ -43,10 +44,15 @@ HOST_OBJS   := $(HOST_SRCS:%=$(BUILD)/host/obj/%.o)
 HOST_CFLAGS := -I. -std=gnu11 -DKTF_HOST -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                -fno-omit-frame-pointer $(WARN) -Wmissing-prototypes
 
+# The fuzzer: the same sources, built by clang, whose library chooses the bytes.
+FUZZ_SRCS   := tests/fuzz/mm.c $(HOST_SRCS)
+FUZZ_OBJS   := $(FUZZ_SRCS:%=$(BUILD)/fuzz/obj/%.o)
+FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,address,undefined
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all iso host run debug demo check style packages clean help tools FORCE
+.PHONY: all iso host run debug demo check fuzz style packages clean help tools FORCE
 
 all: $(BUILD)/kernel.elf iso ## the kernel (build/kernel.elf) and its bootable ISO (build/ktf.iso), BIOS and UEFI
 
@@ -61,8 +67,8 @@ tools:
 # Changes when a flag changes, and only then.
 $(BUILD)/flags: FORCE | tools
 	$(Q)mkdir -p $(@D)
-	$(Q)printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS)' | cmp -s - $@ || \
-	    printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS)' >$@
+	$(Q)printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS) $(FUZZ_CFLAGS)' | cmp -s - $@ || \
+	    printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS) $(FUZZ_CFLAGS)' >$@
 
 # Changes when a source comes or goes, so that the kernel is linked again.
 $(BUILD)/sources: FORCE
@@ -116,7 +122,16 @@ $(HOST_PROGS): $(BUILD)/host/%: $(BUILD)/host/obj/tests/host/%.c.o $(HOST_OBJS) 
 	$(if $(Q),@echo '  HOSTLD  $@')
 	$(Q)$(CC) $(HOST_CFLAGS) $< $(HOST_OBJS) -o $@
 
--include $(OBJS:.o=.d) $(HOST_OBJS:.o=.d) $(HOST_TESTS:%=$(BUILD)/host/obj/%.d)
+$(BUILD)/fuzz/obj/%.c.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  FUZZCC  $<')
+	$(Q)clang $(FUZZ_CFLAGS) $(DEPFLAGS) -c $< -o $@
+
+$(BUILD)/fuzz/mm: $(FUZZ_OBJS) $(BUILD)/sources
+	$(if $(Q),@echo '  FUZZLD  $@')
+	$(Q)clang $(FUZZ_CFLAGS) $(FUZZ_OBJS) -o $@
+
+-include $(FUZZ_OBJS:.o=.d) $(OBJS:.o=.d) $(HOST_OBJS:.o=.d) $(HOST_TESTS:%=$(BUILD)/host/obj/%.d)
 
 # --- running --------------------------------------------------------------------------------------------
 
@@ -135,8 +150,12 @@ demo: packages ## the main job, shown: boot, attach GDB, frames and mappings, a 
 	$(Q)$(PYTHON) tests/demo.py
 
 check: packages ## every test; ends with `N passed, N failed`
-	$(Q)$(MAKE) --no-print-directory all host
+	$(Q)$(MAKE) --no-print-directory all host $(BUILD)/fuzz/mm
 	$(Q)$(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)'
+
+fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/fuzz/mm
+	$(Q)$(PYTHON) tests/fuzz/run.py --seconds='$(FUZZ_SECONDS)'
 
 style: ## clang-format, black and mypy: they check, nothing is rewritten
 	$(Q)tests/packages.sh style

@@ -21,6 +21,7 @@ enum error {
     EBUSY,      // still in use
     EOVERFLOW,  // a count is at its maximum
     ENOMEM,     // no frame left for what is needed
+    ECORRUPT,   // bytes were written that do not belong to the writer
     ERROR_COUNT,
 };
 

@@ -102,6 +102,16 @@ def host_jobs() -> Iterator[Job]:
         yield Job(f"host/{source.stem}", run, 60)
 
 
+def fuzz_jobs() -> Iterator[Job]:
+    """The fuzzer's kept inputs, and a short run of it."""
+    command = [PYTHON, "tests/fuzz/run.py", "--check"]
+
+    def run(log: Path) -> list[Result]:
+        return execute(command, log, 240, lambda out, _, status: host_results(out, status))
+
+    yield Job("fuzz/mm", run, 40)
+
+
 def guest_jobs() -> Iterator[Job]:
     """The kernel's own tests, in QEMU, on each machine of GUESTS."""
     if not any((ROOT / "tests/guest").glob("*.c")):
@@ -350,7 +360,7 @@ def main() -> int:
     parser.add_argument("--jobs", default="", help="tests at once")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     args = parser.parse_args()
-    jobs = select([*guest_jobs(), *host_jobs(), *gdb_jobs(), *python_jobs()], args.only)
+    jobs = select([*guest_jobs(), *host_jobs(), *fuzz_jobs(), *gdb_jobs(), *python_jobs()], args.only)
     if args.list:
         print("\n".join(j.name for j in jobs))
         return 0

@@ -26,6 +26,9 @@
 #define VA_BOOTDATA (VA_SMALL + 0x38000000)      //   what the boot loader left, read-only, 64 MiB
 #define VA_DEVICES  (VA_SMALL + 0x3c000000) //   the kernel's own devices (local APIC, ...), 64 MiB
 
+#define VA_KMALLOC      (LAYOUT_BASE + 0x5000000000) // objects of kmalloc
+#define VA_KMALLOC_SIZE 0x400000000                  // 16 GiB
+
 #define VA_IMAGE 0xffffffff80000000 // the kernel's image, at its physical address + this
 
 // Free for whoever calls vmap_kern: 0xffff800000000000 up to LAYOUT_BASE.

@@ -299,16 +299,24 @@ void test_fail(const char *file, int line, const char *fmt, ...)
     longjmp(test_end, 1);
 }
 
-bool host_run(const struct host_test *test)
+const char *host_try(void (*run)(void))
 {
     panic_is_expected = false;
-    if (!setjmp(test_end)) {
-        test->run();
+    if (setjmp(test_end))
+        return why;
+    run();
+    return NULL;
+}
+
+bool host_run(const struct host_test *test)
+{
+    const char *failure = host_try(test->run);
+
+    if (failure)
+        printf("not ok %s %s\n", test->name, failure);
+    else
         printf("ok %s\n", test->name);
-        return true;
-    }
-    printf("not ok %s %s\n", test->name, why);
-    return false;
+    return !failure;
 }
 
 int host_main(int argc, char **argv, const struct host_test *tests, size_t count)

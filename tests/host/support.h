@@ -63,6 +63,8 @@ struct host_test {
 int host_main(int argc, char **argv, const struct host_test *tests, size_t count);
 /* Runs one; true if it passed. */
 bool host_run(const struct host_test *test);
+/* Runs it without a word: why it failed, NULL if it passed. */
+const char *host_try(void (*run)(void));
 /* Ends the running test as a failure. */
 _Noreturn void test_fail(const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

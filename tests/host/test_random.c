@@ -14,7 +14,7 @@ enum {
 static uint64_t seed, state;
 static unsigned steps, ram_kib;
 
-static uint64_t rnd(uint64_t n)
+static uint64_t generator(uint64_t n)
 {
     state ^= state << 13;
     state ^= state >> 7;
@@ -67,7 +67,7 @@ int main(int argc, char **argv)
     for (seed = first; seed < first + runs; seed++) {
         struct host_test test = {name, run};
 
-        ops = (struct ops){.random = rnd};
+        ops = (struct ops){.random = generator};
         snprintf(name, sizeof(name), "random_seed_%llu", (unsigned long long)seed);
         if (!host_run(&test)) {
             failed++;
