@@ -10,6 +10,7 @@ UEFI     = 0## 1: boot under OVMF instead of the BIOS
 CMDLINE  =## words for the kernel, e.g. "test=all" or "plant=P2" (by fw_cfg, the ISO stays as it is)
 GDB_PORT = 1234## where `make debug` puts GDB's stub, on loopback
 FUZZ_SECONDS = 60## how long `make fuzz` runs
+DEBUG    = 1## 0: without kmalloc's red zones, poison and callers
 ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
 JOBS     =## check: tests at once (default: one per CPU)
 V        =## 1: show every command
@@ -29,7 +30,7 @@ OBJS := $(SRCS:%=$(BUILD)/obj/%.o)
 WARN     := -Wall -Wextra -Werror
 CFLAGS   := -I. -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -mcmodel=kernel -mno-red-zone \
             -mno-sse -mno-mmx -mgeneral-regs-only -fno-pic -fno-pie -fno-omit-frame-pointer \
-            $(WARN) -Wmissing-prototypes
+            -DKTF_DEBUG=$(DEBUG) $(WARN) -Wmissing-prototypes
 ASFLAGS  := -I. -g -mcmodel=kernel -fno-pic -fno-pie -D__ASSEMBLER__ $(WARN)
 LDFLAGS  := -nostdlib -z max-page-size=4096 --build-id=none -z noexecstack --fatal-warnings
 DEPFLAGS  = -MMD -MP -MF $(@:.o=.d)
@@ -41,7 +42,7 @@ HOST_PROGS  := $(HOST_TESTS:tests/host/%.c=$(BUILD)/host/%)
 HOST_SRCS   := $(sort $(filter-out $(HOST_TESTS),$(wildcard tests/host/*.c)) \
                $(wildcard mm/*.c arch/x86/pgtable.c lib/error.c lib/string.c))
 HOST_OBJS   := $(HOST_SRCS:%=$(BUILD)/host/obj/%.o)
-HOST_CFLAGS := -I. -std=gnu11 -DKTF_HOST -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+HOST_CFLAGS := -I. -std=gnu11 -DKTF_HOST -DKTF_DEBUG=$(DEBUG) -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                -fno-omit-frame-pointer $(WARN) -Wmissing-prototypes
 
 # The fuzzer: the same sources, built by clang, whose library chooses the bytes.

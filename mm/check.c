@@ -6,6 +6,7 @@
 
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/kmalloc.h"
 
 enum {
     PRINT_MAX = 20,
@@ -169,5 +170,5 @@ int mm_check(void)
            "%lu page tables can be reached, %lu frames are tables", c.tables, c.table_frames);
     EXPECT(&c, "P4", c.leaves == c.record_entries,
            "%lu entries map something, the records stand for %lu", c.leaves, c.record_entries);
-    return c.violations;
+    return c.violations + kmalloc_check();
 }

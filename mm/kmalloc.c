@@ -329,12 +329,13 @@ static uint64_t each_page(uint64_t (*fn)(uint32_t page, const void *arg), const 
     return sum;
 }
 
-static uint64_t count_bits(const struct kpage *k)
+static uint64_t count_bits(const uint64_t *map, uint32_t words)
 {
     uint64_t bits = 0;
 
-    for (uint32_t slot = 0; slot < SLOTS_MAX; slot++)
-        bits += bit_get(k->map, slot);
+    for (uint32_t i = 0; i < words; i++)
+        for (uint64_t left = map[i]; left; left &= left - 1)
+            bits++;
     return bits;
 }
 
@@ -343,7 +344,7 @@ static uint64_t count_objects(uint32_t page, const void *arg)
     const struct kpage *k = kpage_at(page);
 
     (void)arg;
-    return k->kind == KPAGE_SLAB ? count_bits(k) : k->kind == KPAGE_LARGE;
+    return k->kind == KPAGE_SLAB ? count_bits(k->map, ARRAY_SIZE(k->map)) : k->kind == KPAGE_LARGE;
 }
 
 static uint64_t count_pages(uint32_t page, const void *arg)
@@ -370,23 +371,14 @@ static uint64_t check_page(uint32_t page, const void *arg)
         return bad + (kdebug_check_large(page) != 0);
     if (k->kind != KPAGE_SLAB)
         return bad;
-    if (k->class >= CLASS_COUNT || count_bits(k) != k->used || !k->used) {
+    if (k->class >= CLASS_COUNT || count_bits(k->map, ARRAY_SIZE(k->map)) != k->used || !k->used) {
         printk("mm_check: kmalloc: slab 0x%lx counts %u objects, it has %lu\n", kpage_va(page),
-               k->used, count_bits(k));
+               k->used, count_bits(k->map, ARRAY_SIZE(k->map)));
         return bad + 1;
     }
     for (uint32_t slot = 0; slot < class_slots(k->class); slot++)
         bad += kdebug_check_slot(page, slot) != 0;
     return bad;
-}
-
-static uint64_t count_heads(void)
-{
-    uint64_t heads = 0;
-
-    for (uint32_t i = 0; i < CHUNK_COUNT / 64; i++)
-        heads += (uint64_t)__builtin_popcountll(kmalloc_state.heads[i]);
-    return heads;
 }
 
 int kmalloc_check(void)
@@ -396,7 +388,8 @@ int kmalloc_check(void)
     lock();
     bad = each_page(check_page, NULL);
     objects = each_page(count_objects, NULL);
-    pages = each_page(count_pages, NULL) + count_heads();
+    pages = each_page(count_pages, NULL) +
+            count_bits(kmalloc_state.heads, ARRAY_SIZE(kmalloc_state.heads));
     if (objects != kmalloc_state.objects || pages != kmalloc_state.pages) {
         printk("mm_check: kmalloc: %lu objects on %lu pages, the counts say %lu on %lu\n", objects,
                pages, kmalloc_state.objects, kmalloc_state.pages);

@@ -7,9 +7,9 @@
 
 /* `size` bytes, aligned to their size rounded up to a power of two, at most to a page. The caller
  * owns them until kfree(). What they hold is undefined (junk in debug builds). Sizes up to half a
- * page share pages with others of their class; larger ones have pages of their own, with an unmapped
- * one behind. NULL if size is 0 or there is no memory: nothing has changed. May not be called by the
- * memory manager itself, nor from interrupt handlers. */
+ * page share pages with others of their class; larger ones have pages of their own, with an
+ * unmapped one behind. NULL if size is 0 or there is no memory: nothing has changed. May not be
+ * called by the memory manager itself, nor from interrupt handlers. */
 void *kmalloc(size_t size) must_check;
 /* The same, all zero. */
 void *kzalloc(size_t size) must_check;

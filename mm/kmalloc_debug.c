@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // kmalloc's debug part: junk, red zones, and who asked. Empty in builds without it.
 //
-// A slot: the object, red zone from its end on, the tag 8 bytes behind the class's size, red zone up
-// to the next slot. A free slot: junk up to the tag, which names who freed it.
+// A slot: the object, red zone from its end on, the tag 8 bytes behind the class's size, red zone
+// up to the next slot. A free slot: junk up to the tag, which names who freed it.
 #include "lib/printk.h"
 #include "lib/string.h"
 #include "mm/kmalloc_internal.h"
@@ -132,8 +132,8 @@ static int check_before(uint32_t page, uint32_t slot)
 
     if (!slot || first_other(p - bytes, bytes, JUNK_RED) == bytes)
         return 0;
-    return told(p, "written before its start",
-                first_other(p - bytes, bytes, JUNK_RED) - bytes, kdebug_tag(page, slot));
+    return told(p, "written before its start", first_other(p - bytes, bytes, JUNK_RED) - bytes,
+                kdebug_tag(page, slot));
 }
 
 int kdebug_check_slot(uint32_t page, uint32_t slot)

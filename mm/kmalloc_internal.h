@@ -54,10 +54,10 @@ struct kpage {
 };
 _Static_assert(sizeof(struct kpage) * CHUNK_PAGES == PAGE_SIZE, "one page describes a chunk");
 
-// The chunk's first page; page[0]'s place holds the head. Invariant: bit i of `taken` says that page
-// i is not free; bit 0 is always set. A chunk whose other pages are all free goes back. A chunk of
-// an object of more than 62 pages holds nothing else; the chunks behind it, on which the object goes
-// on, have no head.
+// The chunk's first page; page[0]'s place holds the head. Invariant: bit i of `taken` says that
+// page i is not free; bit 0 is always set. A chunk whose other pages are all free goes back. A
+// chunk of an object of more than 62 pages holds nothing else; the chunks behind it, on which the
+// object goes on, have no head.
 struct kchunk {
     union {
         struct {

@@ -7,8 +7,8 @@
 #include "mm/vmap.h"
 
 enum {
-    BATCH = 32,       // pages that are unmapped at once
-    SEARCH_MAX = 64,  // chunks looked at for a run of pages
+    BATCH = 32,                // pages that are unmapped at once
+    SEARCH_MAX = 64,           // chunks looked at for a run of pages
     RUN_MAX = CHUNK_PAGES - 1, // pages in a row that one chunk has
 };
 
