@@ -53,7 +53,7 @@ FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,addre
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all iso host run debug demo check fuzz style packages clean help tools FORCE
+.PHONY: all iso host run debug demo check bench fuzz style packages clean help tools FORCE
 
 all: $(BUILD)/kernel.elf iso ## the kernel (build/kernel.elf) and its bootable ISO (build/ktf.iso), BIOS and UEFI
 
@@ -157,6 +157,10 @@ check: packages ## every test; ends with `N passed, N failed`
 fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
 	$(Q)$(MAKE) --no-print-directory $(BUILD)/fuzz/mm
 	$(Q)$(PYTHON) tests/fuzz/run.py --seconds='$(FUZZ_SECONDS)'
+
+bench: packages ## count instructions: a table, build/bench.json, build/bench.svg (some minutes)
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(PYTHON) tests/bench.py
 
 style: ## clang-format, black and mypy: they check, nothing is rewritten
 	$(Q)tests/packages.sh style

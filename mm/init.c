@@ -2,6 +2,7 @@
 // Start-up: from the boot map to frames, then to a kernel space in which everything is mapped
 // through its frame.
 #include "arch/x86/boot_window.h"
+#include "arch/x86/cpu.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -176,6 +177,7 @@ static void fill_leaf_bits(void)
 
 void mm_init(const struct boot_info *bi)
 {
+    uint64_t start = rdtsc();
     space_t *kernel;
 
     mm.phys_limit = UINT64_C(1) << arch_phys_bits();
@@ -187,6 +189,7 @@ void mm_init(const struct boot_info *bi)
     boot_pool_choose();
     setup_arenas();
     boot_frames();
+    mm.boot_ticks = rdtsc() - start;
     kernel = space_setup_kernel();
     pt_boot(kernel);
     boot_pool_map();

@@ -77,6 +77,7 @@ struct mm {
     uint32_t page_1g;    // 1 if the CPU has 1 GiB pages
     uint32_t current;    // index of the space in CR3
     uint32_t region_count;
+    uint64_t boot_ticks;       // of the TSC, from the boot map to the last frame
     uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if
                                // not allowed
     struct region region[REGION_MAX];
