@@ -20,7 +20,7 @@ BUILD = ROOT / "build/fuzz"
 PROGRAM = BUILD / "mm"
 CORPUS = ROOT / "tests/fuzz/corpus"
 INPUT_MAX = 1500  # bytes
-CHECK_RUNS = 3000
+CHECK_RUNS = 4000
 SHOWN = 30  # lines of a failure
 
 
