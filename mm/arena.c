@@ -170,6 +170,8 @@ uint32_t arena_alloc(enum arena_id id)
 
     if (id == ARENA_NODES)
         return node_alloc(a);
+    if ((id == ARENA_MAPPINGS || id == ARENA_SPACES) && inject_failure())
+        return 0;
     if (id == ARENA_MAPPINGS && unlikely(a->free <= reserve(RESERVE_MAPPINGS)))
         return 0;
     if (unlikely(!a->partial)) {

@@ -201,6 +201,8 @@ frame_t *frame_take(unsigned order, enum frame_kind kind)
     unsigned from = order;
     frame_t *frame;
 
+    if (inject_failure())
+        return NULL;
     while (from <= ORDER_MAX && !mm.order[from].free)
         from++;
     if (from > ORDER_MAX || (from != order && !can_split(from, order)))
@@ -297,7 +299,8 @@ static uint32_t descriptor_get(void)
 {
     const struct arena *a = &mm.arena[ARENA_FRAMES];
 
-    if (!a->partial && a->free <= reserve(RESERVE_FRAME_PAGES) && arena_grow(ARENA_FRAMES))
+    if (inject_failure() ||
+        (!a->partial && a->free <= reserve(RESERVE_FRAME_PAGES) && arena_grow(ARENA_FRAMES)))
         return 0;
     return arena_alloc(ARENA_FRAMES);
 }

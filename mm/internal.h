@@ -3,6 +3,7 @@
 #pragma once
 
 #include "arch/x86/pgtable.h"
+#include "mm/inject.h"
 #include "mm/mm.h"
 
 /* --- arena.c ------------------------------------------------------------------------------------

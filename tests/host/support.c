@@ -14,6 +14,7 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/kmalloc_internal.h"
 
 enum {
     JUNK = 0xa5, // what a page holds before mm has cleared it
@@ -71,6 +72,7 @@ void machine_reset(void)
     visible = map(NULL, LAYOUT_BYTES / PAGE_SIZE, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     memset(&mm, 0, sizeof(mm));
+    memset(&kmalloc_state, 0, sizeof(kmalloc_state));
     memset(&machine, 0, sizeof(machine));
     machine.phys_bits = 40;
     machine.has_1g = true;

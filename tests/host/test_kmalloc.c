@@ -14,7 +14,6 @@ static uint64_t free_at_start;
 static void start(void)
 {
     machine_boot(32 * MIB);
-    memset(&kmalloc_state, 0, sizeof(kmalloc_state));
     free_at_start = digest_free();
 }
 
