@@ -60,6 +60,11 @@ void tss_init(void)
     __asm__ volatile("ltr %w0" : : "r"(SEL_TSS) : "memory");
 }
 
+void *tss_kernel_stack(void)
+{
+    return (char *)&tss + offsetof(struct tss, rsp);
+}
+
 void tss_set_ist(enum ist ist, vaddr_t top)
 {
     assert(ist >= 1 && ist <= ARRAY_SIZE(tss.ist));

@@ -25,5 +25,9 @@ void gdt_init(void);
 /* Loads the task state segment. Before it, tss_set_ist() gives each slot its stack. */
 void tss_init(void);
 
+/* Where the stack pointer stands that the processor loads when ring 3 is interrupted; eight bytes,
+ * not aligned. */
+void *tss_kernel_stack(void);
+
 /* The top of the stack that gates with slot ist switch to. */
 void tss_set_ist(enum ist ist, vaddr_t top);

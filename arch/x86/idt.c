@@ -6,6 +6,7 @@
 
 enum {
     GATE_INTERRUPT = 0x8e, // present, ring 0, interrupts off
+    GATE_RING_3 = 0x60,    // may be called from there
     STUB_SIZE = 16,        // traps.S
 };
 
@@ -33,6 +34,11 @@ void idt_init(void)
         };
     }
     __asm__ volatile("lidt %0" : : "m"(pointer));
+}
+
+void idt_allow_user(unsigned vector)
+{
+    idt[vector].type |= GATE_RING_3;
 }
 
 void idt_use_ist(void)

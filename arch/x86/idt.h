@@ -27,5 +27,8 @@ extern struct idt_gate idt[IDT_COUNT];
  */
 void idt_init(void);
 
+/* Ring 3 may call this vector by `int`. */
+void idt_allow_user(unsigned vector);
+
 /* From now on #DF, NMI and #MC run on the stacks of their TSS slots. After tss_init(). */
 void idt_use_ist(void);

@@ -146,6 +146,53 @@ probe_failed:
     .cfi_endproc
     .size probe_failed, . - probe_failed
 
+// void user_enter(const struct user_frame *frame, void *kernel_stack): from ring 3 the processor comes back
+// on the stack that is stored there, and user_trap() then at user_left.
+    .globl user_enter
+    .type user_enter, @function
+user_enter:
+    .cfi_startproc
+    .cfi_undefined %rip // no backtrace across: the frame is pushed by hand
+    pushq %rbx
+    pushq %rbp
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rsi)
+    pushq 56(%rdi) // ss
+    pushq 48(%rdi) // rsp
+    pushq 40(%rdi) // rflags
+    pushq 32(%rdi) // cs
+    pushq 24(%rdi) // rip
+    movq 16(%rdi), %rdx
+    movq 8(%rdi), %rsi
+    movq (%rdi), %rdi
+    xorl %eax, %eax
+    xorl %ebx, %ebx
+    xorl %ecx, %ecx
+    xorl %ebp, %ebp
+    xorl %r8d, %r8d
+    xorl %r9d, %r9d
+    xorl %r10d, %r10d
+    xorl %r11d, %r11d
+    xorl %r12d, %r12d
+    xorl %r13d, %r13d
+    xorl %r14d, %r14d
+    xorl %r15d, %r15d
+    iretq
+    .globl user_left
+user_left:
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbp
+    popq %rbx
+    ret
+    .cfi_endproc
+    .size user_enter, . - user_enter
+
 // _Noreturn void stack_switch(vaddr_t top, void (*entry)(void))
     .globl stack_switch
     .type stack_switch, @function

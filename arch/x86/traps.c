@@ -5,6 +5,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/probe.h"
 #include "arch/x86/stack.h"
+#include "arch/x86/user.h"
 #include "boot/image.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
@@ -135,7 +136,7 @@ void trap_handle(struct trap_frame *frame)
 {
     // The processor leaves the key to user memory as it was; a handler has to take it away.
     user_access_end();
-    if (trap_expected(frame) || frame->vector == VECTOR_SPURIOUS)
+    if (user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS)
         return;
     trap_report(frame);
 }
