@@ -7,6 +7,7 @@
 #include "arch/x86/gdt.h"
 #include "arch/x86/idt.h"
 #include "arch/x86/layout.h"
+#include "arch/x86/percpu.h"
 #include "arch/x86/serial.h"
 #include "arch/x86/stack.h"
 #include "boot/bootinfo.h"
@@ -157,6 +158,7 @@ static _Noreturn void kernel_late(void)
 
 void kernel_main(uint64_t mbi)
 {
+    percpu_init(0);
     serial_init();
     gdt_init();
     idt_init();

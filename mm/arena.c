@@ -114,7 +114,7 @@ static uint32_t page_take(struct arena *a)
     page_remove(a, &a->empty, number);
     memset(page_header(a, number), 0, sizeof(struct arena_page));
     if (--a->free < a->low)
-        mm.work |= MM_GROW;
+        work_add(MM_GROW);
     return number;
 }
 
@@ -135,7 +135,7 @@ static uint32_t node_alloc(struct arena *a)
     node_at(index)->entry[0] = 0;
     node_at(index)->entry[1] = 0;
     if (--a->free < a->low)
-        mm.work |= MM_GROW;
+        work_add(MM_GROW);
     return index;
 }
 
@@ -146,7 +146,7 @@ static void node_free(struct arena *a, uint32_t index)
     node_at(index)->entry[1] = NODE_FREE;
     a->empty = index;
     a->free++;
-    mm.work |= MM_TRIM;
+    work_add(MM_TRIM);
 }
 
 static void node_unlist(struct arena *a, uint32_t index)
@@ -189,7 +189,7 @@ uint32_t arena_alloc(enum arena_id id)
     if (unlikely(!page->free))
         page_remove(a, &a->partial, a->partial);
     if (id != ARENA_FRAMES && --a->free < a->low)
-        mm.work |= MM_GROW;
+        work_add(MM_GROW);
     return index;
 }
 
@@ -216,7 +216,7 @@ void arena_free(enum arena_id id, uint32_t index)
         page_remove(a, &a->partial, number);
         page_make_empty(a, number);
     }
-    mm.work |= MM_TRIM;
+    work_add(MM_TRIM);
 }
 
 uint32_t frame_page_alloc(void)
@@ -234,13 +234,27 @@ void frame_page_free(uint32_t index)
     struct arena *a = &mm.arena[ARENA_FRAMES];
 
     page_make_empty(a, object_page(a, index));
-    mm.work |= MM_TRIM;
+    work_add(MM_TRIM);
 }
 
 /* --- growing
  * -------------------------------------------------------------------------------------- */
 
+// FRAMES and NODES belong to whoever has frame_lock, and so does the number of their pages.
+static void lock_objects(enum arena_id id)
+{
+    if (id == ARENA_FRAMES || id == ARENA_NODES)
+        frame_lock();
+}
+
+static void unlock_objects(enum arena_id id)
+{
+    if (id == ARENA_FRAMES || id == ARENA_NODES)
+        frame_unlock();
+}
+
 // Backs one more page of the window, by a page of the boot pool until the kernel's space can map.
+// It does not count yet.
 static int page_back(struct arena *a)
 {
     vaddr_t va = VADDR(a->base + (uint64_t)a->pages * PAGE_SIZE);
@@ -249,6 +263,9 @@ static int page_back(struct arena *a)
 
     if ((uint64_t)(a->pages + 1) * PAGE_SIZE > a->limit)
         return -ENOMEM;
+    // The address may have been given up in this very operation.
+    if (mm.batch.pending)
+        tlb_commit();
     if (!mm.root_ready) {
         boot_pool_back(va);
         a->boot++;
@@ -264,7 +281,41 @@ static int page_back(struct arena *a)
         arch_meta_map(va, frame_mfn(frame));
     }
     memset(vaddr_ptr(va), 0, PAGE_SIZE);
+    return 0;
+}
+
+// Page number `page`, from 0, which does not count any more, goes back.
+static void page_unback(struct arena *a, uint32_t page)
+{
+    vaddr_t va = VADDR(a->base + (uint64_t)page * PAGE_SIZE);
+    struct vlookup at;
+    struct pt_walk w;
+
+    assert(vmap_lookup_locked(kernel_space(), va, &at) == 0);
+    pt_walk(kernel_space(), va, 1, &w);
+    at.frame->kind = FRAME_AVAILABLE; // whoever else holds it or maps it, holds plain memory now
+    mapping_destroy(kernel_space(), at.frame, w.shadow);
+    arch_meta_unmap(va);
+    frame_drop(at.frame);
+}
+
+// The node's second page, and then both count.
+static int grow_node(struct arena *a)
+{
+    int err;
+
     a->pages++;
+    err = page_back(a);
+    a->pages--;
+    if (err) {
+        page_unback(a, a->pages);
+        return err;
+    }
+    frame_lock();
+    a->pages += 2;
+    if (a->pages > 2) // node 0 is the tree's root, never free
+        node_free(a, a->pages / 2 - 1);
+    frame_unlock();
     return 0;
 }
 
@@ -275,18 +326,13 @@ static int grow_by_one(enum arena_id id)
 
     if (err)
         return err;
+    if (id == ARENA_NODES)
+        return grow_node(a);
+    lock_objects(id);
+    a->pages++;
     switch (id) {
     case ARENA_FRAMES:
         page_make_empty(a, a->pages);
-        break;
-    case ARENA_NODES:
-        err = page_back(a);
-        if (err) {
-            arena_shrink(id);
-            return err;
-        }
-        if (a->pages > 2) // node 0 is the tree's root, never free
-            node_free(a, a->pages / 2 - 1);
         break;
     case ARENA_MAPPINGS:
     case ARENA_SPACES:
@@ -296,6 +342,7 @@ static int grow_by_one(enum arena_id id)
     default: // tables and shadows are handed out by slot
         break;
     }
+    unlock_objects(id);
     return 0;
 }
 
@@ -314,16 +361,11 @@ int arena_grow(enum arena_id id)
 void arena_shrink(enum arena_id id)
 {
     struct arena *a = &mm.arena[id];
-    vaddr_t va = VADDR(a->base + (uint64_t)--a->pages * PAGE_SIZE);
-    struct vlookup at;
-    struct pt_walk w;
 
-    assert(vmap_lookup(kernel_space(), va, &at) == 0);
-    pt_walk(kernel_space(), va, 1, &w);
-    at.frame->kind = FRAME_AVAILABLE; // whoever else holds it or maps it, holds plain memory now
-    mapping_destroy(kernel_space(), at.frame, w.shadow);
-    arch_meta_unmap(va);
-    frame_drop(at.frame);
+    lock_objects(id);
+    a->pages--;
+    unlock_objects(id);
+    page_unback(a, a->pages);
 }
 
 /* --- trimming
@@ -384,32 +426,63 @@ static uint32_t last_object_page(const struct arena *a)
     return 0;
 }
 
-static bool frames_trim(uint32_t keep)
+// Makes the last page one that holds nothing, and takes it out of stock; false if it can't be done.
+static bool last_frames_unlist(struct arena *a, uint32_t keep, bool *moved)
 {
-    struct arena *a = &mm.arena[ARENA_FRAMES];
     const struct arena_page *page = page_header(a, a->pages);
     uint32_t number = last_object_page(a);
 
-    if (number && page_vacate(a, number))
-        return true;
-    if (a->pages <= a->boot || a->free <= keep || page->zero || page->magic != ARENA_PAGE_EMPTY)
+    *moved = number && page_vacate(a, number);
+    if (*moved || a->pages <= a->boot || a->free <= keep || page->zero ||
+        page->magic != ARENA_PAGE_EMPTY)
         return false;
     page_remove(a, &a->empty, a->pages);
     a->free--;
-    arena_shrink(ARENA_FRAMES);
     return true;
 }
 
-static bool nodes_trim(uint32_t keep)
+static bool frames_trim(uint32_t keep)
 {
-    struct arena *a = &mm.arena[ARENA_NODES];
+    bool done, moved;
+
+    frame_lock();
+    done = last_frames_unlist(&mm.arena[ARENA_FRAMES], keep, &moved);
+    frame_unlock();
+    if (done)
+        arena_shrink(ARENA_FRAMES);
+    return done || moved;
+}
+
+static bool last_node_unlist(struct arena *a, uint32_t keep)
+{
     uint32_t last = a->pages / 2 - 1;
 
     if (a->pages <= a->boot || a->free <= keep || node_at(last)->entry[1] != NODE_FREE)
         return false;
     node_unlist(a, last);
+    return true;
+}
+
+static bool nodes_trim(uint32_t keep)
+{
+    bool done;
+
+    frame_lock();
+    done = last_node_unlist(&mm.arena[ARENA_NODES], keep);
+    frame_unlock();
+    if (!done)
+        return false;
     arena_shrink(ARENA_NODES);
     arena_shrink(ARENA_NODES);
+    return true;
+}
+
+// What was given back so far is flushed and released, which may allow more of it.
+static bool trim_more(bool again)
+{
+    if (again || !mm.batch.pending)
+        return again;
+    tlb_commit();
     return true;
 }
 
@@ -424,6 +497,7 @@ static void trim(void)
         again |= slots_trim(STOCK_SLOTS + 16);
         again |= nodes_trim(STOCK_NODES + 1);
         again |= frames_trim(STOCK_FRAME_PAGES + 4);
+        again = trim_more(again);
     }
 }
 
@@ -439,6 +513,7 @@ static void trim_all(void)
         again |= slots_trim(0);
         again |= nodes_trim(0);
         again |= frames_trim(0);
+        again = trim_more(again);
     }
 }
 
@@ -470,28 +545,57 @@ static uint32_t work_left(void)
     return short_arena() == ARENA_COUNT ? 0 : MM_GROW;
 }
 
+static void grow_all(void)
+{
+    while (grow())
+        ;
+}
+
 void mm_upkeep(void)
 {
+    uint32_t work;
+
     if (mm.busy)
         return;
     mm.busy = 1;
-    if (mm.work & MM_GROW)
-        while (grow())
-            ;
-    if (mm.work & MM_TRIM)
+    work = __atomic_exchange_n(&mm.work, 0, __ATOMIC_RELAXED);
+    if (work & MM_GROW)
+        grow_all();
+    if (work & MM_TRIM)
         trim();
-    mm.work = work_left();
+    work_add(work_left());
     mm.busy = 0;
+}
+
+void upkeep_try(void)
+{
+    if (spin_trylock(&mm.map_lock))
+        map_unlock();
+}
+
+bool arenas_fill(uint32_t pages, uint32_t nodes)
+{
+    int err = 0;
+
+    map_lock();
+    while (!err && mm.arena[ARENA_FRAMES].free < pages)
+        err = arena_grow(ARENA_FRAMES);
+    while (!err && mm.arena[ARENA_NODES].free < nodes)
+        err = arena_grow(ARENA_NODES);
+    // Without upkeep, which might take some of it away again.
+    if (mm.batch.pending)
+        tlb_commit();
+    spin_unlock(&mm.map_lock);
+    return !err;
 }
 
 void mm_trim(void)
 {
-    if (mm.busy)
-        return;
+    map_lock();
     mm.busy = 1;
     trim_all();
-    while (grow())
-        ;
-    mm.work = work_left();
+    grow_all();
     mm.busy = 0;
+    __atomic_store_n(&mm.work, work_left(), __ATOMIC_RELAXED);
+    map_unlock();
 }

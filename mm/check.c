@@ -157,18 +157,50 @@ static void check_arenas(struct check *c)
            "%lu tables and %u free slots, but %u slots", c->tables, slots, mm.slot_count);
 }
 
+// B1: whoever was asked to flush has done so before the frame became free.
+static void check_flushed(struct check *c)
+{
+    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++) {
+        const struct mm_cpu *p = &mm.cpu[cpu];
+
+        EXPECT(c, "B1", p->online || !p->asked, "CPU %u is not online, and is asked to flush", cpu);
+        if (p->asked == p->flushed)
+            continue;
+        for (unsigned order = 0; order <= ORDER_MAX; order++) {
+            const frame_t *f = frame_at(frame_at(mm.order[order].head)->next);
+
+            for (uint32_t n = mm.order[order].free; n; n--, f = frame_at(f->next))
+                EXPECT(c, "B1",
+                       (int32_t)(f->epoch - p->flushed) <= 0 || (int32_t)(f->epoch - p->asked) > 0,
+                       "free frame 0x%lx: unmapped in epoch %u, CPU %u has flushed up to %u",
+                       (uint64_t)f->mfn, f->epoch, cpu, p->flushed);
+        }
+    }
+}
+
+static void check_all(struct check *c)
+{
+    check_rings(c);
+    check_spaces(c);
+    check_regions(c);
+    check_arenas(c);
+    EXPECT(c, "T7", c->tables == c->table_frames,
+           "%lu page tables can be reached, %lu frames are tables", c->tables, c->table_frames);
+    EXPECT(c, "P4", c->leaves == c->record_entries,
+           "%lu entries map something, the records stand for %lu", c->leaves, c->record_entries);
+    if (!c->violations) // the rings are whole
+        check_flushed(c);
+}
+
 int mm_check(void)
 {
     struct check c;
 
     memset(&c, 0, sizeof(c));
-    check_rings(&c);
-    check_spaces(&c);
-    check_regions(&c);
-    check_arenas(&c);
-    EXPECT(&c, "T7", c.tables == c.table_frames,
-           "%lu page tables can be reached, %lu frames are tables", c.tables, c.table_frames);
-    EXPECT(&c, "P4", c.leaves == c.record_entries,
-           "%lu entries map something, the records stand for %lu", c.leaves, c.record_entries);
+    map_lock();
+    frame_lock();
+    check_all(&c);
+    frame_unlock();
+    map_unlock();
     return c.violations + kmalloc_check();
 }

@@ -148,6 +148,25 @@ static void check_shared(struct check *c, const space_t *space)
                "%s: entry %u of the root is not the kernel's", space->name, i);
 }
 
+// Which CPU has which space: this one's by its CR3, the others' by what they say.
+static void check_cpus(struct check *c)
+{
+#ifndef KTF_HOST
+    EXPECT(c, "C1", cr3_read().v == space_current()->cr3, "CR3 is 0x%lx, the current space is %s",
+           cr3_read().v, space_current()->name);
+#endif
+    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++) {
+        const struct mm_cpu *p = &mm.cpu[cpu];
+        uint64_t bit = UINT64_C(1) << cpu;
+
+        EXPECT(c, "C1",
+               !p->online ||
+                   (index_in(ARENA_SPACES, p->space) && space_at(p->space)->live == SPACE_LIVE &&
+                    (space_at(p->space)->cpus & bit) && (kernel_space()->cpus & bit)),
+               "CPU %u is not in the mask of its address space", cpu);
+    }
+}
+
 void check_spaces(struct check *c)
 {
     uint64_t mappings = 0, tables = 0;
@@ -170,10 +189,7 @@ void check_spaces(struct check *c)
         mappings += space->mappings;
         tables += space->tables;
     }
-#ifndef KTF_HOST
-    EXPECT(c, "C1", cr3_read().v == space_current()->cr3, "CR3 is 0x%lx, the current space is %s",
-           cr3_read().v, space_current()->name);
-#endif
+    check_cpus(c);
     EXPECT(c, "A4", mappings == c->mappings, "the spaces count %lu mappings, %lu were found",
            mappings, c->mappings);
     EXPECT(c, "A4", tables == c->tables, "the spaces count %lu tables, %lu were found", tables,

@@ -54,8 +54,9 @@ static void set_tails(frame_t *head, uint32_t from, uint32_t to)
         head[i].tail = i;
 }
 
-// True if a block of order `from` can be split down to `to` with what the arenas have in stock.
-static bool can_split(unsigned from, unsigned to)
+// True if a block of order `from` can be split down to `to` with what the arenas have in stock, and
+// `kept` pages of descriptors remain.
+static bool can_split(unsigned from, unsigned to, unsigned kept)
 {
     const struct arena *frames = &mm.arena[ARENA_FRAMES];
     unsigned pages =
@@ -63,7 +64,7 @@ static bool can_split(unsigned from, unsigned to)
 
     if (from == ORDER_MAX && !mm.arena[ARENA_NODES].free)
         return false;
-    return frames->free >= pages + reserve(RESERVE_FRAME_PAGES);
+    return !pages || frames->free >= pages + reserve(RESERVE_FRAME_PAGES) + kept;
 }
 
 // The block becomes the lower half; the upper half is returned. `frame` is on no ring, and may
@@ -102,12 +103,18 @@ static frame_t *split_once(frame_t **frame)
     return upper;
 }
 
+// Epochs wrap around.
+static uint32_t later(uint32_t a, uint32_t b)
+{
+    return (int32_t)(a - b) > 0 ? a : b;
+}
+
 // `frame` and its buddy, both free and on no ring, become one block, which is returned.
 static frame_t *merge_once(frame_t *lower, frame_t *upper)
 {
     unsigned order = lower->order;
     uint64_t mfn = lower->mfn;
-    uint32_t epoch = MAX(lower->epoch, upper->epoch);
+    uint32_t epoch = later(lower->epoch, upper->epoch);
     frame_t *block = lower;
 
     if (order + 1 < FRAME_PAGE_ORDER) {
@@ -179,6 +186,7 @@ static void forget_device(frame_t *frame)
     tree_prune(mfn);
 }
 
+// Both counts are 0 now. frame_lock is held.
 static void release(frame_t *frame)
 {
     ring_remove(frame);
@@ -189,23 +197,26 @@ static void release(frame_t *frame)
     }
     frame->kind = FRAME_AVAILABLE;
     frame->level = 0;
-    frame->epoch = 0;
     give_back(frame);
 }
 
 /* --- handing out
  * ---------------------------------------------------------------------------------- */
 
-frame_t *frame_take(unsigned order, enum frame_kind kind)
+// The smallest order from `order` on with a free block; above ORDER_MAX if there is none.
+static unsigned free_order(unsigned order)
 {
-    unsigned from = order;
+    while (order <= ORDER_MAX && !mm.order[order].free)
+        order++;
+    return order;
+}
+
+static frame_t *take(unsigned order, enum frame_kind kind, unsigned kept)
+{
+    unsigned from = free_order(order);
     frame_t *frame;
 
-    if (inject_failure())
-        return NULL;
-    while (from <= ORDER_MAX && !mm.order[from].free)
-        from++;
-    if (from > ORDER_MAX || (from != order && !can_split(from, order)))
+    if (from > ORDER_MAX || (from != order && !can_split(from, order, kept)))
         return NULL;
     frame = frame_at(frame_at(mm.order[from].head)->next);
     ring_remove(frame);
@@ -219,18 +230,61 @@ frame_t *frame_take(unsigned order, enum frame_kind kind)
     return frame;
 }
 
+frame_t *frame_take(unsigned order, enum frame_kind kind)
+{
+    frame_t *frame;
+
+    if (inject_failure())
+        return NULL;
+    frame_lock();
+    frame = take(order, kind, 0);
+    frame_unlock();
+    return frame;
+}
+
+static frame_t *take_plain(unsigned order)
+{
+    frame_t *frame;
+
+    frame_lock();
+    frame = take(order, FRAME_AVAILABLE, mm.live ? RESERVE_OPERATION : 0);
+    frame_unlock();
+    return frame;
+}
+
+enum {
+    TRIES_MAX = 8, // other CPUs may take what was made ready
+};
+
+// There was no block, or no descriptors to split one with.
+static __attribute__((noinline)) frame_t *take_again(unsigned order)
+{
+    frame_t *frame = NULL;
+
+    for (unsigned i = 0; i < TRIES_MAX && !frame && free_order(order) <= ORDER_MAX; i++) {
+        arenas_fill(STOCK_FRAME_PAGES, STOCK_NODES);
+        frame = take_plain(order);
+    }
+    if (!frame && order) { // what arenas hold in stock may be what keeps buddies apart
+        mm_trim();
+        frame = take_plain(order);
+    }
+    return frame;
+}
+
 int get_frame(unsigned order, frame_t **out)
 {
     if (!out)
         return -EINVAL;
     if (order > ORDER_MAX)
         return -EORDER;
-    *out = frame_take(order, FRAME_AVAILABLE);
-    if (unlikely(!*out && order)) { // what arenas hold in stock may be what keeps buddies apart
-        mm_trim();
-        *out = frame_take(order, FRAME_AVAILABLE);
-    }
-    upkeep();
+    *out = NULL;
+    if (inject_failure())
+        return -ENOMEM;
+    *out = take_plain(order);
+    if (unlikely(!*out))
+        *out = take_again(order);
+    upkeep_unlocked();
     return *out ? 0 : -ENOMEM;
 }
 
@@ -246,24 +300,43 @@ int frame_usable(const frame_t *frame)
     return frame_is_free(frame) ? -EFREE : 0;
 }
 
-int ref_frame(frame_t *frame)
+// One owner more. frame_lock is held.
+static int ref(frame_t *frame)
 {
     int err = frame_usable(frame);
 
     if (err)
         return err;
-    if (frame->refcount == UINT32_MAX - 1) // unmapping holds one more for a moment
+    if (frame->refcount == UINT32_MAX - 1)
         return -EOVERFLOW;
-    frame->refcount++;
+    __atomic_fetch_add(frame_counts_at(frame), 1, __ATOMIC_RELAXED);
     mm.order[frame->order].refs++;
     return 0;
 }
 
-void frame_drop(frame_t *frame)
+int ref_frame(frame_t *frame)
+{
+    int err;
+
+    frame_lock();
+    err = ref(frame);
+    frame_unlock();
+    return err;
+}
+
+// One owner less. frame_lock is held.
+static void drop(frame_t *frame)
 {
     mm.order[frame->order].refs--;
-    if (--frame->refcount == 0 && frame->mapcount == 0)
+    if (__atomic_sub_fetch(frame_counts_at(frame), 1, __ATOMIC_ACQ_REL) == 0)
         release(frame);
+}
+
+void frame_drop(frame_t *frame)
+{
+    frame_lock();
+    drop(frame);
+    frame_unlock();
 }
 
 static bool handed_out(const frame_t *frame)
@@ -271,7 +344,7 @@ static bool handed_out(const frame_t *frame)
     return frame->kind == FRAME_AVAILABLE || frame->kind == FRAME_DEVICE;
 }
 
-int put_frame(frame_t *frame)
+static int put(frame_t *frame)
 {
     int err = frame_usable(frame);
 
@@ -281,17 +354,31 @@ int put_frame(frame_t *frame)
         return -EFREE;
     if (frame->refcount == 1 && !handed_out(frame))
         return -ERESERVED;
-    frame_drop(frame);
-    upkeep();
+    drop(frame);
     return 0;
 }
 
-void frame_mapped(frame_t *frame, int64_t delta)
+int put_frame(frame_t *frame)
 {
-    frame->mapcount += delta;
-    mm.order[frame->order].maps += delta;
-    if (unlikely(frame_is_free(frame)))
+    int err;
+
+    frame_lock();
+    err = put(frame);
+    frame_unlock();
+    upkeep_unlocked();
+    return err;
+}
+
+void frame_unmapped(frame_t *frame, uint32_t less)
+{
+    if (likely(frame_unmapped_not_last(frame, less)))
+        return;
+    frame_lock();
+    mm.order[frame->order].maps -= less;
+    if (__atomic_sub_fetch(frame_counts_at(frame), (uint64_t)less << COUNT_MAP_SHIFT,
+                           __ATOMIC_ACQ_REL) == 0)
         release(frame);
+    frame_unlock();
 }
 
 // A descriptor for a large block, by growing if need be; 0 if there is no memory.
@@ -299,8 +386,8 @@ static uint32_t descriptor_get(void)
 {
     const struct arena *a = &mm.arena[ARENA_FRAMES];
 
-    if (inject_failure() ||
-        (!a->partial && a->free <= reserve(RESERVE_FRAME_PAGES) && arena_grow(ARENA_FRAMES)))
+    if (inject_failure() || (!a->partial && a->free <= reserve(RESERVE_FRAME_PAGES) &&
+                             (mm.live || arena_grow(ARENA_FRAMES))))
         return 0;
     return arena_alloc(ARENA_FRAMES);
 }
@@ -332,11 +419,36 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
     return 0;
 }
 
+// The device's frame, counted up or made. frame_lock is held.
+static int device(uint64_t mfn, unsigned order, frame_t **out)
+{
+    frame_t *frame = find_mfn_frame(MFN(mfn));
+    int err;
+
+    if (frame && frame->kind == FRAME_DEVICE && frame->mfn == mfn && frame->order == order) {
+        err = ref(frame);
+        *out = err ? NULL : frame;
+        return err;
+    }
+    if (frame || tree_occupied(mfn, order))
+        return -EEXIST;
+    err = frame_create(mfn, order, FRAME_DEVICE, 1);
+    if (err)
+        tree_prune(mfn);
+    else
+        *out = find_mfn_frame(MFN(mfn));
+    return err;
+}
+
+enum {
+    // Of descriptors, and nodes: what a new device's frame needs at most, and what must stay.
+    DEVICE_PAGES = 2 + RESERVE_FRAME_PAGES,
+    DEVICE_NODES = 3 + RESERVE_NODES,
+};
+
 int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
 {
-    uint64_t mfn = paddr_mfn(paddr).v;
     uint64_t bytes;
-    frame_t *frame;
     int err;
 
     if (!out)
@@ -349,20 +461,14 @@ int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
         return -EALIGN;
     if (paddr.v >= mm.phys_limit || mm.phys_limit - paddr.v < bytes)
         return -ERANGE_;
-    frame = find_mfn_frame(MFN(mfn));
-    if (frame && frame->kind == FRAME_DEVICE && frame->mfn == mfn && frame->order == order) {
-        err = ref_frame(frame);
-        *out = err ? NULL : frame;
-        return err;
+    for (unsigned i = 0; i < TRIES_MAX; i++) {
+        frame_lock();
+        err = device(paddr_mfn(paddr).v, order, out);
+        frame_unlock();
+        if (err != -ENOMEM || !arenas_fill(DEVICE_PAGES, DEVICE_NODES))
+            break;
     }
-    if (frame || tree_occupied(mfn, order))
-        return -EEXIST;
-    err = frame_create(mfn, order, FRAME_DEVICE, 1);
-    if (err)
-        tree_prune(mfn);
-    else
-        *out = find_mfn_frame(MFN(mfn));
-    upkeep();
+    upkeep_unlocked();
     return err;
 }
 

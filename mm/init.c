@@ -180,6 +180,8 @@ void mm_init(const struct boot_info *bi)
     uint64_t start = rdtsc();
     space_t *kernel;
 
+    mm.map_lock.rank = RANK_MAP;
+    mm.frame_lock.rank = RANK_FRAME;
     mm.phys_limit = UINT64_C(1) << arch_phys_bits();
     mm.page_1g = arch_has_1g();
     mm.levels = arch_levels();

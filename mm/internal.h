@@ -3,29 +3,33 @@
 #pragma once
 
 #include "arch/x86/pgtable.h"
+#include "lib/spinlock.h"
 #include "mm/inject.h"
 #include "mm/mm.h"
+#include "mm/vmap.h"
 
 /* --- arena.c ------------------------------------------------------------------------------------
  */
 
 enum {
-    STOCK_FRAME_PAGES = 4, // a split needs two pages of descriptors at most
+    STOCK_FRAME_PAGES = 8, // a split needs two pages of descriptors at most
     STOCK_NODES = 1,
     STOCK_MAPPINGS = 56, // a split mapping needs up to 20 records, its tables some more
     STOCK_SLOTS = 16,
     // Of it callers leave so much, however short memory is: without it no arena could grow any
     // more when memory comes back, for growing needs frames, records and tables itself.
     RESERVE_FRAME_PAGES = 2,
+    // get_frame() leaves so much more, for the tables of an operation on another CPU.
+    RESERVE_OPERATION = 4,
     RESERVE_NODES = 1,
     RESERVE_MAPPINGS = 8,
     RESERVE_SLOTS = 6,
 };
 
-/* How much of a reserve must stay: nothing while the arenas grow. */
+/* How much of a reserve must stay: nothing for the CPU that lets the arenas grow. */
 static inline uint32_t reserve(uint32_t count)
 {
-    return mm.busy ? 0 : count;
+    return mm.busy && (!mm.live || spin_held(&mm.map_lock)) ? 0 : count;
 }
 
 void arena_setup(void);
@@ -42,13 +46,71 @@ bool slots_trim(uint32_t keep);
 /* A page of 128 zero descriptors: index of its first, 0 if there is none. */
 uint32_t frame_page_alloc(void);
 void frame_page_free(uint32_t index);
-/* Refills what is short, gives back what is too much. Does nothing while it is running already. */
+/* Refills what is short, gives back what is too much. Does nothing while it is running already.
+ * Holds map_lock, not frame_lock. */
 void mm_upkeep(void);
+/* The same for a caller without locks; nothing if another CPU has map_lock, and so will do it. */
+void upkeep_try(void);
+/* Fills the arenas FRAMES and NODES up to that many free pages and nodes. No locks. False if there
+ * is no memory. */
+bool arenas_fill(uint32_t pages, uint32_t nodes);
 
+// map_lock is held.
 static inline void upkeep(void)
 {
     if (unlikely(mm.work))
         mm_upkeep();
+}
+
+// No lock is held.
+static inline void upkeep_unlocked(void)
+{
+    if (unlikely(mm.work))
+        upkeep_try();
+}
+
+static inline void work_add(uint32_t work)
+{
+    __atomic_or_fetch(&mm.work, work, __ATOMIC_RELAXED);
+}
+
+/* --- shootdown.c
+ * -------------------------------------------------------------------------------- */
+
+enum {
+    TLB_SPINS_MAX = 2000000000,
+};
+
+// Nonzero: nobody is asked to flush. For tests of the tests.
+extern uint32_t tlb_broken;
+
+/* `count` entries of that level from va on were cleared or changed: flushed on this CPU now, on
+ * others by tlb_commit(). */
+void tlb_gone(const space_t *space, vaddr_t va, unsigned level, uint64_t count);
+/* The record is on no list any more; tlb_commit() takes its refs off the frame's mapcount and frees
+ * it. */
+void tlb_release(frame_t *frame, uint32_t index);
+/* One round of shootdown for all that is pending; then the releases. */
+void tlb_commit(void);
+/* One round for one page; nothing else may be pending. */
+void tlb_ask_page(uint64_t cpus, vaddr_t va, uint32_t epoch);
+
+static inline void map_lock(void)
+{
+    spin_lock(&mm.map_lock);
+}
+
+/* Flushes what is pending, does what upkeep there is, and unlocks. */
+void map_unlock(void);
+
+static inline void frame_lock(void)
+{
+    spin_lock(&mm.frame_lock);
+}
+
+static inline void frame_unlock(void)
+{
+    spin_unlock(&mm.frame_lock);
 }
 
 /* --- tree.c -------------------------------------------------------------------------------------
@@ -77,7 +139,8 @@ bool tree_occupied(uint64_t mfn, unsigned order);
 /* --- frame.c ------------------------------------------------------------------------------------
  */
 
-/* A free block of that order with refcount 1 and that kind; NULL if there is none. No upkeep. */
+/* A free block of that order with refcount 1 and that kind, for the manager itself; NULL if there
+ * is none. No upkeep. */
 frame_t *frame_take(unsigned order, enum frame_kind kind);
 /* Drops a reference without questions or upkeep. */
 void frame_drop(frame_t *frame);
@@ -86,9 +149,53 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
 /* Gives the free block (order >= FRAME_PAGE_ORDER) described at `from` the descriptor `to`, which
  * is zero. */
 void frame_move(uint32_t from, uint32_t to);
-/* The counts of a frame changed by its mappings: delta is added to mapcount; frees it if it is free
- * now. */
-void frame_mapped(frame_t *frame, int64_t delta);
+/* refcount in the lower half, mapcount in the upper half: one word, so that exactly one CPU sees
+ * both at 0. It becomes 0, and leaves 0, only under frame_lock. */
+enum {
+    COUNT_MAP_SHIFT = 32,
+};
+typedef uint64_t __attribute__((may_alias)) frame_counts_t;
+
+static always_inline frame_counts_t *frame_counts_at(frame_t *frame)
+{
+    return (frame_counts_t *)&frame->refcount;
+}
+
+/* mapcount + more, if the frame is in use; else false. map_lock is held. */
+static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
+{
+    frame_counts_t *at = frame_counts_at(frame);
+    uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
+
+    do {
+        if (unlikely(!old))
+            return false;
+    } while (
+        unlikely(!__atomic_compare_exchange_n(at, &old, old + ((uint64_t)more << COUNT_MAP_SHIFT),
+                                              false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)));
+    mm.order[frame->order].maps += more;
+    return true;
+}
+
+/* mapcount - less, unless that makes the frame free: then false. map_lock is held. */
+static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
+{
+    frame_counts_t *at = frame_counts_at(frame);
+    uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    uint64_t new;
+
+    do {
+        new = old - ((uint64_t)less << COUNT_MAP_SHIFT);
+        if (unlikely(!new))
+            return false;
+    } while (unlikely(
+        !__atomic_compare_exchange_n(at, &old, new, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)));
+    mm.order[frame->order].maps -= less;
+    return true;
+}
+
+/* The same, and frees it if it is free then. */
+void frame_unmapped(frame_t *frame, uint32_t less);
 
 /* --- mapping.c ----------------------------------------------------------------------------------
  */
@@ -100,8 +207,8 @@ void mapping_unlink(frame_t *frame, uint32_t index);
  * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
 int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                    unsigned level, unsigned attr) must_check;
-/* Takes all its entries away, frees the record and tables that became empty; the frame may become
- * free. */
+/* Takes all its entries away, and tables that became empty. The record and the mapcount go with
+ * tlb_commit(), and the frame may be free then. */
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index);
 /* Writes its entries anew with m->attr changed to attr. */
 void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned attr);
@@ -117,6 +224,18 @@ int mapping_split(space_t *space, frame_t *frame, uint32_t index, uint64_t offse
                   uint32_t *out) must_check;
 /* Merges the record with its neighbours as far as they are alike and came from one mapping. */
 void mapping_merge(space_t *space, frame_t *frame, uint32_t index);
+
+/* Those of vmap.h without _locked, for callers that hold map_lock. */
+int vmap_lookup_locked(space_t *space, vaddr_t va, struct vlookup *out) must_check;
+int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                     unsigned attr) must_check;
+int vput_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                     unsigned order) must_check;
+int vunmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                       unsigned order) must_check;
+int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;
+int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                         unsigned order, unsigned attr) must_check;
 
 /* --- vmap.c --------------------------------------------------------------------------------------
  */

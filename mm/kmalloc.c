@@ -4,6 +4,7 @@
 
 #include "lib/panic.h"
 #include "lib/printk.h"
+#include "lib/spinlock.h"
 #include "lib/string.h"
 #include "mm/kmalloc_internal.h"
 
@@ -14,12 +15,16 @@ enum {
 struct kmalloc kmalloc_state;
 
 // Everything of kmalloc is under one lock, which is taken before any lock of mm/.
+static spinlock_t kmalloc_lock = {.rank = RANK_KMALLOC};
+
 static void lock(void)
 {
+    spin_lock(&kmalloc_lock);
 }
 
 static void unlock(void)
 {
+    spin_unlock(&kmalloc_lock);
 }
 
 static unsigned class_of(size_t size)

@@ -2,13 +2,8 @@
 // Mapping records and their entries: made together, taken away together.
 #include "mm/mapping.h"
 
-#include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "mm/internal.h"
-
-enum {
-    FLUSH_PAGES_MAX = 32, // more entries than this: the whole TLB is cheaper
-};
 
 // A run of entries in one table.
 struct span {
@@ -55,12 +50,14 @@ int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t
 {
     int stop = 0;
 
+    map_lock();
     for (uint32_t i = frame->maps; i && !stop; i = mapping_at(i)->next)
         stop = fn(frame, mapping_at(i), arg);
+    map_unlock();
     return stop;
 }
 
-void mapping_link(frame_t *frame, uint32_t index)
+static void list_add(frame_t *frame, uint32_t index)
 {
     mapping_t *m = mapping_at(index);
 
@@ -69,10 +66,16 @@ void mapping_link(frame_t *frame, uint32_t index)
     if (m->next)
         mapping_at(m->next)->prev = index;
     frame->maps = index;
-    frame_mapped(frame, m->refs);
 }
 
-void mapping_unlink(frame_t *frame, uint32_t index)
+void mapping_link(frame_t *frame, uint32_t index)
+{
+    list_add(frame, index);
+    if (!frame_mapped(frame, mapping_at(index)->refs))
+        panic("frame 0x%lx is free, and gets a mapping", (uint64_t)frame->mfn);
+}
+
+static void list_remove(frame_t *frame, uint32_t index)
 {
     mapping_t *m = mapping_at(index);
 
@@ -82,7 +85,12 @@ void mapping_unlink(frame_t *frame, uint32_t index)
         frame->maps = m->next;
     if (m->next)
         mapping_at(m->next)->prev = m->prev;
-    frame_mapped(frame, -(int64_t)m->refs);
+}
+
+void mapping_unlink(frame_t *frame, uint32_t index)
+{
+    list_remove(frame, index);
+    frame_unmapped(frame, mapping_at(index)->refs);
 }
 
 // 0 if none of these entries is in use, nor a large page over them.
@@ -173,8 +181,11 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     index = arena_alloc(ARENA_MAPPINGS);
     if (!index)
         return -ENOMEM;
-    err = make_tables(space, va, level, count, &at);
+    // From here on the frame is in use, whoever puts it.
+    err = frame_mapped(frame, 1) ? make_tables(space, va, level, count, &at) : -EFREE;
     if (err) {
+        if (err != -EFREE)
+            frame_unmapped(frame, 1);
         arena_free(ARENA_MAPPINGS, index);
         return err;
     }
@@ -185,21 +196,11 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     m->level = m->home_level = level;
     m->offset = offset;
     m->order = m->home = order;
-    mapping_link(frame, index);
+    list_add(frame, index);
     space->mappings++;
     write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
                   index);
     return 0;
-}
-
-static void flush(vaddr_t va, unsigned level, uint64_t count)
-{
-    if (count > FLUSH_PAGES_MAX) {
-        tlb_flush_all();
-        return;
-    }
-    for (uint64_t i = 0; i < count; i++)
-        tlb_flush_page(entry_va(va, level, i));
 }
 
 // An entry is only cleared or changed if it still maps the frame that its record names.
@@ -230,7 +231,7 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
         table_at(s.slot)->used -= s.count;
         done += s.count;
     }
-    flush(va, level, count);
+    tlb_gone(space, va, level, count);
     for (uint64_t done = 0; done < count;) {
         struct span s = span_at(space, va, level, done, count);
 
@@ -238,8 +239,8 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
         pt_prune(s.slot);
     }
     space->mappings--;
-    mapping_unlink(frame, index);
-    arena_free(ARENA_MAPPINGS, index);
+    list_remove(frame, index);
+    tlb_release(frame, index);
 }
 
 void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned attr)
@@ -261,7 +262,7 @@ void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned a
         done += s.count;
     }
     m->attr = attr;
-    flush(va, m->level, count);
+    tlb_gone(space, va, m->level, count);
 }
 
 void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index)

@@ -60,7 +60,7 @@ enum {
 };
 
 /* Calls fn for each mapping of a frame (head), newest first, until it returns non-zero, which is
- * returned. */
+ * returned. fn must not map, unmap or look up. */
 int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t *m, void *arg),
                        void *arg);
 /* Address (not sign-extended beyond canonical form: ready to use) and space of a mapping. */

@@ -4,6 +4,7 @@
 
 #include "arch/x86/layout.h"
 #include "boot/bootinfo.h"
+#include "lib/spinlock.h"
 #include "mm/arena.h"
 #include "mm/frame.h"
 #include "mm/mapping.h"
@@ -34,6 +35,7 @@ struct region {
 };
 
 enum {
+    TLB_BATCH_PAGES = 32,               // more than this: the whole TLB is cheaper
     REGION_MAX = 4 * BOOT_MEM_MAX + 64, // an unaligned entry has four ends
 };
 
@@ -44,8 +46,29 @@ struct order_list {
     uint32_t free; // blocks with refcount and mapcount 0
     uint32_t used;
     uint32_t zero;
-    uint64_t refs; // sum of refcount
-    uint64_t maps; // sum of mapcount
+    uint64_t refs; // sum of refcount; guarded by frame_lock as all before
+    uint64_t maps; // sum of mapcount; guarded by map_lock
+};
+
+// Entries that were taken away or changed and are still to be flushed by other CPUs, and what may
+// only be released then. Guarded by map_lock; other CPUs read it while they are asked to flush.
+struct tlb_batch {
+    uint32_t pending; // 1 if there is anything
+    uint32_t all;     // 1: too many pages, or whole tables: flush everything
+    uint32_t count;   // of va[]
+    uint32_t records; // index of the first record to be freed, linked by `next`; `prev` is the
+                      // index of its frame, which loses `refs` mappings
+    uint64_t cpus;    // who may hold any of it
+    uint64_t va[TLB_BATCH_PAGES];
+};
+
+// What the memory manager keeps of a CPU. B1: no frame is free whose epoch lies in
+// (flushed, asked]. Epochs count up and wrap around.
+struct mm_cpu {
+    uint32_t online;  // 1 from when it can be asked to flush
+    uint32_t space;   // index of the space in its CR3
+    uint32_t asked;   // the unmap epoch up to which it was asked to flush
+    uint32_t flushed; // the one up to which it has
 };
 
 #define MM_MAGIC UINT64_C(0x314d4d2d46544b00) // "\0KTF-MM1", little-endian
@@ -56,8 +79,16 @@ enum mm_work {
 };
 
 // Everything hangs on this one object; the debugger starts here.
+//
+// Lock order: map_lock (rank 1), then frame_lock (rank 2). map_lock guards page tables, shadows,
+// records, the frames' lists of mappings, mapcount (written atomically, see frame.h), spaces, the
+// arenas MAPPINGS, TABLES, SHADOWS and SPACES, and which pages any arena has. frame_lock guards
+// rings, the mfn tree, refcount, the zero of both counts, and the arenas FRAMES and NODES. Taking
+// or putting a frame needs frame_lock alone.
 struct mm {
     uint64_t magic; // MM_MAGIC once the frames exist
+    struct spinlock map_lock;
+    struct spinlock frame_lock;
     struct arena arena[ARENA_COUNT];
     struct order_list order[ORDER_COUNT];
     uint32_t high_node;  // index of the node above 2 TiB, 0 while none is needed
@@ -69,17 +100,19 @@ struct mm {
     uint32_t next_space; // id of the next space to be made
     uint32_t live;       // 1 once the final page tables are loaded
     uint32_t busy;       // 1 while upkeep runs, so that it does not nest
-    uint32_t work;       // MM_GROW, MM_TRIM: what upkeep has to do
+    uint32_t work;       // MM_GROW, MM_TRIM: what upkeep has to do; written atomically
     uint32_t root_ready; // 1 once the kernel's space can map
     uint64_t window;     // VA_WINDOW, for the debugger
     uint64_t phys_limit; // first byte beyond the CPU's physical addresses (MAXPHYADDR)
     uint32_t levels;     // of the page tables: 4 or 5
     uint32_t page_1g;    // 1 if the CPU has 1 GiB pages
-    uint32_t current;    // index of the space in CR3
+    uint32_t epoch;      // of the last unmap, counts up
     uint32_t region_count;
     uint64_t boot_ticks;       // of the TSC, from the boot map to the last frame
     uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if
                                // not allowed
+    struct tlb_batch batch;
+    struct mm_cpu cpu[CPU_MAX];
     struct region region[REGION_MAX];
 };
 

@@ -2,7 +2,6 @@
 // Ranges of the vmap family: many frames, all or nothing.
 #include "lib/panic.h"
 #include "mm/internal.h"
-#include "mm/vmap.h"
 
 // Part of a range: pages of one frame.
 struct piece {
@@ -115,8 +114,8 @@ static int check_piece(space_t *space, vaddr_t va, const struct piece *p, struct
     return vmap_check_part(space, va, p->frame, p->offset, p->order);
 }
 
-int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
-               unsigned attr)
+static int map_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+                     unsigned attr)
 {
     int err = check_range(space, va, first, offset, pages);
     struct way way = {attr, false};
@@ -131,6 +130,17 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
         panic("undoing vmap_range at 0x%lx failed", va.v + (undone << PAGE_SHIFT));
     if (way.apart)
         merge_range(space, va, mfn, err ? done : pages);
+    return err;
+}
+
+int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+               unsigned attr)
+{
+    int err;
+
+    map_lock();
+    err = map_range(space, va, first, offset, pages, attr);
+    map_unlock();
     return err;
 }
 
@@ -184,12 +194,22 @@ static int change_range(space_t *space, vaddr_t va, frame_t *first, uint64_t off
 
 int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
 {
-    return change_range(space, va, first, offset, pages, put_piece);
+    int err;
+
+    map_lock();
+    err = change_range(space, va, first, offset, pages, put_piece);
+    map_unlock();
+    return err;
 }
 
 int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
 {
-    return change_range(space, va, first, offset, pages, unmap_piece);
+    int err;
+
+    map_lock();
+    err = change_range(space, va, first, offset, pages, unmap_piece);
+    map_unlock();
+    return err;
 }
 
 /* --- frames from anywhere
@@ -200,7 +220,8 @@ static uint64_t frame_bytes(const frame_t *frame)
     return (uint64_t)PAGE_SIZE << frame->order;
 }
 
-int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count, unsigned attr)
+static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
+                      unsigned attr)
 {
     uint64_t at = va.v;
     size_t done;
@@ -209,20 +230,30 @@ int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
     if (!frames || !count)
         return -EINVAL;
     for (done = 0; done < count; done++) {
-        err = vmap(space, VADDR(at), frames[done], attr);
+        err = vmap_pages(space, VADDR(at), frames[done], 0, attr);
         if (err)
             break;
         at += frame_bytes(frames[done]);
     }
     while (err && done--) {
         at -= frame_bytes(frames[done]);
-        if (vput(space, VADDR(at), frames[done]))
+        if (vput_whole(space, VADDR(at), frames[done], false))
             panic("undoing vmap_frames at 0x%lx failed", at);
     }
     return err;
 }
 
-int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
+int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count, unsigned attr)
+{
+    int err;
+
+    map_lock();
+    err = map_frames(space, va, frames, count, attr);
+    map_unlock();
+    return err;
+}
+
+static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
 {
     uint64_t at = va.v;
 
@@ -238,11 +269,20 @@ int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
         at += frame_bytes(frames[i]);
     }
     for (size_t i = 0; i < count; i++) {
-        uint64_t bytes = frame_bytes(frames[i]); // the frame may be gone after its last put
-        int err = vput(space, va, frames[i]);
+        int err = vput_whole(space, va, frames[i], false);
 
         assert(!err);
-        va.v += bytes;
+        va.v += frame_bytes(frames[i]); // no frame goes before map_unlock()
     }
     return 0;
+}
+
+int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
+{
+    int err;
+
+    map_lock();
+    err = put_frames(space, va, frames, count);
+    map_unlock();
+    return err;
 }

@@ -138,12 +138,6 @@ static always_inline pgentry_t place_bits(const frame_t *frame)
     return (pgentry_t)frame->mfn << PAGE_SHIFT;
 }
 
-static always_inline void count(frame_t *frame, unsigned level, uint32_t delta)
-{
-    frame->mapcount += delta;
-    mm.order[level_order(level)].maps += (int32_t)delta;
-}
-
 // The mapping that stands there is this very one: count it up.
 static always_inline bool again(const frame_t *frame, unsigned level, unsigned attr,
                                 pgentry_t entry, mapping_t *m)
@@ -158,31 +152,38 @@ static always_inline bool again(const frame_t *frame, unsigned level, unsigned a
     return true;
 }
 
-static always_inline uint32_t record_take(void)
+static always_inline struct arena_page *record_page(uint32_t index)
 {
-    struct arena *a = &mm.arena[ARENA_MAPPINGS];
-    struct arena_page *page;
-    uint32_t index, next;
+    return (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
+}
+
+// The record to be taken next; 0 if that is not as simple as that.
+static always_inline uint32_t record_next(void)
+{
+    const struct arena *a = &mm.arena[ARENA_MAPPINGS];
+    uint32_t index;
 
     if (unlikely(!a->partial || a->free <= a->low))
         return 0;
-    page = (struct arena_page *)(uintptr_t)(VA_MAPPINGS - PAGE_SIZE +
-                                            ((uint64_t)a->partial << PAGE_SHIFT));
-    index = page->free;
-    next = mapping_at(index)->at;
-    if (unlikely(!next)) // the page becomes full
-        return 0;
-    page->free = next;
+    index = ((const struct arena_page *)(uintptr_t)(VA_MAPPINGS - PAGE_SIZE +
+                                                    ((uint64_t)a->partial << PAGE_SHIFT)))
+                ->free;
+    return likely(mapping_at(index)->at) ? index : 0; // 0: the page becomes full
+}
+
+static always_inline void record_take(uint32_t index)
+{
+    struct arena_page *page = record_page(index);
+
+    page->free = mapping_at(index)->at;
     page->used++;
-    a->free--;
-    return index;
+    mm.arena[ARENA_MAPPINGS].free--;
 }
 
 // True if the record's page stays on the list that it is on.
 static always_inline bool record_can_go(uint32_t index)
 {
-    const struct arena_page *page =
-        (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
+    const struct arena_page *page = record_page(index);
 
     return page->free && page->used > 1;
 }
@@ -207,8 +208,8 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
     mapping_t *m, new;
     unsigned i;
 
-    if (unlikely(!bits || !common(&space, va, frame, level) ||
-                 ((attr & VATTR_U) && !space->id) || frame->mapcount == UINT32_MAX))
+    if (unlikely(!bits || !common(&space, va, frame, level) || ((attr & VATTR_U) && !space->id) ||
+                 frame->mapcount == UINT32_MAX))
         return false;
     slot = table_for(space, va, level);
     if (unlikely(!slot))
@@ -219,13 +220,14 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
         if ((*shadow & SHADOW_TABLE) ||
             !again(frame, level, attr, table_entries(slot)[i], mapping_at(*shadow)))
             return false;
-        count(frame, level, 1);
-        return true;
+        return frame_mapped(frame, 1); // it is: this very mapping holds it
     }
     if (frame->maps && ((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE))
         return false;
-    if (unlikely(!table_at(slot)->used || !(index = record_take())))
+    index = record_next();
+    if (unlikely(!table_at(slot)->used || !index || !frame_mapped(frame, 1)))
         return false;
+    record_take(index);
     m = mapping_at(index);
     new = whole_block(level, attr);
     new.at = slot *PT_ENTRIES + i;
@@ -234,7 +236,6 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
     if (new.next)
         mapping_at(new.next)->prev = index;
     frame->maps = index;
-    count(frame, level, 1);
     space->mappings++;
     table_at(slot)->used++;
     *shadow = index;
@@ -242,10 +243,21 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
     return true;
 }
 
+// No CPU reaches the page any more.
+static always_inline void flush(const space_t *space, vaddr_t va, frame_t *frame)
+{
+    uint64_t others = space->cpus & cpu_others();
+
+    tlb_flush_page(va);
+    frame->epoch = ++mm.epoch;
+    if (unlikely(others))
+        tlb_ask_page(others, va, mm.epoch);
+}
+
 static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                 bool all)
 {
-    uint32_t slot, index;
+    uint32_t slot, index, refs;
     mapping_t *m;
     unsigned i;
 
@@ -263,18 +275,17 @@ static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsi
         return false;
     if (!all && m->refs > 1) {
         m->refs--;
-        count(frame, level, -1);
-        return true;
+        return frame_unmapped_not_last(frame, 1); // true: other refs are left
     }
     // The last entry of its table, or a frame that nobody else holds: more is to be done.
     if (unlikely(table_at(slot)->used == 1 || !frame->refcount || !record_can_go(index)))
         return false;
     table_entries(slot)[i] = 0;
-    tlb_flush_page(va);
+    flush(space, va, frame);
     table_shadow(slot)[i] = 0;
     table_at(slot)->used--;
     space->mappings--;
-    count(frame, level, -m->refs);
+    refs = m->refs;
     if (m->prev)
         mapping_at(m->prev)->next = m->next;
     else
@@ -282,21 +293,39 @@ static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsi
     if (m->next)
         mapping_at(m->next)->prev = m->prev;
     record_drop(index);
+    frame_unmapped(frame, refs);
     return true;
+}
+
+// map_unlock() where mostly nothing is left to do.
+static always_inline void done(void)
+{
+    if (unlikely(mm.batch.pending | mm.work))
+        map_unlock();
+    else
+        spin_unlock(&mm.map_lock);
+}
+
+static always_inline int map_or(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                unsigned attr)
+{
+    int err = 0;
+
+    map_lock();
+    if (unlikely(!map(space, va, frame, level, attr)))
+        err = vmap_pages(space, va, frame, level, attr);
+    done();
+    return err;
 }
 
 int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    if (likely(map(space, va, frame, 1, attr)))
-        return 0;
-    return vmap_pages(space, va, frame, 1, attr);
+    return map_or(space, va, frame, 1, attr);
 }
 
 int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    if (likely(map(space, va, frame, 2, attr)))
-        return 0;
-    return vmap_pages(space, va, frame, 2, attr);
+    return map_or(space, va, frame, 2, attr);
 }
 
 static always_inline bool unmap_any(space_t *space, vaddr_t va, frame_t *frame, bool all)
@@ -308,16 +337,23 @@ static always_inline bool unmap_any(space_t *space, vaddr_t va, frame_t *frame, 
     return frame->order == ORDER_2M && unmap(space, va, frame, 2, all);
 }
 
+static always_inline int unmap_or(space_t *space, vaddr_t va, frame_t *frame, bool all)
+{
+    int err = 0;
+
+    map_lock();
+    if (unlikely(!unmap_any(space, va, frame, all)))
+        err = vput_whole(space, va, frame, all);
+    done();
+    return err;
+}
+
 int vput(space_t *space, vaddr_t va, frame_t *frame)
 {
-    if (likely(unmap_any(space, va, frame, false)))
-        return 0;
-    return vput_whole(space, va, frame, false);
+    return unmap_or(space, va, frame, false);
 }
 
 int vunmap(space_t *space, vaddr_t va, frame_t *frame)
 {
-    if (likely(unmap_any(space, va, frame, true)))
-        return 0;
-    return vput_whole(space, va, frame, true);
+    return unmap_or(space, va, frame, true);
 }

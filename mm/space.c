@@ -31,7 +31,7 @@ space_t *kernel_space(void)
 
 space_t *space_current(void)
 {
-    return space_at(mm.current);
+    return space_at(mm.cpu[cpu_number()].space);
 }
 
 space_t *space_setup_kernel(void)
@@ -39,7 +39,9 @@ space_t *space_setup_kernel(void)
     uint32_t index = arena_alloc(ARENA_SPACES);
     space_t *kernel = space_at(index);
 
-    mm.space_list = mm.current = index;
+    mm.space_list = mm.cpu[cpu_number()].space = index;
+    mm.cpu[cpu_number()].online = 1;
+    kernel->cpus = ~cpu_others();
     mm.next_space = 1;
     kernel->live = SPACE_LIVE;
     string_copy(kernel->name, "kernel", sizeof(kernel->name));
@@ -81,30 +83,36 @@ static space_t *space_alloc(const char *name)
     return space;
 }
 
+// map_lock is held.
+static int create(const char *name, space_t **out)
+{
+    space_t *space = space_alloc(name);
+
+    if (!space)
+        return -ENOMEM;
+    if (pt_root_create(space)) {
+        arena_free(ARENA_SPACES, space_index(space));
+        return -ENOMEM;
+    }
+    space->id = mm.next_space++;
+    space_link(space);
+    *out = space;
+    return 0;
+}
+
 int space_create(const char *name, space_t **out)
 {
-    space_t *space;
+    int err;
 
     if (!out)
         return -EINVAL;
     *out = NULL;
     if (!name)
         return -EINVAL;
-    space = space_alloc(name);
-    if (!space) {
-        upkeep();
-        return -ENOMEM;
-    }
-    if (pt_root_create(space)) {
-        arena_free(ARENA_SPACES, space_index(space));
-        upkeep();
-        return -ENOMEM;
-    }
-    space->id = mm.next_space++;
-    space_link(space);
-    upkeep();
-    *out = space;
-    return 0;
+    map_lock();
+    err = create(name, out);
+    map_unlock();
+    return err;
 }
 
 // The first mapping in the space's own half; 0 if there is none left. Tables that are not empty
@@ -136,28 +144,56 @@ static frame_t *mapped_frame(const mapping_t *m)
     return find_mfn_frame(pgentry_mfn(entry, m->level));
 }
 
-int space_destroy(space_t *space)
+// map_lock is held.
+static int destroy(space_t *space)
 {
     uint32_t index;
 
     if (!space_is_live(space) || space == kernel_space())
         return -EINVAL;
-    if (space == space_current())
+    if (space->cpus)
         return -EBUSY;
     while ((index = first_mapping(space)))
         mapping_destroy(space, mapped_frame(mapping_at(index)), index);
     space_unlink(space);
     pt_root_destroy(space);
     arena_free(ARENA_SPACES, space_index(space));
-    upkeep();
+    return 0;
+}
+
+int space_destroy(space_t *space)
+{
+    int err;
+
+    map_lock();
+    err = destroy(space);
+    map_unlock();
+    return err;
+}
+
+// map_lock is held, so nobody is being asked to flush: all that was asked for until now is done by
+// loading CR3. The kernel's mask has all CPUs in any case.
+static int switch_to(space_t *space)
+{
+    struct mm_cpu *me = &mm.cpu[cpu_number()];
+    space_t *from = space_at(me->space);
+
+    if (!space_is_live(space))
+        return -EINVAL;
+    space->cpus |= ~cpu_others();
+    me->space = space_index(space);
+    cr3_load(PADDR(space->cr3));
+    if (from != space && from != kernel_space())
+        from->cpus &= cpu_others();
     return 0;
 }
 
 int space_switch(space_t *space)
 {
-    if (!space_is_live(space))
-        return -EINVAL;
-    mm.current = space_index(space);
-    cr3_load(PADDR(space->cr3));
-    return 0;
+    int err;
+
+    map_lock();
+    err = switch_to(space);
+    map_unlock();
+    return err;
 }

@@ -20,7 +20,8 @@ typedef struct space {
     uint8_t live;       // SPACE_LIVE while on the list, else 0
     char name[22];      // NUL-terminated; "kernel" for the kernel's
     uint32_t recent[2]; // slots of the tables of level 1 and 2 used last, 0 if freed since
-    uint8_t pad[56];
+    uint64_t cpus;      // mask of the CPUs that may hold its entries; the kernel's: all online
+    uint8_t pad[48];
 } space_t;
 _Static_assert(sizeof(space_t) == 128, "one size for kernel, host tests and the debugger");
 
@@ -34,9 +35,9 @@ space_t *kernel_space(void);
 /* Makes an empty user address space. name is cut to 21 characters. -EINVAL, -ENOMEM. */
 int space_create(const char *name, space_t **out) must_check;
 /* Unmaps everything that is mapped in its user half, frees its tables, and the space.
- * -EINVAL not a live space, or the kernel's; -EBUSY it is loaded in CR3. */
+ * -EINVAL not a live space, or the kernel's; -EBUSY a CPU has it in CR3. */
 int space_destroy(space_t *space);
-/* Loads it in CR3. -EINVAL not a live space. */
+/* Loads it in this CPU's CR3. -EINVAL not a live space. */
 int space_switch(space_t *space);
-/* The one that CR3 holds. */
+/* The one that this CPU's CR3 holds. */
 space_t *space_current(void);

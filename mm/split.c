@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Splitting a mapping, so that a part of it can be treated on its own, and merging the parts again.
-#include "arch/x86/tlb.h"
 #include "mm/internal.h"
 
 // The record's only entry is a large page: it becomes a table of 512 smaller ones.

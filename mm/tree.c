@@ -75,19 +75,19 @@ uint32_t tree_page_descriptor(uint64_t mfn)
     return *entry + (mfn & (FRAME_PAGE_COUNT - 1));
 }
 
-// A node from stock, or by growing; 0 if there is no memory.
+// A node from stock, at boot also by growing; 0 if there is none.
 static uint32_t node_get(void)
 {
-    if (inject_failure() ||
-        (mm.arena[ARENA_NODES].free <= reserve(RESERVE_NODES) && arena_grow(ARENA_NODES)))
+    if (inject_failure() || (mm.arena[ARENA_NODES].free <= reserve(RESERVE_NODES) &&
+                             (mm.live || arena_grow(ARENA_NODES))))
         return 0;
     return arena_alloc(ARENA_NODES);
 }
 
 static uint32_t page_get(void)
 {
-    if (inject_failure() ||
-        (mm.arena[ARENA_FRAMES].free <= reserve(RESERVE_FRAME_PAGES) && arena_grow(ARENA_FRAMES)))
+    if (inject_failure() || (mm.arena[ARENA_FRAMES].free <= reserve(RESERVE_FRAME_PAGES) &&
+                             (mm.live || arena_grow(ARENA_FRAMES))))
         return 0;
     return frame_page_alloc();
 }

@@ -204,8 +204,8 @@ static int same_again(const struct part *p, const mapping_t *m)
 
 static void count_up(const struct part *p, uint32_t index)
 {
-    mapping_at(index)->refs++;
-    frame_mapped(p->frame, 1);
+    if (frame_mapped(p->frame, 1)) // it is: this very mapping holds it
+        mapping_at(index)->refs++;
     if (p->apart)
         *p->apart = true;
 }
@@ -241,7 +241,6 @@ static int map_part(struct part *p)
         err = mapping_create(p->space, p->va, p->frame, p->offset, p->order, p->level, p->attr);
     if (err && err != -ENOMEM)
         err = map_again(p, err);
-    upkeep();
     return err;
 }
 
@@ -256,8 +255,8 @@ int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsig
     return map_part(&p);
 }
 
-int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-              unsigned attr)
+int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                     unsigned attr)
 {
     struct part p = {space, va, frame, offset, order, 0, attr, NULL};
 
@@ -281,7 +280,7 @@ static void count_down(const struct part *p, uint32_t index)
         return;
     }
     m->refs--;
-    frame_mapped(p->frame, -1);
+    frame_unmapped(p->frame, 1);
     if (p->apart)
         *p->apart = true;
 }
@@ -290,19 +289,12 @@ static int unmap_part(struct part *p, void (*change)(const struct part *p, uint3
 {
     int err = check_place(p);
 
-    // The frame lives until the last of its records has been looked at.
     if (!err)
         err = check_cover(p, NULL);
     if (err)
         return err;
-    if (is_own_mapping(p))
-        return -EBUSY;
-    p->frame->refcount++;
-    err = change_cover(p, change);
-    p->frame->refcount--;
-    frame_mapped(p->frame, 0);
-    upkeep();
-    return err;
+    // The frame lives until the end of the operation, when all CPUs have flushed.
+    return is_own_mapping(p) ? -EBUSY : change_cover(p, change);
 }
 
 static int unvmap_pages(space_t *space, vaddr_t va, frame_t *frame,
@@ -322,14 +314,14 @@ int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all)
     return unvmap_pages(space, va, frame, all ? unmap_all : count_down);
 }
 
-int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+int vput_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
     struct part p = {space, va, frame, offset, order, 0, 0, NULL};
 
     return unmap_part(&p, count_down);
 }
 
-int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+int vunmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
     struct part p = {space, va, frame, offset, order, 0, 0, NULL};
 
@@ -428,12 +420,10 @@ static int protect_part(struct part *p)
         return -ETYPE;
     if (refs != p->frame->mapcount && check_type(p->frame, p->attr))
         return -ETYPE;
-    err = change_cover(p, set_attr);
-    upkeep();
-    return err;
+    return change_cover(p, set_attr);
 }
 
-int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
     int err = frame_usable(frame);
     struct part p = {space, va, frame, 0, 0, 0, attr, NULL};
@@ -444,8 +434,8 @@ int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
     return protect_part(&p);
 }
 
-int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-                  unsigned attr)
+int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                         unsigned order, unsigned attr)
 {
     struct part p = {space, va, frame, offset, order, 0, attr, NULL};
 
@@ -455,7 +445,7 @@ int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, u
 /* --- look-up
  * -------------------------------------------------------------------------------------- */
 
-int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)
+int vmap_lookup_locked(space_t *space, vaddr_t va, struct vlookup *out)
 {
     struct pt_walk w;
     uint64_t mfn;
@@ -479,11 +469,4 @@ int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)
     out->level = w.level;
     out->refs = mapping_at(w.shadow)->refs;
     return 0;
-}
-
-frame_t *find_kern_va_frame(const void *va)
-{
-    struct vlookup at;
-
-    return vmap_lookup(NULL, ptr_vaddr(va), &at) ? NULL : at.frame;
 }

@@ -1,21 +1,33 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The forms of vmap: for the kernel's space and for user ones, by pages of any or of one size.
+// The forms of vmap: for the kernel's space and for user ones, by pages of any or of one size; and
+// the lock around what vmap.c does.
 #include "mm/internal.h"
 #include "mm/vmap.h"
 
+// vmap_pages() with the lock.
+static int map_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+{
+    int err;
+
+    map_lock();
+    err = vmap_pages(space, va, frame, level, attr);
+    map_unlock();
+    return err;
+}
+
 int vmap(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return vmap_pages(space, va, frame, 0, attr);
+    return map_pages(space, va, frame, 0, attr);
 }
 
 int vmap_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return vmap_pages(space, va, frame, 3, attr);
+    return map_pages(space, va, frame, 3, attr);
 }
 
 int vmap_kern(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return vmap_pages(NULL, va, frame, 0, attr);
+    return map_pages(NULL, va, frame, 0, attr);
 }
 
 int vmap_kern_4k(vaddr_t va, frame_t *frame, unsigned attr)
@@ -30,12 +42,12 @@ int vmap_kern_2m(vaddr_t va, frame_t *frame, unsigned attr)
 
 int vmap_kern_1g(vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return vmap_pages(NULL, va, frame, 3, attr);
+    return map_pages(NULL, va, frame, 3, attr);
 }
 
 static int map_user(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
 {
-    return space ? vmap_pages(space, va, frame, level, attr | VATTR_U) : -EINVAL;
+    return space ? map_pages(space, va, frame, level, attr | VATTR_U) : -EINVAL;
 }
 
 int vmap_user(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
@@ -56,4 +68,76 @@ int vmap_user_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
     return map_user(space, va, frame, 3, attr);
+}
+
+/* --- parts, attributes, look-up
+ * ------------------------------------------------------------------------- */
+
+int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+              unsigned attr)
+{
+    int err;
+
+    map_lock();
+    err = vmap_part_locked(space, va, frame, offset, order, attr);
+    map_unlock();
+    return err;
+}
+
+int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    int err;
+
+    map_lock();
+    err = vput_part_locked(space, va, frame, offset, order);
+    map_unlock();
+    return err;
+}
+
+int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    int err;
+
+    map_lock();
+    err = vunmap_part_locked(space, va, frame, offset, order);
+    map_unlock();
+    return err;
+}
+
+int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
+{
+    int err;
+
+    map_lock();
+    err = vprotect_whole(space, va, frame, attr);
+    map_unlock();
+    return err;
+}
+
+int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                  unsigned attr)
+{
+    int err;
+
+    map_lock();
+    err = vprotect_part_locked(space, va, frame, offset, order, attr);
+    map_unlock();
+    return err;
+}
+
+int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)
+{
+    int err;
+
+    map_lock();
+    err = vmap_lookup_locked(space, va, out);
+    map_unlock();
+    return err;
+}
+
+frame_t *find_kern_va_frame(const void *va)
+{
+    struct vlookup at;
+
+    return vmap_lookup(NULL, ptr_vaddr(va), &at) ? NULL : at.frame;
 }

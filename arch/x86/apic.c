@@ -4,6 +4,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/layout.h"
+#include "arch/x86/tlb.h"
 #include "arch/x86/traps.h"
 #include "mm/frame.h"
 #include "mm/vmap.h"
@@ -21,7 +22,11 @@ enum {
 
     APIC_BASE_ENABLE = 1 << 11,
     APIC_ID = 0x20,
+    APIC_EOI = 0xb0,
     APIC_SPURIOUS = 0xf0,
+    APIC_ICR_LOW = 0x300,
+    APIC_ICR_HIGH = 0x310,
+    APIC_ICR_PENDING = 1 << 12,
     APIC_SPURIOUS_ENABLE = 1 << 8,
 };
 #define APIC_BASE_ADDRESS 0x000ffffffffff000ULL
@@ -60,12 +65,34 @@ int apic_init(void)
         put_frame(frame);
         return err;
     }
-    wrmsr(MSR_APIC_BASE, base | APIC_BASE_ENABLE);
-    *reg(APIC_SPURIOUS) = APIC_SPURIOUS_ENABLE | VECTOR_SPURIOUS;
+    apic_enable();
     return 0;
+}
+
+void apic_enable(void)
+{
+    wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_ENABLE);
+    *reg(APIC_SPURIOUS) = APIC_SPURIOUS_ENABLE | VECTOR_SPURIOUS;
 }
 
 uint32_t apic_id(void)
 {
     return *reg(APIC_ID) >> 24;
+}
+
+void apic_eoi(void)
+{
+    *reg(APIC_EOI) = 0;
+}
+
+void apic_send(uint32_t to, uint32_t command)
+{
+    // A command of another interrupt must not come between the two halves.
+    uint64_t flags = interrupts_save();
+
+    *reg(APIC_ICR_HIGH) = to << 24;
+    *reg(APIC_ICR_LOW) = command;
+    while (*reg(APIC_ICR_LOW) & APIC_ICR_PENDING)
+        cpu_pause();
+    interrupts_restore(flags);
 }

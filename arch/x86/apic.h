@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The local APIC, as far as a kernel without interrupts needs it.
+// The local APIC: interrupts between CPUs.
 #pragma once
 
 #include "lib/types.h"
@@ -10,5 +10,24 @@
  */
 int apic_init(void) must_check;
 
-/* The boot CPU's number on the bus. After apic_init(). */
+/* The same local APIC address on another CPU: enables that CPU's. */
+void apic_enable(void);
+
+/* This CPU's number on the bus. After apic_init(). */
 uint32_t apic_id(void);
+
+/* The end of the interrupt that is being handled. */
+void apic_eoi(void);
+
+// The lower half of the interrupt command register (SDM vol. 3, 11.6.1).
+enum apic_command {
+    APIC_FIXED = 0 << 8, // + the vector
+    APIC_NMI = 4 << 8,
+    APIC_INIT = 5 << 8,
+    APIC_STARTUP = 6 << 8, // + the page number
+    APIC_ASSERT = 1 << 14,
+    APIC_ALL_OTHERS = 3 << 18,
+};
+
+/* Sends a command to the CPU with that number on the bus (any for APIC_ALL_OTHERS). */
+void apic_send(uint32_t to, uint32_t command);

@@ -26,6 +26,8 @@ enum msr {
     MSR_APIC_BASE = 0x1b,
     MSR_PAT = 0x277,
     MSR_EFER = 0xc0000080,
+    MSR_GS_BASE = 0xc0000101,
+    MSR_KERNEL_GS_BASE = 0xc0000102,
 };
 
 struct cpuid {

@@ -3,7 +3,6 @@
 #include "arch/x86/pgtable.h"
 
 #include "arch/x86/boot_window.h"
-#include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
@@ -54,7 +53,7 @@ static void slot_unlist(uint32_t slot)
         table_at(t->frame)->parent = t->parent;
     *t = (struct table){0};
     if (--mm.free_slots < STOCK_SLOTS)
-        mm.work |= MM_GROW;
+        work_add(MM_GROW);
 }
 
 // The table that maps 512 slots must stand before the first of them is handed out.
@@ -198,12 +197,12 @@ static void table_free(uint32_t slot)
     pt_walk(kernel_space(), window_va(slot), 1, &w);
     frame->kind = FRAME_AVAILABLE; // whoever still maps it, read-only, maps no table any more
     frame->level = 0;
-    frame->slot = 0;
+    frame->epoch = 0;
     mapping_destroy(kernel_space(), frame, w.shadow);
     arch_meta_unmap(window_va(slot));
     frame_drop(frame);
     slot_push(slot);
-    mm.work |= MM_TRIM;
+    work_add(MM_TRIM);
 }
 
 void pt_prune(uint32_t slot)
@@ -215,7 +214,7 @@ void pt_prune(uint32_t slot)
         if (t->used || t->pins || !parent)
             return;
         set_parent_entry(parent, t->index, 0, 0);
-        tlb_flush_page(VADDR(t->va));
+        tlb_gone(space_at(t->space), VADDR(t->va), 1, 1);
         table_free(slot);
         slot = parent;
     }
@@ -279,7 +278,7 @@ int pt_split_large(space_t *space, vaddr_t va, struct pt_walk *w)
     for (unsigned i = 0; i < PT_ENTRIES; i++, mfn += UINT64_C(1) << level_order(level))
         pt_set(slot, i, pgentry_leaf(MFN(mfn), level, m->attr), index);
     hook(space, w->slot, w->index, slot);
-    tlb_flush_all();
+    tlb_gone(space, VADDR(base), level, PT_ENTRIES);
     *w = (struct pt_walk){slot, level, 0, index};
     return 0;
 }
@@ -290,7 +289,7 @@ void pt_merge_large(uint32_t slot, pgentry_t entry, struct pt_walk *w)
 
     *w = (struct pt_walk){t->parent, t->level + 1u, t->index, table_shadow(slot)[0]};
     pt_set(w->slot, w->index, entry, w->shadow);
-    tlb_flush_all();
+    tlb_gone(space_at(t->space), VADDR(t->va), t->level, PT_ENTRIES);
     table_free(slot);
 }
 

@@ -4,15 +4,17 @@
 
 #include "lib/types.h"
 
-// The last fault that a probe ran into.
+// How a probe failed.
 struct probe_fault {
     uint64_t vector;
     uint64_t error;   // of a page fault: enum pf_error
     uint64_t address; // CR2 of a page fault, else 0
 };
-extern struct probe_fault probe_fault;
 
-/* Reads eight bytes at va into *out. 0, or -1 if it faulted: probe_fault says how, *out is
+/* The last fault that a probe of this CPU ran into. */
+const struct probe_fault *probe_last(void);
+
+/* Reads eight bytes at va into *out. 0, or -1 if it faulted: probe_last() says how, *out is
  * unchanged. */
 int probe_read(vaddr_t va, uint64_t *out);
 

@@ -18,7 +18,41 @@ static inline void cr3_load(paddr_t root)
 {
     (void)root;
 }
+
+static inline void cpu_relax(void)
+{
+}
+
+static inline uint64_t interrupts_save(void)
+{
+    return 0;
+}
+
+static inline void interrupts_restore(uint64_t flags)
+{
+    (void)flags;
+}
 #else
+/* Of a loop that waits for another CPU. */
+static inline void cpu_relax(void)
+{
+    asm volatile("pause" : : : "memory");
+}
+
+/* Interrupts off; and as they were. */
+static inline uint64_t interrupts_save(void)
+{
+    uint64_t flags;
+
+    asm volatile("pushfq\n\tpopq %0\n\tcli" : "=r"(flags) : : "memory");
+    return flags;
+}
+
+static inline void interrupts_restore(uint64_t flags)
+{
+    asm volatile("pushq %0\n\tpopfq" : : "r"(flags) : "memory", "cc");
+}
+
 /* The translation of va, and all cached upper-level entries. */
 static inline void tlb_flush_page(vaddr_t va)
 {

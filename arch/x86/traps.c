@@ -3,6 +3,8 @@
 #include "arch/x86/traps.h"
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/ipi.h"
+#include "arch/x86/percpu.h"
 #include "arch/x86/probe.h"
 #include "arch/x86/stack.h"
 #include "arch/x86/user.h"
@@ -15,7 +17,10 @@ struct fixup {
 };
 extern const struct fixup extable_start[], extable_end[]; // kernel.ld, filled by traps.S
 
-struct probe_fault probe_fault;
+const struct probe_fault *probe_last(void)
+{
+    return &this_cpu()->probe;
+}
 
 static const char *const names[VECTOR_EXCEPTIONS] = {
     "#DE divide error",
@@ -77,7 +82,7 @@ static bool trap_expected(struct trap_frame *frame)
     fixup = find_fixup(fault_origin(frame));
     if (fixup == NULL)
         return false;
-    probe_fault = (struct probe_fault){
+    this_cpu()->probe = (struct probe_fault){
         .vector = frame->vector,
         .error = frame->error,
         .address = frame->vector == VECTOR_PF ? read_cr2() : 0,
@@ -136,7 +141,8 @@ void trap_handle(struct trap_frame *frame)
 {
     // The processor leaves the key to user memory as it was; a handler has to take it away.
     user_access_end();
-    if (user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS)
+    if (user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS ||
+        ipi_handle(frame->vector))
         return;
     trap_report(frame);
 }

@@ -11,6 +11,8 @@ enum vector {
     VECTOR_PF = 14,
     VECTOR_MC = 18,
     VECTOR_EXCEPTIONS = 32, // from here on interrupts
+    VECTOR_SHOOTDOWN = 0xf0,
+    VECTOR_WAKE = 0xf1,
     VECTOR_SPURIOUS = 0xff, // of the local APIC
 };
 

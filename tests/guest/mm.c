@@ -119,7 +119,7 @@ GUEST_TEST(mm_permissions)
     CHECK_EQ(probe_exec(page_va(0)), -1);
     CHECK_EQ(vprotect(NULL, page_va(0), frame, VATTR_R), 0);
     CHECK_EQ(probe_write(page_va(0), 1), -1);
-    CHECK_EQ(probe_fault.address, page_va(0).v);
+    CHECK_EQ(probe_last()->address, page_va(0).v);
     CHECK_EQ(vprotect(NULL, page_va(0), frame, VATTR_X), 0);
     CHECK_EQ(probe_exec(page_va(0)), 0);
     CHECK_EQ(probe_write(page_va(0), 1), -1);

@@ -32,14 +32,14 @@ GUEST_TEST(trap_null)
     // The boot page tables' identity mapping must be gone.
     CHECK_EQ(probe_read(VADDR(0), &value), -1);
     CHECK_EQ(value, 5);
-    CHECK_EQ(probe_fault.vector, VECTOR_PF);
-    CHECK_EQ(probe_fault.error, 0);
-    CHECK_EQ(probe_fault.address, 0);
+    CHECK_EQ(probe_last()->vector, VECTOR_PF);
+    CHECK_EQ(probe_last()->error, 0);
+    CHECK_EQ(probe_last()->address, 0);
     CHECK_EQ(probe_write(VADDR(8), 1), -1);
-    CHECK_EQ(probe_fault.error, PF_WRITE);
-    CHECK_EQ(probe_fault.address, 8);
+    CHECK_EQ(probe_last()->error, PF_WRITE);
+    CHECK_EQ(probe_last()->address, 8);
     CHECK_EQ(probe_exec(VADDR(0)), -1);
-    CHECK_EQ(probe_fault.error, PF_FETCH);
+    CHECK_EQ(probe_last()->error, PF_FETCH);
     CHECK_EQ(probe_read(VADDR((uintptr_t)image_boot_start), &value), -1);
 }
 
@@ -48,9 +48,9 @@ GUEST_TEST(trap_non_canonical)
     uint64_t value;
 
     CHECK_EQ(probe_read(VADDR(0x0100000000000000), &value), -1);
-    CHECK_EQ(probe_fault.vector, VECTOR_GP);
+    CHECK_EQ(probe_last()->vector, VECTOR_GP);
     CHECK_EQ(probe_write(VADDR(0x0100000000000000), 1), -1);
-    CHECK_EQ(probe_fault.vector, VECTOR_GP);
+    CHECK_EQ(probe_last()->vector, VECTOR_GP);
     CHECK_EQ(probe_exec(VADDR(0x0100000000000000)), -1);
 }
 
@@ -60,19 +60,19 @@ GUEST_TEST(trap_image_permissions)
 
     CHECK_EQ(probe_read(ptr_vaddr(image_text_start), &value), 0);
     CHECK_EQ(probe_write(ptr_vaddr(image_text_start), 0), -1);
-    CHECK_EQ(probe_fault.error, PF_PRESENT | PF_WRITE);
+    CHECK_EQ(probe_last()->error, PF_PRESENT | PF_WRITE);
     CHECK_EQ(probe_read(ptr_vaddr(image_rodata_start), &value), 0);
     CHECK_EQ(probe_write(ptr_vaddr(image_rodata_start), 0), -1);
-    CHECK_EQ(probe_fault.error, PF_PRESENT | PF_WRITE);
+    CHECK_EQ(probe_last()->error, PF_PRESENT | PF_WRITE);
     CHECK_EQ(probe_exec(ptr_vaddr(image_rodata_start)), -1);
-    CHECK_EQ(probe_fault.error, PF_PRESENT | PF_FETCH);
+    CHECK_EQ(probe_last()->error, PF_PRESENT | PF_FETCH);
     CHECK_EQ(probe_exec(ptr_vaddr(&data_word)), -1);
-    CHECK_EQ(probe_fault.error, PF_PRESENT | PF_FETCH);
-    CHECK_EQ(probe_fault.address, (uintptr_t)&data_word);
+    CHECK_EQ(probe_last()->error, PF_PRESENT | PF_FETCH);
+    CHECK_EQ(probe_last()->address, (uintptr_t)&data_word);
     CHECK_EQ(probe_exec(ptr_vaddr(image_bss_start)), -1);
-    CHECK_EQ(probe_fault.error, PF_PRESENT | PF_FETCH);
+    CHECK_EQ(probe_last()->error, PF_PRESENT | PF_FETCH);
     CHECK_EQ(probe_read(ptr_vaddr(image_bss_end), &value), -1);
-    CHECK_EQ(probe_fault.error, 0);
+    CHECK_EQ(probe_last()->error, 0);
     CHECK_EQ(probe_read(VADDR((uintptr_t)image_text_start - 8), &value), -1);
 }
 
@@ -85,13 +85,13 @@ GUEST_TEST(trap_stack_guards)
         CHECK_EQ(probe_read(stacks[i].bottom, &value), 0);
         CHECK_EQ(probe_read(VADDR(stacks[i].top.v - 8), &value), 0);
         CHECK_EQ(probe_write(VADDR(stacks[i].bottom.v - 8), 0), -1);
-        CHECK_EQ(probe_fault.error, PF_WRITE);
+        CHECK_EQ(probe_last()->error, PF_WRITE);
         CHECK_EQ(probe_read(VADDR(stacks[i].bottom.v - PAGE_SIZE), &value), -1);
         CHECK_EQ(probe_read(stacks[i].top, &value), -1);
-        CHECK_EQ(probe_fault.error, 0);
+        CHECK_EQ(probe_last()->error, 0);
         CHECK_EQ(probe_read(VADDR(stacks[i].top.v + PAGE_SIZE - 8), &value), -1);
         CHECK_EQ(probe_exec(stacks[i].bottom), -1);
-        CHECK_EQ(probe_fault.error, PF_PRESENT | PF_FETCH);
+        CHECK_EQ(probe_last()->error, PF_PRESENT | PF_FETCH);
     }
     // This very function runs on a guarded one.
     CHECK(stack_of(ptr_vaddr(&value)) == 0);

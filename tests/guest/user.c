@@ -161,13 +161,13 @@ GUEST_TEST(user_kept_from_kernel)
     CHECK(set_up());
     if (read_cr4() & CR4_SMEP) {
         CHECK_EQ(probe_exec(CODE), -1);
-        CHECK_EQ(probe_fault.error, PF_PRESENT | PF_FETCH);
+        CHECK_EQ(probe_last()->error, PF_PRESENT | PF_FETCH);
     }
     if (cpu_has_smap()) {
         CHECK_EQ(probe_read(DATA, &value), -1);
-        CHECK_EQ(probe_fault.error, PF_PRESENT);
+        CHECK_EQ(probe_last()->error, PF_PRESENT);
         CHECK_EQ(probe_write(DATA, 1), -1);
-        CHECK_EQ(probe_fault.error, PF_PRESENT | PF_WRITE);
+        CHECK_EQ(probe_last()->error, PF_PRESENT | PF_WRITE);
     }
     user_access_begin();
     value = *(volatile uint64_t *)vaddr_ptr(DATA);

@@ -132,11 +132,33 @@ static uint64_t mix_spaces(uint64_t h)
     return h;
 }
 
+// All of struct mm but the epoch of the last unmap, and the pages that were flushed last.
+static uint64_t mix_mm(uint64_t h)
+{
+    static struct mm copy;
+
+    copy = mm;
+    copy.epoch = 0;
+    memset(&copy.batch.va, 0, sizeof(copy.batch.va));
+    return mix_bytes(h, &copy, sizeof(copy));
+}
+
+// Descriptors without the epochs in them.
+static uint64_t mix_frames(uint64_t h)
+{
+    const uint64_t *word = (void *)VA_FRAMES;
+    size_t count = (size_t)mm.arena[ARENA_FRAMES].pages * PAGE_SIZE / 8;
+
+    for (size_t i = 0; i < count; i++)
+        h = mix(h, i % 4 == 3 ? word[i] & UINT32_MAX : word[i]);
+    return h;
+}
+
 uint64_t digest_raw(void)
 {
-    uint64_t h = mix_bytes(1, &mm, sizeof(mm));
+    uint64_t h = mix_frames(mix_mm(1));
 
-    for (unsigned i = 0; i < ARENA_COUNT; i++)
+    for (unsigned i = ARENA_FRAMES + 1; i < ARENA_COUNT; i++)
         if (i != ARENA_SPACES)
             h = mix_bytes(h, (void *)(uintptr_t)mm.arena[i].base,
                           (size_t)mm.arena[i].pages * PAGE_SIZE);

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Interrupts from one CPU to others.
+#pragma once
+
+#include "lib/types.h"
+
+/* Does what another CPU asks this one to flush, if anything (mm/shootdown.c). */
+void tlb_answer(void);
+
+#ifdef KTF_HOST
+static inline void ipi_shootdown(uint64_t cpus)
+{
+    (void)cpus;
+}
+#else
+/* Asks these CPUs (a mask, not this one) to run tlb_answer(). */
+void ipi_shootdown(uint64_t cpus);
+/* Wakes a CPU that has been given work. */
+void ipi_wake(uint32_t cpu);
+/* Handles an interrupt that another CPU sent. False if it is none of these. */
+bool ipi_handle(uint64_t vector);
+/* Stops all other CPUs for good, whatever they are doing: for panics. */
+void ipi_stop_others(void);
+#endif

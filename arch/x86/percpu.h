@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What each CPU has of its own, found through its GS base.
+#pragma once
+
+#include "lib/types.h"
+
+enum {
+    CPU_MAX = 64, // masks of CPUs are 64 bits wide
+};
+
+#ifdef KTF_HOST
+// Host tests have one CPU.
+static inline uint32_t cpu_number(void)
+{
+    return 0;
+}
+
+static inline uint32_t cpu_token(void)
+{
+    return 1;
+}
+
+static inline uint64_t cpu_others(void)
+{
+    return ~UINT64_C(1);
+}
+#else
+#include "arch/x86/probe.h"
+
+// A function to be run on a CPU, smp.c. Whoever wants it sets fn with a compare-and-swap from NULL.
+struct cpu_work {
+    void (*fn)(void *arg);
+    void *arg;
+    uint32_t given; // counts up with each function
+    uint32_t done;  // follows `given`
+};
+
+// Invariant: the GS base of CPU n is &percpu[n], from its first C function on.
+struct percpu {
+    uint32_t number;   // 0 is the boot CPU
+    uint32_t token;    // number + 1: what a lock that it holds says
+    uint64_t others;   // mask of all CPUs but this one
+    uint32_t held;     // debug builds: a bit for the rank of each lock that it holds
+    uint32_t apic_id;  // its number on the bus
+    uint32_t noise;    // interrupts taken, but not those that ask for work
+    uint32_t reported; // 1 while this CPU prints an exception
+    struct probe_fault probe;
+    struct cpu_work work;
+};
+extern struct percpu percpu[CPU_MAX];
+
+#define PERCPU_READ(type, member)                                                                  \
+    ({                                                                                             \
+        type percpu_value;                                                                         \
+        __asm__("mov %%gs:%c1, %0"                                                                 \
+                : "=r"(percpu_value)                                                               \
+                : "i"(__builtin_offsetof(struct percpu, member)));                                 \
+        percpu_value;                                                                              \
+    })
+
+/* This CPU's number, 0 to CPU_MAX - 1; its number + 1; the mask of all others. */
+static always_inline uint32_t cpu_number(void)
+{
+    return PERCPU_READ(uint32_t, number);
+}
+
+static always_inline uint32_t cpu_token(void)
+{
+    return PERCPU_READ(uint32_t, token);
+}
+
+static always_inline uint64_t cpu_others(void)
+{
+    return PERCPU_READ(uint64_t, others);
+}
+
+static inline struct percpu *this_cpu(void)
+{
+    return &percpu[cpu_number()];
+}
+
+/* Loads the GS base of CPU `number`. Before anything else of C on that CPU. */
+void percpu_init(uint32_t number);
+#endif

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// TLB shootdown: what an operation takes away is flushed here at once, by all other CPUs that may
+// hold it in one round at its end, and only then released.
+#include "arch/x86/ipi.h"
+#include "arch/x86/tlb.h"
+#include "lib/panic.h"
+#include "lib/printk.h"
+#include "mm/internal.h"
+
+uint32_t tlb_broken;
+
+static void flush_here(vaddr_t va, unsigned level, uint64_t count)
+{
+    if (count > TLB_BATCH_PAGES) {
+        tlb_flush_all();
+        return;
+    }
+    for (uint64_t i = 0; i < count; i++)
+        tlb_flush_page(VADDR(va.v + (i << level_shift(level))));
+}
+
+void tlb_gone(const space_t *space, vaddr_t va, unsigned level, uint64_t count)
+{
+    struct tlb_batch *b = &mm.batch;
+
+    flush_here(va, level, count);
+    b->pending = 1;
+    b->cpus |= space->cpus;
+    if (b->all || count > TLB_BATCH_PAGES - b->count) {
+        b->all = 1;
+        return;
+    }
+    for (uint64_t i = 0; i < count; i++)
+        b->va[b->count++] = va.v + (i << level_shift(level));
+}
+
+void tlb_release(frame_t *frame, uint32_t index)
+{
+    mapping_t *m = mapping_at(index);
+
+    m->next = mm.batch.records;
+    m->prev = frame_index(frame);
+    mm.batch.records = index;
+    mm.batch.pending = 1;
+}
+
+/* --- one round
+ * ------------------------------------------------------------------------------------ */
+
+// Does what mm.batch asks for. Runs on every CPU that is asked, from the interrupt or while it
+// waits for a lock; interrupts are off, so that the two do not mix.
+static void answer(struct mm_cpu *me)
+{
+    uint32_t asked = __atomic_load_n(&me->asked, __ATOMIC_ACQUIRE);
+
+    if (asked == me->flushed)
+        return;
+    if (mm.batch.all)
+        tlb_flush_all();
+    else
+        for (uint32_t i = 0; i < mm.batch.count; i++)
+            tlb_flush_page(VADDR(mm.batch.va[i]));
+    __atomic_store_n(&me->flushed, asked, __ATOMIC_RELEASE);
+}
+
+void tlb_answer(void)
+{
+    uint64_t flags = interrupts_save();
+
+    answer(&mm.cpu[cpu_number()]);
+    interrupts_restore(flags);
+}
+
+// A CPU that does not answer for so long never will.
+static void wait_for(uint32_t cpu, uint32_t epoch)
+{
+    const uint32_t *flushed = &mm.cpu[cpu].flushed;
+
+    for (uint64_t spins = 0; __atomic_load_n(flushed, __ATOMIC_ACQUIRE) != epoch; spins++) {
+        cpu_relax();
+        if (spins == TLB_SPINS_MAX)
+            panic("CPU %u does not answer the request to flush up to epoch %u", cpu, epoch);
+    }
+}
+
+// The CPUs flush what mm.batch holds; back when all have.
+static void ask(uint64_t cpus, uint32_t epoch)
+{
+    for (uint64_t left = cpus; left; left &= left - 1)
+        __atomic_store_n(&mm.cpu[__builtin_ctzll(left)].asked, epoch, __ATOMIC_RELEASE);
+    if (unlikely(tlb_broken))
+        return;
+    ipi_shootdown(cpus);
+    for (uint64_t left = cpus; left; left &= left - 1)
+        wait_for((uint32_t)__builtin_ctzll(left), epoch);
+}
+
+void tlb_ask_page(uint64_t cpus, vaddr_t va, uint32_t epoch)
+{
+    mm.batch.va[0] = va.v;
+    mm.batch.count = 1;
+    ask(cpus, epoch);
+    mm.batch.count = 0;
+}
+
+/* --- the end of an operation
+ * ---------------------------------------------------------------------- */
+
+// Nobody can reach what these records mapped any more.
+static void release_records(uint32_t index, uint32_t epoch)
+{
+    while (index) {
+        const mapping_t *m = mapping_at(index);
+        uint32_t next = m->next;
+        frame_t *frame = frame_at(m->prev);
+
+        if (frame->kind != FRAME_TABLE)
+            frame->epoch = epoch;
+        frame_unmapped(frame, m->refs);
+        arena_free(ARENA_MAPPINGS, index);
+        index = next;
+    }
+}
+
+void tlb_commit(void)
+{
+    struct tlb_batch *b = &mm.batch;
+    uint32_t records = b->records;
+    uint32_t epoch = ++mm.epoch;
+    uint64_t others = b->cpus & cpu_others();
+
+    if (others)
+        ask(others, epoch);
+    b->pending = b->all = b->count = b->records = 0;
+    b->cpus = 0;
+    release_records(records, epoch);
+}
+
+void map_unlock(void)
+{
+    if (unlikely(mm.batch.pending))
+        tlb_commit();
+    if (unlikely(mm.work))
+        mm_upkeep();
+    // What upkeep gave back may leave more to be given back.
+    while (unlikely(mm.batch.pending || (mm.work & MM_TRIM))) {
+        if (mm.batch.pending)
+            tlb_commit();
+        mm_upkeep();
+    }
+    spin_unlock(&mm.map_lock);
+}
