@@ -3,30 +3,47 @@
 // types.
 #include "arch/x86/cpu.h"
 
-// Encodings of a PAT entry (Intel SDM volume 3, 12.12.2).
-enum pat {
-    PAT_UC = 0,
-    PAT_WC = 1,
-    PAT_WT = 4,
-    PAT_WP = 5,
-    PAT_WB = 6,
-    PAT_UC_MINUS = 7,
-};
-
-// Entries 0 to 3 are those of reset, so that nothing changes for mappings made before; 4 and 5 are
-// new.
-static const uint8_t pat[8] = {PAT_WB, PAT_WT, PAT_UC_MINUS, PAT_UC,
-                               PAT_WP, PAT_WC, PAT_UC_MINUS, PAT_UC};
+#include "arch/x86/memtype.h"
+#include "lib/printk.h"
+#include "mm/boot.h"
 
 static bool smap;
 
-static void pat_init(void)
+static void mtrr_read(void)
 {
-    uint64_t value = 0;
+    struct cpuid features = cpuid(1, 0);
 
-    for (unsigned i = 0; i < ARRAY_SIZE(pat); i++)
-        value |= (uint64_t)pat[i] << (8 * i);
-    wrmsr(MSR_PAT, value);
+    if (!(features.edx & (1u << 12)))
+        return;
+    mtrr.cap = rdmsr(MSR_MTRR_CAP);
+    mtrr.def_type = rdmsr(MSR_MTRR_DEF_TYPE);
+    mtrr.limit = UINT64_C(1) << arch_phys_bits();
+    mtrr.count = MIN(mtrr.cap & MTRR_CAP_COUNT, (uint64_t)MTRR_VARIABLE_MAX);
+    for (unsigned i = 0; i < mtrr.count; i++) {
+        mtrr.base[i] = rdmsr(MSR_MTRR_BASE0 + 2 * i);
+        mtrr.mask[i] = rdmsr(MSR_MTRR_MASK0 + 2 * i);
+    }
+    for (unsigned i = 0; (mtrr.cap & MTRR_CAP_FIXED) && i < MTRR_FIXED_COUNT; i++)
+        mtrr.fixed[i] = rdmsr(i == 0  ? MSR_MTRR_FIXED_64K
+                              : i < 3 ? MSR_MTRR_FIXED_16K + i - 1
+                                      : MSR_MTRR_FIXED_4K + i - 3);
+}
+
+static void mtrr_print(void)
+{
+    uint64_t next;
+
+    if (!mtrr_active(&mtrr)) {
+        printk("MTRRs: %s\n", mtrr.cap ? "off" : "none");
+        return;
+    }
+    for (uint64_t start = 0; start < mtrr.limit; start = next) {
+        enum cache_type type = mtrr_type(&mtrr, start);
+
+        for (next = start; next < mtrr.limit && mtrr_type(&mtrr, next) == type;)
+            next = mtrr_next_change(&mtrr, next);
+        printk("MTRRs: 0x%012lx to 0x%012lx %s\n", start, next, cache_type_name(type));
+    }
 }
 
 void cpu_init(void)
@@ -46,7 +63,9 @@ void cpu_init(void)
         cr4 |= CR4_UMIP;
     write_cr4(cr4);
     smap = cr4 & CR4_SMAP;
-    pat_init();
+    wrmsr(MSR_PAT, pat_value());
+    mtrr_read();
+    mtrr_print();
 }
 
 bool cpu_has_smap(void)

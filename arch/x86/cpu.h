@@ -24,7 +24,14 @@ enum efer_bits {
 };
 enum msr {
     MSR_APIC_BASE = 0x1b,
+    MSR_MTRR_CAP = 0xfe,
+    MSR_MTRR_BASE0 = 0x200, // and every second one from there on
+    MSR_MTRR_MASK0 = 0x201,
+    MSR_MTRR_FIXED_64K = 0x250,
+    MSR_MTRR_FIXED_16K = 0x258, // two
+    MSR_MTRR_FIXED_4K = 0x268,  // eight
     MSR_PAT = 0x277,
+    MSR_MTRR_DEF_TYPE = 0x2ff,
     MSR_EFER = 0xc0000080,
     MSR_GS_BASE = 0xc0000101,
     MSR_KERNEL_GS_BASE = 0xc0000102,
