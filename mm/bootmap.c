@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The boot map made sane: sorted regions of whole pages, each of one kind, without overlap.
+#include "arch/x86/memtype.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "mm/boot.h"
 
 enum {
     LOW_END = 1 << 20,
-    CLAIM_MAX = 3 * BOOT_MEM_MAX + BOOT_MODULE_MAX + 16, // available: edges, low part, the rest
+    CLAIM_MAX = 3 * BOOT_MEM_MAX + BOOT_MODULE_MAX + 96, // available: edges, low part, the rest
 };
 
 // Somebody says that a stretch is of that kind. Where claims overlap, the higher rank is believed.
@@ -43,12 +44,31 @@ static void add_claim(uint64_t start, uint64_t end, uint32_t kind, uint32_t rank
     claims[claim_count++] = (struct claim){start, end, kind, rank};
 }
 
+// Memory that the MTRRs do not make write-back is not for handing out.
+static void add_uncached(uint64_t start, uint64_t end)
+{
+    while (mtrr_active(&mtrr) && start < end) {
+        enum cache_type type = mtrr_type(&mtrr, start);
+        uint64_t next = start;
+
+        while (next < end && mtrr_type(&mtrr, next) == type)
+            next = MIN(mtrr_next_change(&mtrr, next), end);
+        if (type != CACHE_WB) {
+            printk("boot map: 0x%lx to 0x%lx is %s by the MTRRs, reserved\n", start, next,
+                   cache_type_name(type));
+            add_claim(start, next, FRAME_RESERVED, RANK_RESERVED);
+        }
+        start = next;
+    }
+}
+
 static void add_available(uint64_t start, uint64_t end)
 {
     uint64_t first = ROUND_UP(start, PAGE_SIZE);
     uint64_t last = ROUND_DOWN(end, PAGE_SIZE);
 
     add_claim(ROUND_DOWN(start, PAGE_SIZE), ROUND_UP(end, PAGE_SIZE), FRAME_RESERVED, RANK_EDGE);
+    add_uncached(first, last);
     add_claim(first, MIN(last, LOW_END), FRAME_LOW, RANK_LOW);
     add_claim(MAX(first, LOW_END), last, FRAME_AVAILABLE, RANK_AVAILABLE);
 }

@@ -2,6 +2,8 @@
 // The self-check's first part: rings of the orders, frames, and their lists of mappings.
 #include "mm/check.h"
 
+#include "arch/x86/memtype.h"
+
 // The entry maps the frame's block, but not the page of it that belongs there.
 static bool place_differs(const frame_t *f, unsigned level, pgentry_t have, pgentry_t want)
 {
@@ -63,6 +65,10 @@ static bool check_record(struct check *c, const frame_t *f, uint32_t index)
         check_fail(c, "P7", "a mapping of frame 0x%lx belongs to no address space", mfn);
         return false;
     }
+    EXPECT(c, "M2",
+           memtype_holds(&mtrr, m->attr >> VATTR_TYPE_SHIFT, (mfn + m->offset) << PAGE_SHIFT,
+                         (uint64_t)PAGE_SIZE << m->order),
+           "frame 0x%lx is mapped with a type that the MTRRs change", mfn);
     EXPECT(c, "M1", f->kind != FRAME_DEVICE || m->attr >> VATTR_TYPE_SHIFT != MEMTYPE_WB,
            "device frame 0x%lx is mapped write-back", mfn);
     EXPECT(c, "M2", ((m->attr ^ mapping_at(f->maps)->attr) & VATTR_TYPE) == 0,

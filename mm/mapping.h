@@ -8,10 +8,11 @@
 // Attributes of a mapping. All mappings can be read; writable and executable at once is refused.
 enum vattr {
     VATTR_R = 0,
-    VATTR_W = 1 << 0,   // writable
-    VATTR_X = 1 << 1,   // executable
-    VATTR_U = 1 << 2,   // user access
-    VATTR_WB = 0 << 3,  // memory type, enum memtype << VATTR_TYPE_SHIFT
+    VATTR_W = 1 << 0, // writable
+    VATTR_X = 1 << 1, // executable
+    VATTR_U = 1 << 2, // user access
+    // Memory type, enum memtype << VATTR_TYPE_SHIFT. None given: write-back, or uncached if the
+    // frame is a device's or the MTRRs say something else than write-back of any of it.
     VATTR_WT = 1 << 3,  // write-through
     VATTR_UCM = 2 << 3, // uncached, unless an MTRR says write-combining
     VATTR_UC = 3 << 3,  // uncached
@@ -20,7 +21,8 @@ enum vattr {
     VATTR_PERM = VATTR_W | VATTR_X | VATTR_U,
     VATTR_TYPE_SHIFT = 3,
     VATTR_TYPE = 7 << VATTR_TYPE_SHIFT,
-    VATTR_ALL = VATTR_PERM | VATTR_TYPE,
+    VATTR_ALL = VATTR_PERM | VATTR_TYPE, // what a record holds
+    VATTR_WB = 1 << 6, // asks for write-back, whatever the frame is; not held, for its type is 0
 };
 
 // The number of the page attribute table's entry that means it (SDM vol. 3, 12.12; set in

@@ -108,7 +108,9 @@ struct mm {
     uint32_t page_1g;    // 1 if the CPU has 1 GiB pages
     uint32_t epoch;      // of the last unmap, counts up
     uint32_t region_count;
-    uint64_t boot_ticks;       // of the TSC, from the boot map to the last frame
+    uint64_t boot_ticks; // of the TSC, from the boot map to the last frame
+    uint32_t wb_kinds;   // bit (1 << enum frame_kind): of all such frames the MTRRs say write-back
+    uint32_t fast_kinds; // such frames are mapped and unmapped on the fast path
     uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if
                                // not allowed
     struct tlb_batch batch;

@@ -4,12 +4,6 @@
 #include "mm/internal.h"
 #include "mm/vmap.h"
 
-enum {
-    // Kinds whose mappings need no question but the common ones.
-    PLAIN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
-                  1 << FRAME_BOOT | 1 << FRAME_LOW,
-};
-
 // Descriptors and records are looked at by whole words here: a compiler handles bit-fields one by
 // one.
 static always_inline uint64_t frame_word(const frame_t *frame)
@@ -83,7 +77,7 @@ static always_inline bool plain_frame(const frame_t *frame, unsigned level)
     if (!known_frame(frame))
         return false;
     word = frame_word(frame);
-    return (word & 31) == level_order(level) && (PLAIN_KINDS >> (word >> 52 & 31) & 1) &&
+    return (word & 31) == level_order(level) && (mm.fast_kinds >> (word >> 52 & 31) & 1) &&
            frame_counts(frame);
 }
 

@@ -2,6 +2,7 @@
 // The vmap family for one block or a part of it: checks, counting, splitting where a part is meant.
 #include "mm/vmap.h"
 
+#include "arch/x86/memtype.h"
 #include "mm/internal.h"
 
 // A part of a block at a place of an address space, and how it shall be mapped there.
@@ -17,9 +18,32 @@ struct part {
                  // lets them
 };
 
+static enum memtype attr_type(unsigned attr)
+{
+    return (attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT;
+}
+
+// Whether the MTRRs say write-back of all the frame.
+static bool is_write_back(const frame_t *frame)
+{
+    return (mm.wb_kinds >> frame->kind & 1) ||
+           mtrr_range_type(&mtrr, frame_paddr(frame).v, frame_pages(frame) << PAGE_SHIFT) ==
+               CACHE_WB;
+}
+
+// The type that was asked for, or else the frame's default, stands in p->attr as a record holds it.
+static void settle_type(struct part *p)
+{
+    if (!(p->attr & (VATTR_TYPE | VATTR_WB)) &&
+        (p->frame->kind == FRAME_DEVICE || !is_write_back(p->frame)))
+        p->attr |= VATTR_UC;
+    p->attr &= ~(unsigned)VATTR_WB;
+}
+
 static int check_attr(const struct part *p)
 {
-    if ((p->attr & ~(unsigned)VATTR_ALL) || (p->attr >> VATTR_TYPE_SHIFT) >= MEMTYPE_COUNT)
+    if ((p->attr & ~(unsigned)(VATTR_ALL | VATTR_WB)) || attr_type(p->attr) >= MEMTYPE_COUNT ||
+        ((p->attr & VATTR_WB) && attr_type(p->attr)))
         return -EINVAL;
     if ((p->attr & VATTR_W) && (p->attr & VATTR_X))
         return -EINVAL;
@@ -82,16 +106,26 @@ static int check_level(struct part *p)
     return IS_ALIGNED(p->va.v, UINT64_C(1) << level_shift(p->level)) ? 0 : -EALIGN;
 }
 
-// All mappings of a frame have one memory type; device memory is never write-back.
-static int check_type(const frame_t *frame, unsigned attr)
+// Device memory is never write-back, and the MTRRs leave the type what it is.
+static int check_memory(const struct part *p)
 {
-    unsigned type = attr & VATTR_TYPE;
+    enum memtype type = attr_type(p->attr);
+    uint64_t start = (p->frame->mfn + p->offset) << PAGE_SHIFT;
 
-    if (frame->kind == FRAME_DEVICE && type == VATTR_WB)
+    if (p->frame->kind == FRAME_DEVICE && type == MEMTYPE_WB)
         return -ETYPE;
-    if (frame->maps && (mapping_at(frame->maps)->attr & VATTR_TYPE) != type)
+    if (!(mm.wb_kinds >> p->frame->kind & 1) &&
+        !memtype_holds(&mtrr, type, start, (uint64_t)PAGE_SIZE << p->order))
         return -ETYPE;
     return 0;
+}
+
+// All mappings of a frame have one memory type.
+static int check_others(const struct part *p)
+{
+    const frame_t *frame = p->frame;
+
+    return frame->maps && (mapping_at(frame->maps)->attr ^ p->attr) & VATTR_TYPE ? -ETYPE : 0;
 }
 
 // The frame's count has no room for so many references more.
@@ -234,7 +268,10 @@ static int map_part(struct part *p)
         err = -EBUSY;
     if (err)
         return err;
-    err = check_type(p->frame, p->attr);
+    settle_type(p);
+    err = check_memory(p);
+    if (!err)
+        err = check_others(p);
     if (!err && maps_full(p->frame, 1))
         err = -EOVERFLOW;
     if (!err)
@@ -416,9 +453,8 @@ static int protect_part(struct part *p)
         return err;
     if (is_own_mapping(p))
         return -EBUSY;
-    if (p->frame->kind == FRAME_DEVICE && (p->attr & VATTR_TYPE) == VATTR_WB)
-        return -ETYPE;
-    if (refs != p->frame->mapcount && check_type(p->frame, p->attr))
+    settle_type(p);
+    if (check_memory(p) || (refs != p->frame->mapcount && check_others(p)))
         return -ETYPE;
     return change_cover(p, set_attr);
 }

@@ -115,7 +115,7 @@ ENUMS = {
         "VATTR_W": 1,
         "VATTR_X": 2,
         "VATTR_U": 4,
-        "VATTR_WB": 0,
+        "VATTR_WB": 64,
         "VATTR_WT": 8,
         "VATTR_UCM": 16,
         "VATTR_UC": 24,

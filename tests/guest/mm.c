@@ -217,8 +217,11 @@ GUEST_TEST(mm_device)
     CHECK(apic && apic->kind == FRAME_DEVICE);
     CHECK_EQ(get_device_frame(PADDR(0xfee00000), 0, &frame), 0);
     CHECK(frame == apic);
-    CHECK_EQ(vmap_kern(page_va(0), frame, VATTR_R), -ETYPE);
+    CHECK_EQ(vmap_kern(page_va(0), frame, VATTR_WB), -ETYPE);
+    CHECK_EQ(vmap_kern(page_va(0), frame, VATTR_WC), -ETYPE);
+    CHECK_EQ(vmap_kern(page_va(0), frame, VATTR_R), 0); // uncached, as no type is given
     CHECK_EQ(vmap_kern(page_va(0), frame, VATTR_UC), 0);
+    CHECK_EQ(vput(NULL, page_va(0), frame), 0);
     CHECK_EQ(probe_read(VADDR(TEST_VA + 0x30), &id), 0);
     CHECK_EQ(probe_read(VADDR(VA_DEVICES + 0x30), &again), 0);
     CHECK_EQ(id, again);

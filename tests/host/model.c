@@ -99,15 +99,23 @@ static unsigned fitting_level(uint64_t va, unsigned order)
     return order >= 9 && IS_ALIGNED(va, 2 * MIB) ? 2 : 1;
 }
 
+// The attributes as a record holds them.
+static unsigned settled(const struct mblock *b, unsigned attr)
+{
+    if (!(attr & (VATTR_TYPE | VATTR_WB)) && b->kind == FRAME_DEVICE)
+        attr |= VATTR_UC;
+    return attr & ~(unsigned)VATTR_WB;
+}
+
 static uint32_t attr_errors(const struct mpart *p, unsigned attr)
 {
-    unsigned type = attr >> VATTR_TYPE_SHIFT;
+    unsigned type = (attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT;
     uint32_t errors = 0;
 
-    if (type > MEMTYPE_WC || ((attr & VATTR_W) && (attr & VATTR_X)) ||
-        ((attr & VATTR_U) && !p->space))
+    if (type > MEMTYPE_WC || ((attr & VATTR_WB) && type) ||
+        ((attr & VATTR_W) && (attr & VATTR_X)) || ((attr & VATTR_U) && !p->space))
         errors |= 1u << EINVAL;
-    if (p->block->kind == FRAME_DEVICE && type == MEMTYPE_WB)
+    if (p->block->kind == FRAME_DEVICE && (attr & VATTR_WB))
         errors |= 1u << ETYPE;
     return errors;
 }
@@ -132,6 +140,7 @@ uint32_t model_map_errors(const struct mpart *p, unsigned level, unsigned attr)
     uint32_t errors = attr_errors(p, attr), found = 0;
     uint64_t pages = UINT64_C(1) << p->order, present = 0, same = 0;
 
+    attr = settled(p->block, attr);
     if ((p->block->mapped || p->block->outside) && p->block->type != (attr & VATTR_TYPE))
         errors |= 1u << ETYPE;
     if (level == 0)
@@ -183,6 +192,7 @@ uint32_t model_protect_errors(const struct mpart *p, unsigned attr)
     uint32_t errors = attr_errors(p, attr) | model_cover_errors(p);
     bool alone = p->block->mapped == 1u << p->order && !p->block->outside;
 
+    attr = settled(p->block, attr);
     if (p->block->type != (attr & VATTR_TYPE) && !alone)
         errors |= 1u << ETYPE;
     return errors;
@@ -196,6 +206,7 @@ void model_map(const struct mpart *p, unsigned level, unsigned attr)
     struct mspace *s = &model.space[p->space];
     uint32_t id = ++model.next_id;
 
+    attr = settled(p->block, attr);
     if (level == 0)
         level = fitting_level(model_va(p->space, p->page), p->order);
     for (uint64_t i = 0; i < UINT64_C(1) << p->order; i++) {
@@ -232,6 +243,7 @@ void model_put(const struct mpart *p, bool all)
 
 void model_protect(const struct mpart *p, unsigned attr)
 {
+    attr = settled(p->block, attr);
     for (uint64_t i = 0; i < UINT64_C(1) << p->order; i++)
         model.space[p->space].page[p->page + i].attr = attr;
     p->block->type = attr & VATTR_TYPE;

@@ -71,7 +71,7 @@ unsigned pick_attr(const struct mblock *b, unsigned space)
         return attr | b->type;
     if (b->kind == FRAME_DEVICE && chance(90))
         return attr | VATTR_UC;
-    return attr | (chance(85) ? VATTR_WB : types[rnd(ARRAY_SIZE(types))]);
+    return attr | (chance(85) ? 0 : types[rnd(ARRAY_SIZE(types))]);
 }
 
 // Where a part of 2^order pages fits; aligned to its size more often than not.

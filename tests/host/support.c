@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "arch/x86/boot_window.h"
+#include "arch/x86/memtype.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -72,6 +73,7 @@ void machine_reset(void)
     visible = map(NULL, LAYOUT_BYTES / PAGE_SIZE, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     memset(&mm, 0, sizeof(mm));
+    memset(&mtrr, 0, sizeof(mtrr));
     memset(&kmalloc_state, 0, sizeof(kmalloc_state));
     memset(&machine, 0, sizeof(machine));
     machine.phys_bits = 40;

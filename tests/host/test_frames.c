@@ -238,7 +238,7 @@ static void device_orders(unsigned phys_bits, uint64_t base)
         SAME(f->kind, FRAME_DEVICE);
         CHECK(find_paddr_frame(PADDR(at + ((uint64_t)PAGE_SIZE << order) - 1)) == f);
         OK(vmap_kern(VADDR(VA_VMAP), f, VATTR_W | VATTR_UC));
-        REFUSES(-ETYPE, vmap_kern(VADDR(VA_VMAP + 2 * GIB), f, VATTR_W));
+        REFUSES(-ETYPE, vmap_kern(VADDR(VA_VMAP + 2 * GIB), f, VATTR_W | VATTR_WB));
         OK(put_frame(g));
         OK(put_frame(f));
         CHECK(find_paddr_frame(PADDR(at)) == f);

@@ -83,7 +83,8 @@ static void common_errors(map_fn *map)
     REFUSES(-EINVAL, map((space_t *)((char *)user + 1), VADDR(0x1000), f0, VATTR_W));
     REFUSES(-EINVAL, map(NULL, AT, f0, VATTR_W | VATTR_X));
     REFUSES(-EINVAL, map(NULL, AT, f0, VATTR_U));
-    REFUSES(-EINVAL, map(NULL, AT, f0, 1u << 6));
+    REFUSES(-EINVAL, map(NULL, AT, f0, 1u << 7));
+    REFUSES(-EINVAL, map(NULL, AT, f0, VATTR_WB | VATTR_UC));
     REFUSES(-EINVAL, map(NULL, AT, f0, 6u << VATTR_TYPE_SHIFT));
     REFUSES(-EINVAL, map(NULL, AT, f0, UINT32_MAX));
     REFUSES(-EUNKNOWN, map(NULL, AT, &local, VATTR_W));
@@ -206,7 +207,7 @@ static void errors_conflict(void)
     REFUSES(-ETABLE, vmap_2m(NULL, at_page(2048), g, VATTR_W));
     REFUSES(-ETABLE, vmap_2m(NULL, at_page(2048), f9, VATTR_W));
     OK(get_device_frame(PADDR(8 * GIB), 0, &dev));
-    REFUSES(-ETYPE, vmap(NULL, at_page(9), dev, VATTR_W));
+    REFUSES(-ETYPE, vmap(NULL, at_page(9), dev, VATTR_W | VATTR_WB));
     OK(get_device_frame(PADDR(16 * GIB), ORDER_1G, &dev));
     REFUSES(-ETABLE, vmap(NULL, AT, dev, VATTR_UC));
     OK(vmap(NULL, VADDR(VA_VMAP + GIB), dev, VATTR_UC));
