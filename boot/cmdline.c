@@ -7,7 +7,7 @@
 #include "lib/string.h"
 
 // All there are. Those with '=' take a value.
-static const char *const known[] = {"test=", "bench", "plant=", "crash="};
+static const char *const known[] = {"test=", "bench", "plant=", "crash=", "check-every="};
 
 static bool is_blank(char c)
 {

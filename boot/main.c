@@ -68,6 +68,20 @@ static void print_boot_info(void)
                bi->module[i].name);
 }
 
+// check-every=N: the self-check after every N-th operation.
+static void check_every_word(void)
+{
+    char text[16];
+    uint32_t n = 0;
+
+    if (!cmdline_get("check-every", text, sizeof(text)))
+        return;
+    for (const char *p = text; *p >= '0' && *p <= '9'; p++)
+        n = n * 10 + (uint32_t)(*p - '0');
+    printk("mm_check() after every %u operations\n", n);
+    mm_check_every(n);
+}
+
 // Each stack whose gate or task needs one; running out of memory here is the end.
 static vaddr_t stack_or_panic(const char *name, unsigned pages)
 {
@@ -172,5 +186,6 @@ void kernel_main(uint64_t mbi)
     cmdline_check();
     cpu_init();
     mm_init(&boot_info);
+    check_every_word();
     stack_switch(stack_or_panic("cpu0", KERNEL_STACK_PAGES), kernel_late);
 }

@@ -542,7 +542,7 @@ static bool grow(void)
 // What is still short is tried again after the next operation, which may have freed memory.
 static uint32_t work_left(void)
 {
-    return short_arena() == ARENA_COUNT ? 0 : MM_GROW;
+    return (short_arena() == ARENA_COUNT ? 0 : MM_GROW) | (mm.check_every ? MM_CHECK : 0);
 }
 
 static void grow_all(void)

@@ -4,6 +4,7 @@
 
 #include <stdarg.h>
 
+#include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
 #include "mm/kmalloc.h"
@@ -192,7 +193,7 @@ static void check_all(struct check *c)
         check_flushed(c);
 }
 
-int mm_check(void)
+static int check_locked(void)
 {
     struct check c;
 
@@ -202,5 +203,31 @@ int mm_check(void)
     check_all(&c);
     frame_unlock();
     map_unlock();
-    return c.violations + kmalloc_check();
+    return c.violations;
+}
+
+int mm_check(void)
+{
+    return check_locked() + kmalloc_check();
+}
+
+void mm_check_every(uint32_t n)
+{
+    mm.check_every = n;
+    if (n)
+        work_add(MM_CHECK);
+}
+
+// Not kmalloc: the operation may be one of its own, under its lock.
+void check_count(void)
+{
+    uint32_t operations = __atomic_add_fetch(&mm.operations, 1, __ATOMIC_RELAXED);
+    int violations;
+
+    if (operations % mm.check_every || __atomic_exchange_n(&mm.checking, 1, __ATOMIC_ACQUIRE))
+        return;
+    violations = check_locked();
+    __atomic_store_n(&mm.checking, 0, __ATOMIC_RELEASE);
+    if (violations)
+        panic("mm_check(): %d violations after operation %u", violations, operations);
 }

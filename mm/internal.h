@@ -102,6 +102,9 @@ static inline void map_lock(void)
 
 /* Flushes what is pending, does what upkeep there is, and unlocks. */
 void map_unlock(void);
+/* An operation has ended, no lock of mm/ is held: with mm_check_every() every n-th is followed by a
+ * check. */
+void check_count(void);
 
 static inline void frame_lock(void)
 {

@@ -74,8 +74,9 @@ struct mm_cpu {
 #define MM_MAGIC UINT64_C(0x314d4d2d46544b00) // "\0KTF-MM1", little-endian
 
 enum mm_work {
-    MM_GROW = 1, // some arena has less in stock than its `low`
-    MM_TRIM = 2, // some arena may have more than it needs
+    MM_GROW = 1,  // some arena has less in stock than its `low`
+    MM_TRIM = 2,  // some arena may have more than it needs
+    MM_CHECK = 4, // operations are counted for mm_check_every(); always set then
 };
 
 // Everything hangs on this one object; the debugger starts here.
@@ -96,17 +97,20 @@ struct mm {
     uint32_t free_slot;  // first free table slot, 0 if none
     uint32_t
         slot_count; // slots that have a shadow and a struct table; slot 0 counts but is never used
-    uint32_t free_slots; // of them free
-    uint32_t next_space; // id of the next space to be made
-    uint32_t live;       // 1 once the final page tables are loaded
-    uint32_t busy;       // 1 while upkeep runs, so that it does not nest
-    uint32_t work;       // MM_GROW, MM_TRIM: what upkeep has to do; written atomically
-    uint32_t root_ready; // 1 once the kernel's space can map
-    uint64_t window;     // VA_WINDOW, for the debugger
-    uint64_t phys_limit; // first byte beyond the CPU's physical addresses (MAXPHYADDR)
-    uint32_t levels;     // of the page tables: 4 or 5
-    uint32_t page_1g;    // 1 if the CPU has 1 GiB pages
-    uint32_t epoch;      // of the last unmap, counts up
+    uint32_t free_slots;  // of them free
+    uint32_t next_space;  // id of the next space to be made
+    uint32_t live;        // 1 once the final page tables are loaded
+    uint32_t busy;        // 1 while upkeep runs, so that it does not nest
+    uint32_t check_every; // operations, 0: not at all
+    uint32_t operations;  // counted for check_every
+    uint32_t checking;    // 1 while a CPU checks for that reason
+    uint32_t work;        // MM_GROW, MM_TRIM: what upkeep has to do; written atomically
+    uint32_t root_ready;  // 1 once the kernel's space can map
+    uint64_t window;      // VA_WINDOW, for the debugger
+    uint64_t phys_limit;  // first byte beyond the CPU's physical addresses (MAXPHYADDR)
+    uint32_t levels;      // of the page tables: 4 or 5
+    uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
+    uint32_t epoch;       // of the last unmap, counts up
     uint32_t region_count;
     uint64_t boot_ticks; // of the TSC, from the boot map to the last frame
     uint32_t wb_kinds;   // bit (1 << enum frame_kind): of all such frames the MTRRs say write-back
@@ -133,6 +137,10 @@ void mm_trim(void);
 /* Checks the rules of docs/invariants.md that the guest can see itself, prints each violation.
  * Returns how many there are. */
 int mm_check(void);
+
+/* From now on the same, kmalloc's objects left out, after every n-th operation that took a lock; 0:
+ * no more. Panics if a rule is broken. */
+void mm_check_every(uint32_t n);
 
 /* Prints the blocks by order and kind (the table that ktf-frame shows). */
 void mm_print(void);

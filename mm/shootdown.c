@@ -149,4 +149,6 @@ void map_unlock(void)
         mm_upkeep();
     }
     spin_unlock(&mm.map_lock);
+    if (unlikely(mm.check_every))
+        check_count();
 }

@@ -41,6 +41,7 @@ GUESTS: dict[str, dict[str, Any]] = {
 }
 GUESTS["128M-q35-uefi"] = {"machine": "q35", "uefi": True}
 GUESTS["128M-pc-qemu64"] = {"cpu": None}  # QEMU's default CPU: no 1G pages, no SMEP, no SMAP
+GUESTS["128M-pc-check-every"] = {"cmdline": "test=all check-every=499"}
 GUEST_TIMEOUT = 240.0
 
 Judge = Callable[[str, str, "int | str"], "list[Result]"]
@@ -120,7 +121,7 @@ def guest_jobs() -> Iterator[Job]:
     for name, config in GUESTS.items():
 
         def run(log: Path, config: dict[str, Any] = config) -> list[Result]:
-            return run_guest(log, {**config, "cmdline": "test=all"}, GUEST_TIMEOUT)
+            return run_guest(log, {"cmdline": "test=all", **config}, GUEST_TIMEOUT)
 
         yield Job(f"guest/{name}", run, 100 if config.get("mem") == "4G" else 40)
 

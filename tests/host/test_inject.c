@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Each allocation of each operation fails once: -ENOMEM and all is as before, or the operation
 // works all the same.
+#include <string.h>
+
+#include "lib/panic.h"
 #include "mm/kmalloc.h"
 #include "tests/host/inject.h"
 #include "tests/host/support.h"
@@ -360,12 +363,35 @@ static void hook(void)
     put_got();
 }
 
+static void break_and_go_on(void)
+{
+    mm.order[0].used++; // somebody's bug
+    OK(vmap(NULL, AT, f0, VATTR_W));
+}
+
+// The self-check after every n-th operation: silent while all is well, then it panics.
+static void check_every(void)
+{
+    setup();
+    mm_check_every(1);
+    for (unsigned i = 0; i < ARRAY_SIZE(attempts); i++) {
+        attempts[i].prepare();
+        OK(attempts[i].run());
+        attempts[i].undo();
+        attempts[i].clean();
+    }
+    CHECK(mm.operations > 50);
+    CHECK(panics(break_and_go_on));
+    CHECK(strstr(panic_message, "violations after operation"));
+}
+
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
         {"inject_hook", hook},
         {"inject_single_failures", single_failures},
         {"inject_lasting_failures", lasting_failures},
+        {"check_every", check_every},
     };
 
     return host_main(argc, argv, tests, ARRAY_SIZE(tests));
