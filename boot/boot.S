@@ -134,6 +134,7 @@ bad_cpu:
     .asciz "KTF: this processor lacks long mode or NX\n"
 
     .balign 8
+    .globl boot_gdt
 boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff // 64-bit code

@@ -11,6 +11,7 @@ enum {
     PORT_SELECTOR = 0x510,
     PORT_DATA = 0x511,
     KEY_SIGNATURE = 0x0000,
+    KEY_NB_CPUS = 0x0005,
     KEY_FILE_DIR = 0x0019,
     FILES_MAX = 4096, // QEMU itself has far fewer; a device that says more is none
 };
@@ -69,4 +70,15 @@ bool fw_cfg_read(const char *name, char *buf, size_t size)
     read_bytes(buf, n);
     buf[n] = '\0';
     return true;
+}
+
+uint32_t fw_cfg_cpus(void)
+{
+    uint16_t cpus; // little-endian
+
+    if (!present())
+        return 1;
+    outw(PORT_SELECTOR, KEY_NB_CPUS);
+    read_bytes(&cpus, sizeof(cpus));
+    return cpus ? cpus : 1;
 }

@@ -9,3 +9,6 @@
  * unchanged, without QEMU's fw_cfg device or without such a file.
  */
 bool fw_cfg_read(const char *name, char *buf, size_t size);
+
+/* How many CPUs QEMU says the machine has; 1 without the device. */
+uint32_t fw_cfg_cpus(void);

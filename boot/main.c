@@ -9,6 +9,7 @@
 #include "arch/x86/layout.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/serial.h"
+#include "arch/x86/smp.h"
 #include "arch/x86/stack.h"
 #include "boot/bootinfo.h"
 #include "boot/cmdline.h"
@@ -21,11 +22,6 @@
 #include "lib/string.h"
 #include "mm/mm.h"
 #include "tests/guest/test.h"
-
-enum {
-    KERNEL_STACK_PAGES = 4,
-    IST_STACK_PAGES = 2,
-};
 
 void kernel_main(uint64_t mbi);
 void ktf_ready(void);
@@ -82,26 +78,6 @@ static void check_every_word(void)
     mm_check_every(n);
 }
 
-// Each stack whose gate or task needs one; running out of memory here is the end.
-static vaddr_t stack_or_panic(const char *name, unsigned pages)
-{
-    vaddr_t top;
-    int err = stack_create(name, pages, &top);
-
-    if (err != 0)
-        panic("no stack '%s': %s", name, error_name(err));
-    return top;
-}
-
-static void ist_init(void)
-{
-    tss_set_ist(IST_DOUBLE_FAULT, stack_or_panic("cpu0 #DF", IST_STACK_PAGES));
-    tss_set_ist(IST_NMI, stack_or_panic("cpu0 NMI", IST_STACK_PAGES));
-    tss_set_ist(IST_MACHINE_CHECK, stack_or_panic("cpu0 #MC", IST_STACK_PAGES));
-    tss_init();
-    idt_use_ist();
-}
-
 static void devices_init(void)
 {
     int err = apic_init();
@@ -155,11 +131,14 @@ static _Noreturn void kernel_late(void)
 {
     bool watched = false, success;
 
-    ist_init();
+    tss_init();
+    idt_use_ist();
     devices_init();
+    smp_start();
     mm_print();
     plant_word(&watched);
-    printk("KTF is ready: CPU %u, %lu KiB free\n", apic_id(), mm_free_pages() * (PAGE_SIZE / 1024));
+    printk("KTF is ready: %u CPU%s, %lu KiB free\n", smp_count(), smp_count() == 1 ? "" : "s",
+           mm_free_pages() * (PAGE_SIZE / 1024));
     ktf_ready();
     crash_word(&watched);
     success = test_words(&watched);
@@ -187,5 +166,6 @@ void kernel_main(uint64_t mbi)
     cpu_init();
     mm_init(&boot_info);
     check_every_word();
-    stack_switch(stack_or_panic("cpu0", KERNEL_STACK_PAGES), kernel_late);
+    cpu_stacks_create(0);
+    stack_switch(cpu_stack(0), kernel_late);
 }

@@ -5,25 +5,36 @@
 #include "arch/x86/backtrace.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/exit.h"
+#include "arch/x86/ipi.h"
+#include "arch/x86/percpu.h"
 #include "arch/x86/serial.h"
 #include "lib/printk.h"
 
 char panic_message[256];
+bool panicking;
 
 static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
 {
     static const char in_panic[] = "\npanic in panic\n";
-    static bool again;
+    static uint32_t first; // token of the CPU that panicked first
+    uint32_t none = 0;
 
     cli();
-    if (again) {
+    if (!__atomic_compare_exchange_n(&first, &none, cpu_token(), false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST)) {
+        if (none != cpu_token())
+            machine_halt(); // the first one reports and stops the machine
         // The report itself went wrong: what it printed so far must do.
         serial_write(in_panic, sizeof(in_panic) - 1);
         machine_stop();
     }
-    again = true;
+    panicking = true;
+    if (ipi_ready)
+        ipi_stop_others();
     vsnprintk(panic_message, sizeof(panic_message), fmt, args);
     printk("\nPANIC: %s\n", panic_message);
+    if (ipi_ready)
+        printk("on CPU %u\n", cpu_number());
     backtrace_print(rip, rbp);
     machine_stop();
 }

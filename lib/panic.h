@@ -19,6 +19,8 @@ _Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)
 
 // The message of the first panic, for the debugger; empty if there was none.
 extern char panic_message[256];
+// True from the first panic on: the other CPUs are being stopped, and locks count no more.
+extern bool panicking;
 
 /* Must hold on every build, also in the fastest one. */
 #define assert(x)                                                                                  \

@@ -220,14 +220,25 @@ int snprintk(char *buf, size_t size, const char *fmt, ...)
 // In host tests the console is the test's: it supplies printk().
 #ifndef KTF_HOST
 #include "arch/x86/serial.h"
+#include "lib/panic.h"
+#include "lib/spinlock.h"
+
+// One CPU's text is not torn by another's. No lock is taken after it.
+static spinlock_t console_lock = {.rank = RANK_CONSOLE};
 
 void vprintk(const char *fmt, va_list args)
 {
     char buf[128];
     struct sink s = {.buf = buf, .size = sizeof(buf), .flush = serial_write};
+    // An exception may have come while this CPU was printing; in a panic all others are stopped.
+    bool locked = !panicking && !spin_held(&console_lock);
 
+    if (locked)
+        spin_lock(&console_lock);
     format(&s, fmt, args);
     serial_write(buf, s.used);
+    if (locked)
+        spin_unlock(&console_lock);
 }
 
 void printk(const char *fmt, ...)

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Segments and the task state segment of the boot CPU.
+// Segments and the task state segment of each CPU.
 #include "arch/x86/gdt.h"
 
+#include "arch/x86/percpu.h"
 #include "lib/panic.h"
+#include "lib/string.h"
+
+enum {
+    GDT_ENTRIES = 8, // the last one fills the cache line
+};
 
 struct descriptor_pointer {
     uint16_t limit;
@@ -22,19 +28,22 @@ _Static_assert(sizeof(struct tss) == 104, "the processor's layout");
 
 // The TSS descriptor takes two entries. 'Accessed' is set everywhere, so that the CPU never writes
 // to the table.
-uint64_t gdt[7] __attribute__((aligned(16))) = {
+static const uint64_t segments[GDT_ENTRIES] = {
     [SEL_KERNEL_CODE / 8] = 0x00af9b000000ffff,
     [SEL_KERNEL_DATA / 8] = 0x00cf93000000ffff,
     [SEL_USER_DATA / 8] = 0x00cff3000000ffff,
     [SEL_USER_CODE / 8] = 0x00affb000000ffff,
 };
 
-struct tss tss __attribute__((aligned(16))) = {.io_map = sizeof(struct tss)};
+uint64_t gdt[CPU_MAX][GDT_ENTRIES] __attribute__((aligned(16)));
+struct tss tss[CPU_MAX] __attribute__((aligned(16)));
 
 void gdt_init(void)
 {
-    struct descriptor_pointer pointer = {.limit = sizeof(gdt) - 1, .base = (uintptr_t)gdt};
+    uint64_t *own = gdt[cpu_number()];
+    struct descriptor_pointer pointer = {.limit = sizeof(segments) - 1, .base = (uintptr_t)own};
 
+    memcpy(own, segments, sizeof(segments));
     __asm__ volatile("lgdt %0\n\t"
                      "pushq %1\n\t"
                      "leaq 1f(%%rip), %%rax\n\t"
@@ -51,22 +60,24 @@ void gdt_init(void)
 
 void tss_init(void)
 {
-    uint64_t base = (uintptr_t)&tss;
+    uint64_t *own = gdt[cpu_number()];
+    uint64_t base = (uintptr_t)&tss[cpu_number()];
     uint64_t available_tss = 0x89;
 
-    gdt[SEL_TSS / 8] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | available_tss << 40 |
+    tss[cpu_number()].io_map = sizeof(struct tss);
+    own[SEL_TSS / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | available_tss << 40 |
                        (base >> 24 & 0xff) << 56;
-    gdt[SEL_TSS / 8 + 1] = base >> 32;
+    own[SEL_TSS / 8 + 1] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(SEL_TSS) : "memory");
 }
 
 void *tss_kernel_stack(void)
 {
-    return (char *)&tss + offsetof(struct tss, rsp);
+    return (char *)&tss[cpu_number()] + offsetof(struct tss, rsp);
 }
 
-void tss_set_ist(enum ist ist, vaddr_t top)
+void tss_set_ist(uint32_t cpu, enum ist ist, vaddr_t top)
 {
-    assert(ist >= 1 && ist <= ARRAY_SIZE(tss.ist));
-    tss.ist[ist - 1] = top.v;
+    assert(cpu < CPU_MAX && ist >= 1 && ist <= ARRAY_SIZE(tss[cpu].ist));
+    tss[cpu].ist[ist - 1] = top.v;
 }

@@ -18,16 +18,16 @@ enum ist {
     IST_MACHINE_CHECK = 3,
 };
 
-/* Loads the kernel's own GDT, still without a task: the boot loader's and the boot part's are not
+/* Loads this CPU's own GDT, still without a task: the boot loader's and the boot part's are not
  * used any more. */
 void gdt_init(void);
 
-/* Loads the task state segment. Before it, tss_set_ist() gives each slot its stack. */
+/* Loads this CPU's task state segment. Before it, tss_set_ist() gives each slot its stack. */
 void tss_init(void);
 
 /* Where the stack pointer stands that the processor loads when ring 3 is interrupted; eight bytes,
  * not aligned. */
 void *tss_kernel_stack(void);
 
-/* The top of the stack that gates with slot ist switch to. */
-void tss_set_ist(enum ist ist, vaddr_t top);
+/* The top of the stack that gates with slot ist switch to on that CPU. */
+void tss_set_ist(uint32_t cpu, enum ist ist, vaddr_t top);

@@ -15,13 +15,18 @@ _Static_assert(sizeof(idt) == PAGE_SIZE, "alone on its page");
 
 extern char vector_stubs[];
 
-void idt_init(void)
+void idt_load(void)
 {
     struct {
         uint16_t limit;
         uint64_t base;
     } __attribute__((packed)) pointer = {.limit = sizeof(idt) - 1, .base = (uintptr_t)idt};
 
+    __asm__ volatile("lidt %0" : : "m"(pointer));
+}
+
+void idt_init(void)
+{
     for (unsigned i = 0; i < IDT_COUNT; i++) {
         uintptr_t handler = (uintptr_t)vector_stubs + (uintptr_t)i * STUB_SIZE;
 
@@ -33,7 +38,7 @@ void idt_init(void)
             .offset_high = (uint32_t)(handler >> 32),
         };
     }
-    __asm__ volatile("lidt %0" : : "m"(pointer));
+    idt_load();
 }
 
 void idt_allow_user(unsigned vector)

@@ -30,5 +30,8 @@ void idt_init(void);
 /* Ring 3 may call this vector by `int`. */
 void idt_allow_user(unsigned vector);
 
+/* Loads the table, which all CPUs share, on this CPU. */
+void idt_load(void);
+
 /* From now on #DF, NMI and #MC run on the stacks of their TSS slots. After tss_init(). */
 void idt_use_ist(void);

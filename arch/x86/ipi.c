@@ -3,8 +3,12 @@
 #include "arch/x86/ipi.h"
 
 #include "arch/x86/apic.h"
+#include "arch/x86/exit.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/traps.h"
+#include "lib/panic.h"
+
+bool ipi_ready;
 
 static void send(uint32_t cpu, uint32_t vector)
 {
@@ -29,6 +33,8 @@ void ipi_stop_others(void)
 
 bool ipi_handle(uint64_t vector)
 {
+    if (vector == VECTOR_NMI && panicking)
+        machine_halt();
     if (vector == VECTOR_SHOOTDOWN)
         tlb_answer();
     else if (vector != VECTOR_WAKE) // the idle loop looks for its work itself

@@ -13,6 +13,9 @@ static inline void ipi_shootdown(uint64_t cpus)
     (void)cpus;
 }
 #else
+// True once the local APIC can be used, and other CPUs may be up.
+extern bool ipi_ready;
+
 /* Asks these CPUs (a mask, not this one) to run tlb_answer(). */
 void ipi_shootdown(uint64_t cpus);
 /* Wakes a CPU that has been given work. */

@@ -5,7 +5,7 @@
 #include "lib/types.h"
 
 enum {
-    STACK_MAX = 64,
+    STACK_MAX = 272, // four for each of 64 CPUs, and some
 };
 
 // Invariant: [bottom, top) is mapped writable in VA_STACKS, the page below bottom and the page at

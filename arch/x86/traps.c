@@ -119,16 +119,22 @@ static void print_registers(const struct trap_frame *f)
 
 static _Noreturn void trap_report(const struct trap_frame *frame)
 {
-    static bool again;
+    static uint32_t reporter; // token of the CPU that reported first
+    uint32_t none = 0;
     const char *name = "interrupt";
 
     if (frame->vector < VECTOR_EXCEPTIONS)
         name = names[frame->vector] != NULL ? names[frame->vector] : "reserved";
-    if (again)
+    if (!__atomic_compare_exchange_n(&reporter, &none, cpu_token(), false, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST)) {
+        while (none != cpu_token())
+            cpu_pause(); // the first one's panic stops this CPU by an NMI
         panic("vector %lu (%s) at 0x%lx while another one was reported", frame->vector, name,
               frame->rip);
-    again = true;
+    }
     printk("\nEXCEPTION: vector %lu (%s), error code 0x%lx\n", frame->vector, name, frame->error);
+    if (ipi_ready)
+        printk("  on CPU %u\n", cpu_number());
     if (frame->vector == VECTOR_PF)
         print_page_fault(frame->error);
     print_registers(frame);

@@ -5,6 +5,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/gdt.h"
 #include "arch/x86/idt.h"
+#include "arch/x86/tlb.h"
 #include "lib/string.h"
 
 enum {
@@ -23,6 +24,7 @@ struct user_frame {
 void user_enter(const struct user_frame *frame, void *kernel_stack);
 extern char user_left[];
 
+// One CPU at a time.
 static struct user_exit last;
 static bool running;
 
@@ -37,9 +39,12 @@ struct user_exit user_run(vaddr_t entry, vaddr_t stack, uint64_t rdi, uint64_t r
                                stack.v,
                                SEL_USER_DATA | RING_3};
 
+    uint64_t flags = interrupts_save();
+
     idt_allow_user(VECTOR_USER_EXIT);
     running = true;
     user_enter(&frame, tss_kernel_stack());
+    interrupts_restore(flags);
     return last;
 }
 

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Starting the other CPUs by INIT-SIPI-SIPI through a low page, and giving them work.
+#include "arch/x86/smp.h"
+
+#include "arch/x86/apic.h"
+#include "arch/x86/cpu.h"
+#include "arch/x86/gdt.h"
+#include "arch/x86/idt.h"
+#include "arch/x86/ipi.h"
+#include "arch/x86/layout.h"
+#include "arch/x86/stack.h"
+#include "arch/x86/tlb.h"
+#include "boot/fw_cfg.h"
+#include "lib/panic.h"
+#include "lib/printk.h"
+#include "lib/string.h"
+#include "mm/internal.h"
+#include "mm/vmap.h"
+
+enum {
+    APIC_IDS = 256,
+    LOW_PAGES = 0x9f,   // a start-up command can name any page below 640 KiB
+    INIT_DELAY = 10000, // microseconds (SDM vol. 3, 9.4.4)
+    STARTUP_DELAY = 200,
+    START_TIMEOUT = 5000000, // until all are up
+};
+#define TRAMPOLINE_VA VADDR(VA_DEVICES + 0x1000000)
+
+// Read by ap_start.S: the kernel's page tables, and by number on the bus the stack of a CPU that is
+// expected, 0 of all others.
+uint64_t ap_cr3;
+uint64_t ap_stack[APIC_IDS];
+
+extern const char ap_trampoline[], ap_trampoline_end[];
+_Noreturn void ap_main(uint32_t number);
+
+static uint32_t count = 1;
+
+uint32_t smp_count(void)
+{
+    return count;
+}
+
+// Writing to this port takes about a microsecond everywhere, and changes nothing.
+static void delay(unsigned microseconds)
+{
+    while (microseconds--)
+        outb(0x80, 0);
+}
+
+/* --- the CPU that starts
+ * ------------------------------------------------------------------------- */
+
+// From here on it is asked to flush; what it had cached before is gone.
+static void go_online(uint32_t number)
+{
+    struct mm_cpu *me = &mm.cpu[number];
+
+    map_lock();
+    me->space = mm.space_list;
+    me->asked = me->flushed = mm.epoch;
+    kernel_space()->cpus |= UINT64_C(1) << number;
+    tlb_flush_all();
+    __atomic_store_n(&me->online, 1, __ATOMIC_RELEASE);
+    map_unlock();
+}
+
+static void do_work(struct cpu_work *work)
+{
+    void (*fn)(void *) = __atomic_load_n(&work->fn, __ATOMIC_ACQUIRE);
+    void *arg = work->arg;
+
+    __atomic_store_n(&work->fn, NULL, __ATOMIC_RELEASE);
+    fn(arg);
+    __atomic_fetch_add(&work->done, 1, __ATOMIC_RELEASE);
+}
+
+static _Noreturn void idle(void)
+{
+    struct cpu_work *work = &this_cpu()->work;
+
+    for (;;) {
+        cli();
+        if (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE)) {
+            sti();
+            do_work(work);
+        } else {
+            __asm__ volatile("sti\n\thlt" : : : "memory"); // nothing comes between the two
+        }
+    }
+}
+
+// Apart from ap_main(): the compiler may read per-CPU data as early in a function as it likes.
+static _Noreturn __attribute__((noinline)) void ap_late(uint32_t number)
+{
+    cpu_init();
+    cpu_tables_init();
+    idt_load();
+    apic_enable();
+    this_cpu()->apic_id = apic_id();
+    go_online(number);
+    idle();
+}
+
+_Noreturn void ap_main(uint32_t number)
+{
+    percpu_init(number);
+    ap_late(number);
+}
+
+/* --- the CPU that starts them
+ * -------------------------------------------------------------------- */
+
+// A page of low memory, counted up, and mapped writable at TRAMPOLINE_VA.
+static frame_t *low_page(uint64_t *mfn)
+{
+    for (*mfn = 1; *mfn < LOW_PAGES; ++*mfn) {
+        frame_t *frame = find_mfn_frame(MFN(*mfn));
+
+        if (!frame || frame->kind != FRAME_LOW || ref_frame(frame))
+            continue;
+        if (vmap_part(NULL, TRAMPOLINE_VA, frame, *mfn - frame->mfn, 0, VATTR_W) == 0)
+            return frame;
+        put_frame(frame);
+    }
+    return NULL;
+}
+
+static void low_page_back(frame_t *frame, uint64_t mfn)
+{
+    if (vunmap_part(NULL, TRAMPOLINE_VA, frame, mfn - frame->mfn, 0) || put_frame(frame))
+        panic("the low page 0x%lx can't be given back", mfn);
+}
+
+static uint32_t online(uint32_t wanted)
+{
+    uint32_t up = 0;
+
+    for (uint32_t cpu = 0; cpu < wanted; cpu++)
+        up += __atomic_load_n(&mm.cpu[cpu].online, __ATOMIC_ACQUIRE);
+    return up;
+}
+
+static void start(uint32_t wanted, uint64_t mfn)
+{
+    apic_send(0, APIC_INIT | APIC_ASSERT | APIC_ALL_OTHERS);
+    delay(INIT_DELAY);
+    for (unsigned i = 0; i < 2; i++) {
+        apic_send(0, APIC_STARTUP | APIC_ASSERT | APIC_ALL_OTHERS | (uint32_t)mfn);
+        delay(STARTUP_DELAY);
+    }
+    for (unsigned i = 0; i < START_TIMEOUT && online(wanted) < wanted; i++)
+        delay(1);
+    // Whoever did not come is not expected any more.
+    for (uint32_t id = 0; id < APIC_IDS; id++)
+        __atomic_exchange_n(&ap_stack[id], 0, __ATOMIC_RELAXED);
+}
+
+static void create_stacks(uint32_t wanted)
+{
+    for (uint32_t cpu = 1; cpu < wanted; cpu++) {
+        cpu_stacks_create(cpu);
+        ap_stack[cpu] = cpu_stack(cpu).v;
+    }
+}
+
+void smp_start(void)
+{
+    uint32_t wanted = fw_cfg_cpus();
+    uint64_t mfn;
+    frame_t *frame;
+
+    this_cpu()->apic_id = apic_id();
+    ipi_ready = true;
+    if (wanted > CPU_MAX) {
+        printk("smp: %u CPUs, of which %u are used\n", wanted, CPU_MAX);
+        wanted = CPU_MAX;
+    }
+    if (wanted > 1) {
+        frame = low_page(&mfn);
+        if (!frame) {
+            printk("smp: no low memory to start CPUs with: one runs\n");
+            return;
+        }
+        ap_cr3 = kernel_space()->cr3;
+        create_stacks(wanted);
+        memcpy(vaddr_ptr(TRAMPOLINE_VA), ap_trampoline,
+               (size_t)(ap_trampoline_end - ap_trampoline));
+        start(wanted, mfn);
+        low_page_back(frame, mfn);
+        while (count < wanted && mm.cpu[count].online)
+            count++;
+        if (online(wanted) < wanted)
+            printk("smp: only %u of %u CPUs are up, of which %u are used\n", online(wanted), wanted,
+                   count);
+    }
+    sti();
+}
+
+/* --- work
+ * --------------------------------------------------------------------------------------- */
+
+void smp_run(uint32_t cpu, void (*fn)(void *arg), void *arg)
+{
+    struct cpu_work *work = &percpu[cpu].work;
+
+    assert(cpu < count && cpu != cpu_number());
+    while (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE))
+        cpu_pause();
+    work->arg = arg;
+    work->given++;
+    __atomic_store_n(&work->fn, fn, __ATOMIC_RELEASE);
+    ipi_wake(cpu);
+}
+
+void smp_wait(uint32_t cpu)
+{
+    const struct cpu_work *work = &percpu[cpu].work;
+
+    while (__atomic_load_n(&work->done, __ATOMIC_ACQUIRE) != work->given)
+        cpu_pause();
+}
