@@ -7,7 +7,8 @@
 #include "lib/string.h"
 
 // All there are. Those with '=' take a value.
-static const char *const known[] = {"test=", "bench", "plant=", "crash=", "check-every="};
+static const char *const known[] = {
+    "test=", "bench", "plant=", "crash=", "check-every=", "break=", "stress-ops=", "stress-seed="};
 
 static bool is_blank(char c)
 {

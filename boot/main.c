@@ -20,6 +20,7 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "lib/spinlock.h"
 #include "mm/mm.h"
 #include "tests/guest/test.h"
 
@@ -98,6 +99,22 @@ static void plant_word(bool *watched)
     *watched |= strcmp(rule, "list") == 0;
 }
 
+// The guest goes on with a part of it broken, for tests that must notice.
+static void break_word(void)
+{
+    char kind[32];
+
+    if (!cmdline_get("break", kind, sizeof(kind)))
+        return;
+    if (strcmp(kind, "shootdown") == 0)
+        tlb_broken = 1;
+    else if (strcmp(kind, "lock") == 0)
+        spin_broken = true;
+    else
+        panic("break=%s: there are shootdown and lock", kind);
+    printk("broken: %s\n", kind);
+}
+
 static void crash_word(bool *watched)
 {
     char kind[32];
@@ -140,6 +157,7 @@ static _Noreturn void kernel_late(void)
     printk("KTF is ready: %u CPU%s, %lu KiB free\n", smp_count(), smp_count() == 1 ? "" : "s",
            mm_free_pages() * (PAGE_SIZE / 1024));
     ktf_ready();
+    break_word();
     crash_word(&watched);
     success = test_words(&watched);
     if (watched)

@@ -5,10 +5,14 @@
 #include "arch/x86/ipi.h"
 #include "arch/x86/tlb.h"
 
+bool spin_broken;
+
 void spin_wait(spinlock_t *lock, uint32_t token)
 {
     uint32_t none = 0;
 
+    if (spin_broken)
+        return;
     if (__atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == token)
         panic("CPU %u takes the lock of rank %u twice", token - 1, lock->rank);
     do {
@@ -36,7 +40,7 @@ void spin_check_unlock(const spinlock_t *lock)
 {
     struct percpu *me = this_cpu();
 
-    if (lock->owner != me->token)
+    if (lock->owner != me->token && !spin_broken)
         panic("CPU %u gives back the lock of rank %u of CPU %u", me->number, lock->rank,
               lock->owner - 1);
     me->held &= ~(1u << lock->rank);

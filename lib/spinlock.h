@@ -20,6 +20,9 @@ typedef struct spinlock {
     uint32_t rank; // enum lock_rank
 } spinlock_t;
 
+// For tests of the tests: a lock that another CPU holds keeps nobody waiting.
+extern bool spin_broken;
+
 /* Waits for the lock. Meanwhile the CPU answers requests to flush its TLB, so that one that waits
  * with interrupts off keeps nobody waiting. Panics if this CPU holds it already. */
 void spin_wait(spinlock_t *lock, uint32_t token);

@@ -81,9 +81,6 @@ enum {
     TLB_SPINS_MAX = 2000000000,
 };
 
-// Nonzero: nobody is asked to flush. For tests of the tests.
-extern uint32_t tlb_broken;
-
 /* `count` entries of that level from va on were cleared or changed: flushed on this CPU now, on
  * others by tlb_commit(). */
 void tlb_gone(const space_t *space, vaddr_t va, unsigned level, uint64_t count);

@@ -134,6 +134,9 @@ void mm_init(const struct boot_info *bi);
  * count free frames. */
 void mm_trim(void);
 
+// Nonzero: no other CPU is asked to flush. For tests of the tests.
+extern uint32_t tlb_broken;
+
 /* Checks the rules of docs/invariants.md that the guest can see itself, prints each violation.
  * Returns how many there are. */
 int mm_check(void);

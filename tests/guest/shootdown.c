@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Tests of the TLB shootdown: another CPU that keeps reading a page must fault on its next access
+// after the unmap returned, and its frame must not be free before.
+#include "arch/x86/cpu.h"
+#include "arch/x86/probe.h"
+#include "arch/x86/smp.h"
+#include "boot/cmdline.h"
+#include "lib/string.h"
+#include "mm/mm.h"
+#include "mm/vmap.h"
+#include "tests/guest/test.h"
+
+#define WATCHED_VA VADDR(VA_VMAP + 0x3000000000)
+
+enum {
+    ROUNDS = 200,
+    SEEN_SPINS = 20000000,
+};
+
+// What the watcher and the CPU that unmaps tell each other.
+static struct {
+    uint64_t va;
+    uint32_t mapped; // rounds begun; equal to `gone` while nothing is mapped
+    uint32_t gone;   // rounds whose unmap has returned
+    uint32_t seen;   // the round in which the watcher last read the page
+    uint32_t stale;  // reads that did not fault although the unmap had returned
+    uint32_t writes; // 1: it writes instead of reading
+    uint32_t stop;
+} watch;
+
+static uint32_t now(const uint32_t *at)
+{
+    return __atomic_load_n(at, __ATOMIC_SEQ_CST);
+}
+
+static void set(uint32_t *at, uint32_t value)
+{
+    __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+}
+
+static int touch(void)
+{
+    uint64_t value;
+
+    return watch.writes ? probe_write(VADDR(watch.va), 1) : probe_read(VADDR(watch.va), &value);
+}
+
+static void watcher(void *arg)
+{
+    (void)arg;
+    while (!now(&watch.stop)) {
+        uint32_t mapped = now(&watch.mapped);
+        uint32_t gone = now(&watch.gone);
+        int err = touch();
+
+        if (gone != mapped && err == 0)
+            set(&watch.seen, mapped);
+        // Nothing was mapped from before the access until after it.
+        else if (gone == mapped && err == 0 && now(&watch.mapped) == mapped)
+            __atomic_fetch_add(&watch.stale, 1, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void watcher_start(vaddr_t va, bool writes)
+{
+    memset(&watch, 0, sizeof(watch));
+    watch.va = va.v;
+    watch.writes = writes;
+    smp_run(1, watcher, NULL);
+}
+
+static void watcher_stop(void)
+{
+    set(&watch.stop, 1);
+    smp_wait(1);
+}
+
+// The watcher has the page in its TLB, if it runs at all.
+static bool wait_seen(uint32_t round)
+{
+    for (unsigned i = 0; i < SEEN_SPINS; i++) {
+        if (now(&watch.seen) == round)
+            return true;
+        cpu_pause();
+    }
+    return false;
+}
+
+// Some time, in which the watcher reads on.
+static void linger(void)
+{
+    for (unsigned i = 0; i < 2000; i++)
+        cpu_pause();
+}
+
+// vunmap of a page that another CPU reads all the time.
+GUEST_TEST(shootdown_unmap)
+{
+    frame_t *frame;
+    uint32_t unseen = 0;
+
+    if (smp_count() < 2)
+        return;
+    CHECK_EQ(get_frame(0, &frame), 0);
+    watcher_start(WATCHED_VA, false);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        set(&watch.mapped, round);
+        CHECK_EQ(vmap_kern(WATCHED_VA, frame, VATTR_W), 0);
+        unseen += !wait_seen(round);
+        CHECK_EQ(round & 1 ? vunmap(NULL, WATCHED_VA, frame) : vput(NULL, WATCHED_VA, frame), 0);
+        set(&watch.gone, round);
+        linger();
+    }
+    watcher_stop();
+    CHECK_EQ(put_frame(frame), 0);
+    CHECK_EQ(unseen, 0);
+    CHECK_EQ(watch.stale, 0);
+    CHECK_EQ(mm_check(), 0);
+}
+
+// The same when it is one page of a range, of more pages than are flushed one by one.
+GUEST_TEST(shootdown_range)
+{
+    vaddr_t va = VADDR(WATCHED_VA.v + 37 * PAGE_SIZE);
+    frame_t *frame;
+
+    if (smp_count() < 2)
+        return;
+    CHECK_EQ(get_frame(6, &frame), 0);
+    watcher_start(va, false);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        uint64_t pages = round & 1 ? 64 : 40;
+
+        set(&watch.mapped, round);
+        CHECK_EQ(vmap_range(NULL, WATCHED_VA, frame, 0, pages, VATTR_W), 0);
+        CHECK(wait_seen(round));
+        CHECK_EQ(vunmap_range(NULL, WATCHED_VA, frame, 0, pages), 0);
+        set(&watch.gone, round);
+        linger();
+    }
+    watcher_stop();
+    CHECK_EQ(put_frame(frame), 0);
+    CHECK_EQ(watch.stale, 0);
+}
+
+// Taking a right away is seen by all CPUs as well.
+GUEST_TEST(shootdown_protect)
+{
+    frame_t *frame;
+
+    if (smp_count() < 2)
+        return;
+    CHECK_EQ(get_frame(0, &frame), 0);
+    CHECK_EQ(vmap_kern(WATCHED_VA, frame, VATTR_R), 0);
+    watcher_start(WATCHED_VA, true);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        set(&watch.mapped, round);
+        CHECK_EQ(vprotect(NULL, WATCHED_VA, frame, VATTR_W), 0);
+        CHECK(wait_seen(round));
+        CHECK_EQ(vprotect(NULL, WATCHED_VA, frame, VATTR_R), 0);
+        set(&watch.gone, round);
+        linger();
+    }
+    watcher_stop();
+    CHECK_EQ(vunmap(NULL, WATCHED_VA, frame), 0);
+    CHECK_EQ(put_frame(frame), 0);
+    CHECK_EQ(watch.stale, 0);
+}
+
+// A CPU that does not have the space is not asked, one that has it is.
+static void use_space(void *space)
+{
+    if (space_switch(space))
+        set(&watch.stop, 2);
+}
+
+GUEST_TEST(shootdown_asks_who_has_it)
+{
+    uint32_t asked;
+    space_t *space;
+    frame_t *frame;
+
+    if (smp_count() < 2)
+        return;
+    set(&watch.stop, 0);
+    CHECK_EQ(space_create("shared", &space), 0);
+    CHECK_EQ(get_frame(0, &frame), 0);
+    CHECK_EQ(vmap_user(space, VADDR(0x400000), frame, VATTR_W), 0);
+    CHECK_EQ(vmap_user(space, VADDR(0x401000), frame, VATTR_W), 0);
+    CHECK_EQ(vmap_user(space, VADDR(0x402000), frame, VATTR_W), 0);
+    asked = mm.cpu[1].asked;
+    CHECK_EQ(vunmap(space, VADDR(0x400000), frame), 0);
+    CHECK_EQ(mm.cpu[1].asked, asked);
+    smp_run(1, use_space, space);
+    smp_wait(1);
+    CHECK_EQ(space_destroy(space), -EBUSY);
+    CHECK_EQ(vunmap(space, VADDR(0x401000), frame), 0);
+    CHECK_EQ(mm.cpu[1].asked, mm.epoch);
+    CHECK_EQ(mm.cpu[1].flushed, mm.epoch);
+    smp_run(1, use_space, kernel_space());
+    smp_wait(1);
+    CHECK_EQ(watch.stop, 0);
+    CHECK_EQ(space_destroy(space), 0);
+    CHECK_EQ(put_frame(frame), 0);
+}
