@@ -134,6 +134,24 @@ static void puts_and_counts(void)
     SAME(mm_check(), 0);
 }
 
+// The pieces of what was mapped three times are each mapped three times.
+static void split_keeps_counts(void)
+{
+    frame_t *f = block_of(9);
+    struct vlookup at;
+
+    for (unsigned i = 0; i < 3; i++)
+        OK(vmap(NULL, AT, f, VATTR_W));
+    OK(vprotect_part(NULL, at_page(3), f, 3, 0, VATTR_R));
+    SAME(f->mapcount, 3 * 10); // 1 and its 9 neighbours at each order
+    for (uint64_t page = 0; page < 512; page++) {
+        OK(vmap_lookup(NULL, at_page(page), &at));
+        SAME(at.refs, 3);
+    }
+    OK(vprotect_part(NULL, at_page(3), f, 3, 0, VATTR_W));
+    SAME(f->mapcount, 3);
+}
+
 static void unmap_middle_of(unsigned order, uint64_t page, unsigned part)
 {
     uint64_t pages = UINT64_C(1) << order, free;
@@ -368,6 +386,7 @@ int main(int argc, char **argv)
         {"part_protect_1g", protect_1g},
         {"part_protect_scattered", protect_scattered},
         {"part_puts_and_counts", puts_and_counts},
+        {"part_split_keeps_counts", split_keeps_counts},
         {"part_unmap_middle", unmap_middle},
         {"part_replaced", replaced_part},
         {"range_odd", ranges},
