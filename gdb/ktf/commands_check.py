@@ -109,7 +109,6 @@ def examine(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, i
         report = Report()
         report.add_blind("A3", broken)
         return report, dict.fromkeys(("entries", "leaves", "frames", "mappings", "spaces"), 0)
-    session.need_kernel()
     db = Database(session)
     report = check(db, names)
     return report, {

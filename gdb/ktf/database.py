@@ -56,6 +56,8 @@ class Database:
     """All that the kernel knows about its memory, as it stands in memory now."""
 
     def __init__(self, session: Session) -> None:
+        if session.kernel is None:
+            session.need_paging()  # says it better
         self.session = session
         self.reader = session.reader
         self.kernel = session.need_kernel()
@@ -191,9 +193,13 @@ class Database:
     @cached_property
     def claims(self) -> Claims:
         """What the records stand for, entry by entry."""
-        attrs = AttrBits(self.vattr)
         live = self.spaces.is_live(self.slots.space)
-        return Claims(self.mappings, self.frames, self.slots, attrs, self.rules, live)
+        return Claims(self.mappings, self.frames, self.slots, self.attrs, self.rules, live)
+
+    @cached_property
+    def attrs(self) -> AttrBits:
+        """What attributes of mappings make of an entry."""
+        return AttrBits(self.vattr)
 
     # --- what maps and walks ask ------------------------------------------------------------------
 

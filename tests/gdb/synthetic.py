@@ -494,6 +494,10 @@ class Machine:
         values.update(levels=4, page_1g=1, current=1, region_count=len(self.REGIONS))
         for name, value in values.items():
             mm[name] = value
+        for level in (1, 2):
+            for attr in range(64):
+                allowed = attr >> 3 < 6 and attr & (W | X) != W | X
+                mm["leaf_bits"][level - 1][attr] = leaf(0, level, attr) if allowed else 0
         for i, (first, last, kind) in enumerate(self.REGIONS):
             for name, value in (("start", first << 12), ("end", last << 12), ("kind", K[kind])):
                 mm["region"][name][i] = value
