@@ -161,23 +161,32 @@ static void op_put_part(void)
         model_put(&p, all);
 }
 
+static int protect(const struct call *c, const struct mpart *p, bool whole, unsigned attr)
+{
+    if (whole)
+        return vprotect(c->space, c->va, c->frame, attr);
+    return vprotect_part(c->space, c->va, c->frame, p->offset, p->order, attr);
+}
+
+// There, and often back again at once, so that what was split merges.
 static void op_protect(void)
 {
     bool whole = chance(30);
     struct mpart p = pick_mapped(whole);
-    unsigned attr = pick_attr(p.block, p.space);
+    unsigned attr = pick_attr(p.block, p.space), old;
     struct call c = make_call(&p);
-    int err;
+    uint32_t errors = c.errors;
 
     if (!fits(&p))
         return;
-    c.errors |= model_cover_errors(&p) | model_protect_errors(&p, attr);
-    if (whole)
-        err = vprotect(c.space, c.va, c.frame, attr);
-    else
-        err = vprotect_part(c.space, c.va, c.frame, p.offset, p.order, attr);
-    if (judge("vprotect", err, c.errors))
-        model_protect(&p, attr);
+    old = model.space[p.space].page[p.page].attr;
+    errors |= model_cover_errors(&p) | model_protect_errors(&p, attr);
+    if (!judge("vprotect", protect(&c, &p, whole, attr), errors))
+        return;
+    model_protect(&p, attr);
+    errors = c.errors | model_protect_errors(&p, old);
+    if (chance(50) && judge("vprotect back", protect(&c, &p, whole, old), errors))
+        model_protect(&p, old);
 }
 
 /* --- ranges

@@ -186,6 +186,31 @@ static void unmap_middle(void)
     unmap_middle_of(18, 0x20000, 9);
 }
 
+// A range counts part of a mapping up and down again: one mapping before, one after, also when it
+// fails.
+static void range_splits_and_merges(void)
+{
+    frame_t *f = block_of(10), *g;
+
+    OK(get_frame(0, &g));
+    OK(vmap_4k(NULL, AT, f, VATTR_W));
+    OK(vmap_range(NULL, at_page(101), f, 101, 800, VATTR_W));
+    CHECK(f->mapcount > 2);
+    OK(vput_range(NULL, at_page(101), f, 101, 800));
+    SAME(f->mapcount, 1);
+    OK(vmap_range(NULL, at_page(0), f, 0, 1023, VATTR_W));
+    OK(vmap_range(NULL, at_page(1023), f, 1023, 1, VATTR_W)); // the rest: all of it has 2 now
+    SAME(f->mapcount, 2);
+    OK(vput_range(NULL, AT, f, 0, 1024));
+    SAME(f->mapcount, 1);
+    OK(vunmap_part(NULL, at_page(1000), f, 1000, 0));
+    OK(vmap(NULL, at_page(1000), g, VATTR_W));
+    SAME(f->mapcount, 10);
+    RETURNS(-EEXIST, vmap_range(NULL, at_page(3), f, 3, 1020, VATTR_W));
+    SAME(f->mapcount, 10);
+    SAME(mm_check(), 0);
+}
+
 // A piece that was taken out and mapped anew is a mapping of its own, and the whole can still be
 // put.
 static void replaced_part(void)
@@ -390,6 +415,7 @@ int main(int argc, char **argv)
         {"part_unmap_middle", unmap_middle},
         {"part_replaced", replaced_part},
         {"range_odd", ranges},
+        {"range_splits_and_merges", range_splits_and_merges},
         {"range_of_frames", range_of_frames},
         {"range_errors", range_errors},
         {"range_fails_half_way", range_fails_half_way},

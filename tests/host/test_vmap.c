@@ -205,6 +205,8 @@ static void errors_conflict(void)
     OK(vmap_4k(NULL, at_page(2048), g, VATTR_W));
     REFUSES(-ETABLE, vmap_2m(NULL, at_page(2048), g, VATTR_W));
     REFUSES(-ETABLE, vmap_2m(NULL, at_page(2048), f9, VATTR_W));
+    OK(vmap(NULL, at_page(8192 + 1000), f0, VATTR_W)); // in the last of three tables
+    REFUSES(-EEXIST, vmap_4k(NULL, at_page(8192 - 1), f10, VATTR_W));
     OK(get_device_frame(PADDR(8 * GIB), 0, &dev));
     REFUSES(-ETYPE, vmap(NULL, at_page(9), dev, VATTR_W));
     OK(get_device_frame(PADDR(16 * GIB), ORDER_1G, &dev));
