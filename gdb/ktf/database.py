@@ -99,8 +99,11 @@ class Database:
 
     @cached_property
     def rules(self) -> Rules:
-        """How this kernel's page tables are to be read: the session's rules, and what mm adds."""
-        rules = replace(self.session.rules, page_1g=self.number("page_1g") != 0)
+        """How this kernel's page tables are to be read: as a CPU that uses them does, and what mm adds."""
+        cpus = [self.session.cpu, *self.session.cpus]
+        cpu = next((c for c in cpus if not c.paging_problem()), self.session.cpu)
+        rules = replace(self.session.rules, levels=cpu.levels, nxe=cpu.nxe)
+        rules = replace(rules, page_1g=self.number("page_1g") != 0)
         limit = self.number("phys_limit")
         if rules.phys_bits == 52 and limit & (limit - 1) == 0 and 1 << 32 <= limit <= 1 << 52:
             rules = replace(rules, phys_bits=limit.bit_length() - 1)

@@ -616,7 +616,7 @@ class GarbageTests(unittest.TestCase):
         rng = random.Random(seed)
         m = HEALTHY.twin()
         places = self.pages(m)
-        for struct, mfn in rng.sample(places, 40):
+        for struct, mfn in rng.sample(places, 20):
             for fill in (rng.randbytes(4096), b"\xff" * 4096, b"\x01\0\0\0" * 1024):
                 with self.subTest(seed=seed, struct=struct, mfn=hex(mfn)):
                     saved = m.words[mfn].copy()
@@ -643,7 +643,7 @@ class GarbageTests(unittest.TestCase):
         seed = random.randrange(1 << 32)
         rng = random.Random(seed)
         m = HEALTHY.twin()
-        for _ in range(120):
+        for _ in range(100):
             struct, index, size = self.object(m, rng)
             raw = m.place(struct, index)
             byte, bit = rng.randrange(size), rng.randrange(8)
