@@ -92,7 +92,7 @@ static void op_map(void)
     static map_fn *const fns[2][4] = {{vmap, vmap_4k, vmap_2m, vmap_1g},
                                       {vmap_user, vmap_user_4k, vmap_user_2m, vmap_user_1g}};
     struct mpart p = chance(35) ? pick_mapped(true) : pick_part(true);
-    unsigned level = chance(60) ? 0 : (unsigned)rnd(4);
+    unsigned level = chance(40) ? 0 : (unsigned)rnd(4);
     unsigned attr = pick_attr(p.block, p.space);
     bool user = p.space && chance(30);
     struct call c = make_call(&p);

@@ -193,20 +193,20 @@ static void range_splits_and_merges(void)
     frame_t *f = block_of(10), *g;
 
     OK(get_frame(0, &g));
-    OK(vmap_4k(NULL, AT, f, VATTR_W));
-    OK(vmap_range(NULL, at_page(101), f, 101, 800, VATTR_W));
+    OK(vmap(NULL, at_page(1), f, VATTR_W)); // by 4K pages, whatever is mapped of it
+    OK(vmap_range(NULL, at_page(102), f, 101, 800, VATTR_W));
     CHECK(f->mapcount > 2);
-    OK(vput_range(NULL, at_page(101), f, 101, 800));
+    OK(vput_range(NULL, at_page(102), f, 101, 800));
     SAME(f->mapcount, 1);
-    OK(vmap_range(NULL, at_page(0), f, 0, 1023, VATTR_W));
-    OK(vmap_range(NULL, at_page(1023), f, 1023, 1, VATTR_W)); // the rest: all of it has 2 now
+    OK(vmap_range(NULL, at_page(1), f, 0, 1023, VATTR_W));
+    OK(vmap_range(NULL, at_page(1024), f, 1023, 1, VATTR_W)); // the rest: all of it has 2 now
     SAME(f->mapcount, 2);
-    OK(vput_range(NULL, AT, f, 0, 1024));
+    OK(vput_range(NULL, at_page(1), f, 0, 1024));
     SAME(f->mapcount, 1);
-    OK(vunmap_part(NULL, at_page(1000), f, 1000, 0));
-    OK(vmap(NULL, at_page(1000), g, VATTR_W));
+    OK(vunmap_part(NULL, at_page(1001), f, 1000, 0));
+    OK(vmap(NULL, at_page(1001), g, VATTR_W));
     SAME(f->mapcount, 10);
-    RETURNS(-EEXIST, vmap_range(NULL, at_page(3), f, 3, 1020, VATTR_W));
+    RETURNS(-EEXIST, vmap_range(NULL, at_page(4), f, 3, 1020, VATTR_W));
     SAME(f->mapcount, 10);
     SAME(mm_check(), 0);
 }
