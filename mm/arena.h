@@ -31,7 +31,7 @@ struct arena {
     uint32_t low;     // with fewer free than this the arena grows
     uint32_t partial; // number of the first page with free objects, counted from 1; 0 if none
     uint32_t empty;   // ARENA_FRAMES: number of the first wholly free page, counted from 1. Nodes:
-                    // index of the first free node, linked by entry[0]. 0 if none
+                      // index of the first free node, linked by entry[0]. 0 if none
 };
 
 // Head of a page of small objects. `zero` lies where a frame_t has its kind, so that it is never

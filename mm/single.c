@@ -207,8 +207,8 @@ static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsign
     mapping_t *m, new;
     unsigned i;
 
-    if (unlikely(!bits || !common(&space, va, frame, level) ||
-                 ((attr & VATTR_U) && !space->id) || frame->mapcount == UINT32_MAX))
+    if (unlikely(!bits || !common(&space, va, frame, level) || ((attr & VATTR_U) && !space->id) ||
+                 frame->mapcount == UINT32_MAX))
         return false;
     slot = table_for(space, va, level);
     if (unlikely(!slot))
