@@ -62,9 +62,7 @@ class FrameCommand(Command):
             raise UsageError("--free goes without WHERE; see `help ktf-frame`")
         if hows and not args.rest:
             raise UsageError(f"--{hows[0]} needs WHERE; see `help ktf-frame`")
-        session = context.session()
-        session.need_kernel()
-        db = Database(session)
+        db = Database(context.session())
         if not args.rest:
             self._all(context, args, db)
             return

@@ -56,6 +56,8 @@ class Database:
     """All that the kernel knows about its memory, as it stands in memory now."""
 
     def __init__(self, session: Session) -> None:
+        if session.kernel is None:
+            session.need_paging()  # says it better
         self.session = session
         self.reader = session.reader
         self.kernel = session.need_kernel()
@@ -97,8 +99,11 @@ class Database:
 
     @cached_property
     def rules(self) -> Rules:
-        """How this kernel's page tables are to be read: the session's rules, and what mm adds."""
-        rules = replace(self.session.rules, page_1g=self.number("page_1g") != 0)
+        """How this kernel's page tables are to be read: as a CPU that uses them does, and what mm adds."""
+        cpus = [self.session.cpu, *self.session.cpus]
+        cpu = next((c for c in cpus if not c.paging_problem()), self.session.cpu)
+        rules = replace(self.session.rules, levels=cpu.levels, nxe=cpu.nxe)
+        rules = replace(rules, page_1g=self.number("page_1g") != 0)
         limit = self.number("phys_limit")
         if rules.phys_bits == 52 and limit & (limit - 1) == 0 and 1 << 32 <= limit <= 1 << 52:
             rules = replace(rules, phys_bits=limit.bit_length() - 1)
@@ -191,9 +196,13 @@ class Database:
     @cached_property
     def claims(self) -> Claims:
         """What the records stand for, entry by entry."""
-        attrs = AttrBits(self.vattr)
         live = self.spaces.is_live(self.slots.space)
-        return Claims(self.mappings, self.frames, self.slots, attrs, self.rules, live)
+        return Claims(self.mappings, self.frames, self.slots, self.attrs, self.rules, live)
+
+    @cached_property
+    def attrs(self) -> AttrBits:
+        """What attributes of mappings make of an entry."""
+        return AttrBits(self.vattr)
 
     # --- what maps and walks ask ------------------------------------------------------------------
 

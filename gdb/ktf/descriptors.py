@@ -144,7 +144,6 @@ class Frames:
         place = np.concatenate([inner_place, outer_place])
         order = np.argsort(place, kind="stable")
         self.heads, self.place = index[order], place[order]
-        self.inner = len(inner_index)
         self.inner_heads, self.inner_places = inner_index, inner_place
         self.outer_heads, self.outer_places = outer_index, outer_place
 

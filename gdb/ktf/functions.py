@@ -55,9 +55,7 @@ class FrameFunction(Function):
 
     def call(self, context: Context, *values: int) -> int:
         """Address of the descriptor."""
-        session = context.session()
-        session.need_kernel()
-        db = Database(session)
+        db = Database(context.session())
         place = locate(db, _one(self, values))
         index = int(db.frames.find(np.array([place.mfn]))[0])
         return db.pool("ARENA_FRAMES").va(index) if index else 0
@@ -89,9 +87,7 @@ class MapsFunction(Function):
 
     def call(self, context: Context, *values: int) -> int:
         """Number of records."""
-        session = context.session()
-        session.need_kernel()
-        db = Database(session)
+        db = Database(context.session())
         place = locate(db, _one(self, values))
         index = int(db.frames.find(np.array([place.mfn]))[0])
         return len(db.mappings.of_frame(index)) if index else 0

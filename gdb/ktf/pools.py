@@ -8,6 +8,7 @@ mm/arena.h has the invariants; what breaks them goes into the report as A3, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from .readers import PAGE
 from .trace import translate
 
 HEADER = 32  # bytes of struct arena_page
+MANY = 10000  # look-ups at once, from which on a table pays
 
 
 @dataclass(frozen=True)
@@ -141,29 +143,38 @@ class Objects:
         self.data = pool.data if len(pages) == pool.count else pool.data[self.pages]
         self.header = header.records(self.data[:, :HEADER])
         self.body = self.data[:, self.first_byte : self.first_byte + self.per_page * pool.size]
-        self.broken = np.zeros(
-            len(pages), bool
-        )  # pages whose list of free objects can't be followed
+        # Pages whose list of free objects can't be followed.
+        self.broken = np.zeros(len(pages), bool)
         self.used = ~self._free_objects(out)
         self.used[~pool.ok[self.pages]] = False
 
     def index_of(self, flat: np.ndarray) -> np.ndarray:
         """Index of objects by their number row * per_page + place."""
-        page = self.pages[flat // self.per_page]
-        return page * (PAGE // self.pool.unit) + (
-            self.first_byte // self.pool.unit + flat % self.per_page * self.step
-        )
+        first = self.first_byte // self.pool.unit
+        row = flat // self.per_page
+        start = self.pages[row] * (PAGE // self.pool.unit) + first
+        return start + (flat - row * self.per_page) * self.step
 
     def flat_of(self, index: np.ndarray) -> np.ndarray:
         """The number row * per_page + place of indexes, NONE where no object can be."""
         index = np.asarray(index).astype(np.int64)
         per = PAGE // self.pool.unit
+        if len(index) > MANY:
+            return self._flat[np.minimum(index, len(self._flat) - 1)]
         page = np.minimum(index // per, self.pool.count)
         row = self.row_of_page[page]
         at = index % per - self.first_byte // self.pool.unit
         place = at // self.step
         good = (row >= 0) & (at >= 0) & (at % self.step == 0) & (place < self.per_page)
         return np.where(good, row * self.per_page + place, chains.NONE)
+
+    @cached_property
+    def _flat(self) -> np.ndarray:
+        """flat_of of every index, the last one standing for all beyond."""
+        table = np.full(self.pool.count * (PAGE // self.pool.unit) + 1, chains.NONE, np.int64)
+        flat = np.arange(len(self.pages) * self.per_page)
+        table[self.index_of(flat)] = flat
+        return table
 
     def is_used(self, index: np.ndarray) -> np.ndarray:
         """True for each index of an object in use."""

@@ -39,7 +39,9 @@ class Mappings:
         self.objects.judge(magic, out)
         used = self.objects.used.reshape(-1)
         flat = np.flatnonzero(used)
-        rows = everything if len(flat) == len(used) else everything[flat]
+        rows = everything
+        if len(flat) < len(used):
+            rows = layout.records(words.view(np.uint32)[flat])  # faster than everything[flat]
         self.index = self.objects.index_of(flat)
         self._row = np.full(len(used) + 1, NONE, np.int32)
         self._row[flat] = np.arange(len(flat))

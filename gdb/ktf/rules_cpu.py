@@ -27,8 +27,10 @@ def x1(db: Database, out: Report) -> None:
         return leaf(db, "X1", i, text)
 
     out.each("X1", bad, describe)
-    if not db.session.cpu.nxe:
-        out.add("X1", "EFER.NXE is off: everything that can be read can be executed")
+    for cpu in db.session.cpus:
+        if not cpu.paging_problem() and not cpu.nxe:
+            text = "EFER.NXE is off: everything that can be read can be executed"
+            out.add("X1", f"CPU {cpu.number}: {text}")
 
 
 def c1(db: Database, out: Report) -> None:

@@ -315,6 +315,7 @@ def p5(db: Database, out: Report) -> None:
     if claims.cut:
         out.add("P5", f"{claims.cut} records claim too many entries to be looked at")
     _p5_vacant(db, out)
+    _p5_bits(db, out)
 
 
 def _p5_text(db: Database, i: int, count: int) -> Violation:
@@ -355,6 +356,20 @@ def _p5_vacant(db: Database, out: Report) -> None:
         return at_entry(db, "P5", i, None, text)
 
     out.each("P5", at, describe)
+
+
+def _p5_bits(db: Database, out: Report) -> None:
+    """The kernel's own table of what attributes make of an entry."""
+    if "leaf_bits" not in db.mm.layout.names:
+        return
+    attrs, none = db.attrs, db.kernel.types.enum("memtype")["MEMTYPE_COUNT"]
+    attr = np.arange(attrs.table.shape[1])
+    refused = (attr & (attrs.w | attrs.x) == attrs.w | attrs.x) | (attr >> attrs.shift >= none)
+    have = db.mm["leaf_bits"][0]
+    want = np.where(refused, np.uint64(0), attrs.table[1 : 1 + len(have)])
+    for level, number in np.argwhere(have != want).tolist():
+        text = f"is {int(have[level, number]):#x}, should be {int(want[level, number]):#x}"
+        out.add("P5", f"mm.leaf_bits[{level}][{number}] {text}", level=level + 1)
 
 
 # --- counts and places of records --------------------------------------------------------------------

@@ -17,6 +17,7 @@ def t7(db: Database, out: Report) -> None:
     _t7_frames(db, out)
     _t7_slots(db, out)
     _t7_rows(db, out)
+    _t7_recent(db, out)
     _t7_free(db, out)
 
 
@@ -135,6 +136,20 @@ def _t7_root(db: Database, index: int, out: Report) -> None:
     if slots.level[row.root] != row.levels or slots.parent[row.root] or slots.va[row.root]:
         text = f"slot {row.root}: a root has level {row.levels}, no parent and va 0"
         out.put(slot_violation(db, "T7", row.root, text))
+
+
+def _t7_recent(db: Database, out: Report) -> None:
+    """The tables that a space used last are its own, of level 1 and 2."""
+    raw, slots = db.spaces.raw, db.slots
+    if "recent" not in raw.layout.names:
+        return
+    for row in db.spaces.rows:
+        flat = int(db.spaces.objects.flat_of(np.array([row.index]))[0])
+        for i, slot in enumerate(raw["recent"][flat].tolist()):
+            good = slot < slots.count and slots.live[slot] and slots.level[slot] == i + 1
+            if slot and not (good and slots.space[slot] == row.index):
+                text = f"recent[{i}] is slot {slot}, which is no table of its own of level {i + 1}"
+                out.add("T7", f"space {row.index:#x}: {text}", space=row.name)
 
 
 def _t7_free(db: Database, out: Report) -> None:

@@ -37,7 +37,8 @@ STRUCTS = {
         "u1 levels",
         "u1 live",
         "c*22 name",
-        "u1*64 pad",
+        "u4*2 recent",
+        "u1*56 pad",
     ],
     "struct arena_page": [
         "u8 zero",
@@ -96,6 +97,7 @@ STRUCTS = {
         "u4 page_1g",
         "u4 current",
         "u4 region_count",
+        "u8*64*2 leaf_bits",
         "struct region*1088 region",
     ],
 }
@@ -171,17 +173,15 @@ class FakeTypes:
 
     def _type(self, text: str) -> tuple[TypeDesc, int]:
         """A member's type and its alignment."""
-        base, _, count = text.partition("*")
-        if base == "c":
-            desc = TypeDesc("char", 1, "char")
-        elif base.startswith("struct "):
-            desc = self.struct(base)
-        else:
-            desc = TypeDesc("uint", int(base[1:]), base)
-        step = 8 if desc.kind == "struct" else desc.size
-        if count:
-            desc = TypeDesc("array", desc.size * int(count), text, element=desc)
-        return desc, step
+        base, star, count = text.rpartition("*")
+        if star:
+            element, step = self._type(base)
+            return TypeDesc("array", element.size * int(count), text, element=element), step
+        if text == "c":
+            return TypeDesc("char", 1, "char"), 1
+        if text.startswith("struct "):
+            return self.struct(text), 8
+        return TypeDesc("uint", int(text[1:]), text), int(text[1:])
 
     def enum(self, name: str) -> dict[str, int]:
         """See layout.Types."""

@@ -30,7 +30,7 @@ static void walk_table(const struct walk *w, uint64_t paddr, unsigned level, uns
                        uint64_t va, pgentry_t above)
 {
     unsigned end = level == w->levels ? w->end : PT_ENTRIES;
-    pgentry_t entries[PT_ENTRIES];
+    pgentry_t entries[PT_ENTRIES], any = 0;
 
     phys_read(paddr, entries, sizeof(entries));
     for (unsigned i = first; i < end; i++) {
@@ -38,6 +38,7 @@ static void walk_table(const struct walk *w, uint64_t paddr, unsigned level, uns
         uint64_t at = sign_extended(va + ((uint64_t)i << level_shift(level)), w->levels);
         pgentry_t rights = (above & e & (PG_W | PG_U)) | ((above | e) & PG_NX);
 
+        any |= e;
         if (!(e & PG_P)) {
             if (e)
                 test_fail(__FILE__, __LINE__, "0x%llx: junk 0x%llx of level %u",
@@ -59,6 +60,9 @@ static void walk_table(const struct walk *w, uint64_t paddr, unsigned level, uns
             walk_table(w, e & PG_ADDR, level - 1, 0, at, rights);
         }
     }
+    if (!any && level != w->levels && !in_windows(va))
+        test_fail(__FILE__, __LINE__, "0x%llx: an empty table of level %u", (unsigned long long)va,
+                  level);
 }
 
 void walk_leaves(uint64_t cr3, unsigned levels, unsigned first, unsigned end,

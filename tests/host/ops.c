@@ -93,7 +93,7 @@ static void op_map(void)
     static map_fn *const fns[2][4] = {{vmap, vmap_4k, vmap_2m, vmap_1g},
                                       {vmap_user, vmap_user_4k, vmap_user_2m, vmap_user_1g}};
     struct mpart p = chance(35) ? pick_mapped(true) : pick_part(true);
-    unsigned level = chance(60) ? 0 : (unsigned)rnd(4);
+    unsigned level = chance(40) ? 0 : (unsigned)rnd(4);
     unsigned attr = pick_attr(p.block, p.space);
     bool user = p.space && chance(30);
     struct call c = make_call(&p);
@@ -162,23 +162,32 @@ static void op_put_part(void)
         model_put(&p, all);
 }
 
+static int protect(const struct call *c, const struct mpart *p, bool whole, unsigned attr)
+{
+    if (whole)
+        return vprotect(c->space, c->va, c->frame, attr);
+    return vprotect_part(c->space, c->va, c->frame, p->offset, p->order, attr);
+}
+
+// There, and often back again at once, so that what was split merges.
 static void op_protect(void)
 {
     bool whole = chance(30);
     struct mpart p = pick_mapped(whole);
-    unsigned attr = pick_attr(p.block, p.space);
+    unsigned attr = pick_attr(p.block, p.space), old;
     struct call c = make_call(&p);
-    int err;
+    uint32_t errors = c.errors;
 
     if (!fits(&p))
         return;
-    c.errors |= model_cover_errors(&p) | model_protect_errors(&p, attr);
-    if (whole)
-        err = vprotect(c.space, c.va, c.frame, attr);
-    else
-        err = vprotect_part(c.space, c.va, c.frame, p.offset, p.order, attr);
-    if (judge("vprotect", err, c.errors))
-        model_protect(&p, attr);
+    old = model.space[p.space].page[p.page].attr;
+    errors |= model_cover_errors(&p) | model_protect_errors(&p, attr);
+    if (!judge("vprotect", protect(&c, &p, whole, attr), errors))
+        return;
+    model_protect(&p, attr);
+    errors = c.errors | model_protect_errors(&p, old);
+    if (chance(50) && judge("vprotect back", protect(&c, &p, whole, old), errors))
+        model_protect(&p, old);
 }
 
 /* --- ranges
@@ -314,8 +323,6 @@ static void op_frames(void)
         if (page >= MODEL_PAGES || !fits(&part[n]) || page / MODEL_WINDOW != p.page / MODEL_WINDOW)
             return;
         c.errors |= put ? model_cover_errors(&part[n]) : model_map_errors(&part[n], 0, attr);
-        for (size_t i = 0; i < n && !put; i++) // a second type for the same frame
-            c.errors |= part[i].block == b ? 0 : 0;
     }
     if (put) {
         if (judge("vput_frames", vput_frames(c.space, c.va, frames, count), c.errors))

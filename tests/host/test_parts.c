@@ -134,6 +134,24 @@ static void puts_and_counts(void)
     SAME(mm_check(), 0);
 }
 
+// The pieces of what was mapped three times are each mapped three times.
+static void split_keeps_counts(void)
+{
+    frame_t *f = block_of(9);
+    struct vlookup at;
+
+    for (unsigned i = 0; i < 3; i++)
+        OK(vmap(NULL, AT, f, VATTR_W));
+    OK(vprotect_part(NULL, at_page(3), f, 3, 0, VATTR_R));
+    SAME(f->mapcount, 3 * 10); // 1 and its 9 neighbours at each order
+    for (uint64_t page = 0; page < 512; page++) {
+        OK(vmap_lookup(NULL, at_page(page), &at));
+        SAME(at.refs, 3);
+    }
+    OK(vprotect_part(NULL, at_page(3), f, 3, 0, VATTR_W));
+    SAME(f->mapcount, 3);
+}
+
 static void unmap_middle_of(unsigned order, uint64_t page, unsigned part)
 {
     uint64_t pages = UINT64_C(1) << order, free;
@@ -166,6 +184,31 @@ static void unmap_middle(void)
     unmap_middle_of(10, 512, 3);
     unmap_middle_of(18, 0x12345, 0);
     unmap_middle_of(18, 0x20000, 9);
+}
+
+// A range counts part of a mapping up and down again: one mapping before, one after, also when it
+// fails.
+static void range_splits_and_merges(void)
+{
+    frame_t *f = block_of(10), *g;
+
+    OK(get_frame(0, &g));
+    OK(vmap(NULL, at_page(1), f, VATTR_W)); // by 4K pages, whatever is mapped of it
+    OK(vmap_range(NULL, at_page(102), f, 101, 800, VATTR_W));
+    CHECK(f->mapcount > 2);
+    OK(vput_range(NULL, at_page(102), f, 101, 800));
+    SAME(f->mapcount, 1);
+    OK(vmap_range(NULL, at_page(1), f, 0, 1023, VATTR_W));
+    OK(vmap_range(NULL, at_page(1024), f, 1023, 1, VATTR_W)); // the rest: all of it has 2 now
+    SAME(f->mapcount, 2);
+    OK(vput_range(NULL, at_page(1), f, 0, 1024));
+    SAME(f->mapcount, 1);
+    OK(vunmap_part(NULL, at_page(1001), f, 1000, 0));
+    OK(vmap(NULL, at_page(1001), g, VATTR_W));
+    SAME(f->mapcount, 10);
+    RETURNS(-EEXIST, vmap_range(NULL, at_page(4), f, 3, 1020, VATTR_W));
+    SAME(f->mapcount, 10);
+    SAME(mm_check(), 0);
 }
 
 // A piece that was taken out and mapped anew is a mapping of its own, and the whole can still be
@@ -368,9 +411,11 @@ int main(int argc, char **argv)
         {"part_protect_1g", protect_1g},
         {"part_protect_scattered", protect_scattered},
         {"part_puts_and_counts", puts_and_counts},
+        {"part_split_keeps_counts", split_keeps_counts},
         {"part_unmap_middle", unmap_middle},
         {"part_replaced", replaced_part},
         {"range_odd", ranges},
+        {"range_splits_and_merges", range_splits_and_merges},
         {"range_of_frames", range_of_frames},
         {"range_errors", range_errors},
         {"range_fails_half_way", range_fails_half_way},

@@ -206,6 +206,8 @@ static void errors_conflict(void)
     OK(vmap_4k(NULL, at_page(2048), g, VATTR_W));
     REFUSES(-ETABLE, vmap_2m(NULL, at_page(2048), g, VATTR_W));
     REFUSES(-ETABLE, vmap_2m(NULL, at_page(2048), f9, VATTR_W));
+    OK(vmap(NULL, at_page(8192 + 1000), f0, VATTR_W)); // in the last of three tables
+    REFUSES(-EEXIST, vmap_4k(NULL, at_page(8192 - 1), f10, VATTR_W));
     OK(get_device_frame(PADDR(8 * GIB), 0, &dev));
     REFUSES(-ETYPE, vmap(NULL, at_page(9), dev, VATTR_W | VATTR_WB));
     OK(get_device_frame(PADDR(16 * GIB), ORDER_1G, &dev));
@@ -213,6 +215,37 @@ static void errors_conflict(void)
     OK(vmap(NULL, VADDR(VA_VMAP + GIB), dev, VATTR_UC));
     REFUSES(-ELARGE, vmap(NULL, VADDR(VA_VMAP + GIB + 4 * MIB), g, VATTR_W));
     REFUSES(-ELARGE, vmap(NULL, VADDR(VA_VMAP + GIB + 4 * MIB), f0, VATTR_W));
+    SAME(mm_check(), 0);
+}
+
+// The forms with a quick path for what is one entry of a table that stands.
+static void errors_quick(void)
+{
+    frame_t *g, *h;
+
+    start();
+    OK(get_frame(0, &g));
+    OK(get_frame(9, &h));
+    OK(vmap_4k(NULL, AT, f0, VATTR_W));
+    OK(vmap_4k(NULL, at_page(1), f0, VATTR_W));
+    OK(vmap_2m(NULL, at_page(1024), f9, VATTR_W));
+    OK(vmap_2m(NULL, at_page(1536), f9, VATTR_W));
+    REFUSES(-EEXIST, vmap_4k(NULL, AT, g, VATTR_W));
+    REFUSES(-EEXIST, vmap_2m(NULL, at_page(1024), h, VATTR_W));
+    REFUSES(-ETYPE, vmap_4k(NULL, at_page(2), f0, VATTR_W | VATTR_UC));
+    REFUSES(-ETYPE, vmap_2m(NULL, at_page(2048), f9, VATTR_W | VATTR_WC));
+    REFUSES(-EATTR, vmap_4k(NULL, AT, f0, VATTR_R));
+    REFUSES(-EATTR, vmap_2m(NULL, at_page(1024), f9, VATTR_X));
+    REFUSES(-ELARGE, vmap_4k(NULL, at_page(1024), f0, VATTR_W));
+    REFUSES(-ETABLE, vmap_2m(NULL, AT, f9, VATTR_W));
+    REFUSES(-EOTHER, vput(NULL, AT, g));
+    REFUSES(-EOTHER, vunmap(NULL, at_page(1024), h));
+    OK(vprotect_part(NULL, at_page(1024), f9, 0, 9, VATTR_R));
+    REFUSES(-EATTR, vmap_2m(NULL, at_page(1024), f9, VATTR_W));
+    OK(vmap_2m(NULL, at_page(1024), f9, VATTR_R));
+    SAME(f9->mapcount, 3);
+    OK(vunmap(NULL, at_page(1024), f9));
+    SAME(f9->mapcount, 1);
     SAME(mm_check(), 0);
 }
 
@@ -433,6 +466,7 @@ int main(int argc, char **argv)
         {"vmap_errors_part", errors_part},
         {"vmap_errors_end", errors_end},
         {"vmap_errors_conflict", errors_conflict},
+        {"vmap_errors_quick", errors_quick},
         {"vmap_errors_unmap", errors_of_unmaps},
         {"vmap_errors_protect", errors_protect},
         {"vmap_counts", counts},

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# ktf-pt-check and ktf-frame where they can't work: one line that says why, at any moment of the boot.
+# guest: mem=128M machine=pc stop=none
+import gdb
+from inside import check, connect, equal, error_of, json_of, passed, run, run_for
+
+COMMANDS = (
+    "ktf-pt-check",
+    "ktf-frame",
+    "ktf-frame 0x100",
+    "ktf-frame --free",
+    "ktf-pt-check --rule P1",
+)
+
+
+def refused(*words: str) -> None:
+    """All of them say one of these words, with --json as an object."""
+    for command in COMMANDS:
+        message = error_of(command)
+        check(any(w in message for w in words), f"{command}: {message}")
+        answer = json_of(command)
+        check(answer["ok"] is False and any(w in answer["error"] for w in words), str(answer))
+    equal(int(gdb.convenience_variable("ktf_violations")), -1, "$ktf_violations")
+    for function in ("$ktf_ok()", "$ktf_frame(0x100)", "$ktf_maps_of(0x100)"):
+        check(any(w in error_of(f"print {function}") for w in words), function)
+
+
+refused("no guest")
+connect()
+refused("paging is off")
+run_for(0.3)
+refused("paging is off", "no frames yet")
+
+# Before, in and after mm_init().
+gdb.execute("hbreak mm_init", to_string=True)
+gdb.execute("continue", to_string=True)
+refused("no frames yet")
+gdb.execute("delete", to_string=True)
+gdb.execute("hbreak ktf_ready", to_string=True)
+gdb.execute("continue", to_string=True)
+check(run("ktf-pt-check").strip().endswith(": 0 violations"))
+
+# Nonsense.
+for line, word in (
+    ("ktf-pt-check 12", "no operand"),
+    ("ktf-pt-check --rule", "needs a value"),
+    ("ktf-pt-check --rule Z9", "no rule Z9"),
+    ("ktf-pt-check --rule ,", "no rule"),
+    ("ktf-pt-check --color", "no option"),
+    ("ktf-frame --mfn", "needs WHERE"),
+    ("ktf-frame --mfn --pa 1", "only one"),
+    ("ktf-frame --free 0x100", "without WHERE"),
+    ("ktf-frame nonsense", "nonsense"),
+    ("ktf-frame mm", "struct"),
+    ("ktf-frame 1 +", "1 +"),
+    ("ktf-frame (", "bracket"),
+    ("ktf-frame --mfn -1", "no frame number"),
+    ("ktf-frame --mfn 0x800000000", "in no frame"),
+    ("ktf-frame --pa -1", "no physical address"),
+    ("ktf-frame --va 0x800000000000", "not a canonical address"),
+    ("ktf-frame --va 0x1234", "not mapped"),
+    ("ktf-frame 0xffffc00000000000", "not mapped"),
+    ("ktf-frame mm.arena[0].base", "no frame"),
+    ("ktf-frame mm.arena[0].base+32", "ring of order 0"),
+    ("ktf-frame mm.arena[1].base+16", "none in use"),
+):
+    check(word in error_of(line), f"{line}: {error_of(line)}")
+
+# Help says how.
+for command in ("ktf-pt-check", "ktf-frame"):
+    text = run(f"help {command}")
+    check("Example:" in text and "--json" in text and "Errors:" in text, text)
+check("--rule" in run("complete ktf-pt-check --"), "completion")
+check("P7" in run("complete ktf-pt-check --rule P"), "completion")
+check("--free" in run("complete ktf-frame --"), "completion")
+passed()
