@@ -3,7 +3,6 @@
 // through its frame.
 #include "arch/x86/boot_window.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/memtype.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -165,25 +164,6 @@ static void map_boot_data(void)
     }
 }
 
-enum {
-    // Kinds whose mappings need no question but the common ones, if the MTRRs say nothing of them.
-    PLAIN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
-                  1 << FRAME_BOOT | 1 << FRAME_LOW,
-};
-
-// What of the boot map is write-back by the MTRRs. Device frames are looked at one by one.
-static void find_write_back(void)
-{
-    mm.wb_kinds = ~(1u << FRAME_DEVICE);
-    for (unsigned i = 0; i < mm.region_count; i++) {
-        const struct region *r = &mm.region[i];
-
-        if (mtrr_range_type(&mtrr, r->start, r->end - r->start) != CACHE_WB)
-            mm.wb_kinds &= ~(1u << r->kind);
-    }
-    mm.fast_kinds = PLAIN_KINDS & mm.wb_kinds;
-}
-
 static void fill_leaf_bits(void)
 {
     for (unsigned attr = 0; attr <= VATTR_ALL; attr++) {
@@ -208,7 +188,7 @@ void mm_init(const struct boot_info *bi)
     mm.window = VA_WINDOW;
     fill_leaf_bits();
     bootmap_build(bi);
-    find_write_back();
+    type_init();
     boot_pool_choose();
     setup_arenas();
     boot_frames();

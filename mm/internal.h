@@ -260,6 +260,23 @@ int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsi
 int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                bool all, bool *apart) must_check;
 
+/* --- types.c -------------------------------------------------------------------------------------
+ */
+
+static inline enum memtype attr_type(unsigned attr)
+{
+    return (enum memtype)((attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT);
+}
+
+/* mm.wb_kinds and mm.fast_kinds from the regions and the MTRRs. */
+void type_init(void);
+/* The attributes as a record holds them: with the frame's own type if none is asked for. */
+unsigned type_settled(const frame_t *frame, unsigned attr);
+/* -ETYPE if device memory is to be write-back, or if the MTRRs make another type of it. */
+int type_check(const frame_t *frame, uint64_t offset, unsigned order, unsigned attr) must_check;
+/* True if the frame's other mappings have another type. */
+bool type_differs(const frame_t *frame, unsigned attr);
+
 /* --- space.c -------------------------------------------------------------------------------------
  */
 

@@ -2,7 +2,6 @@
 // The vmap family for one block or a part of it: checks, counting, splitting where a part is meant.
 #include "mm/vmap.h"
 
-#include "arch/x86/memtype.h"
 #include "mm/internal.h"
 
 // A part of a block at a place of an address space, and how it shall be mapped there.
@@ -17,28 +16,6 @@ struct part {
     bool *apart; // not NULL: records stay on their own; set if some might merge when the caller
                  // lets them
 };
-
-static enum memtype attr_type(unsigned attr)
-{
-    return (attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT;
-}
-
-// Whether the MTRRs say write-back of all the frame.
-static bool is_write_back(const frame_t *frame)
-{
-    return (mm.wb_kinds >> frame->kind & 1) ||
-           mtrr_range_type(&mtrr, frame_paddr(frame).v, frame_pages(frame) << PAGE_SHIFT) ==
-               CACHE_WB;
-}
-
-// The type that was asked for, or else the frame's default, stands in p->attr as a record holds it.
-static void settle_type(struct part *p)
-{
-    if (!(p->attr & (VATTR_TYPE | VATTR_WB)) &&
-        (p->frame->kind == FRAME_DEVICE || !is_write_back(p->frame)))
-        p->attr |= VATTR_UC;
-    p->attr &= ~(unsigned)VATTR_WB;
-}
 
 static int check_attr(const struct part *p)
 {
@@ -104,28 +81,6 @@ static int check_level(struct part *p)
     if (p->order < level_order(p->level) || (p->level == 3 && !mm.page_1g))
         return -EORDER;
     return IS_ALIGNED(p->va.v, UINT64_C(1) << level_shift(p->level)) ? 0 : -EALIGN;
-}
-
-// Device memory is never write-back, and the MTRRs leave the type what it is.
-static int check_memory(const struct part *p)
-{
-    enum memtype type = attr_type(p->attr);
-    uint64_t start = (p->frame->mfn + p->offset) << PAGE_SHIFT;
-
-    if (p->frame->kind == FRAME_DEVICE && type == MEMTYPE_WB)
-        return -ETYPE;
-    if (!(mm.wb_kinds >> p->frame->kind & 1) &&
-        !memtype_holds(&mtrr, type, start, (uint64_t)PAGE_SIZE << p->order))
-        return -ETYPE;
-    return 0;
-}
-
-// All mappings of a frame have one memory type.
-static int check_others(const struct part *p)
-{
-    const frame_t *frame = p->frame;
-
-    return frame->maps && (mapping_at(frame->maps)->attr ^ p->attr) & VATTR_TYPE ? -ETYPE : 0;
 }
 
 // The frame's count has no room for so many references more.
@@ -268,10 +223,10 @@ static int map_part(struct part *p)
         err = -EBUSY;
     if (err)
         return err;
-    settle_type(p);
-    err = check_memory(p);
-    if (!err)
-        err = check_others(p);
+    p->attr = type_settled(p->frame, p->attr);
+    err = type_check(p->frame, p->offset, p->order, p->attr);
+    if (!err && type_differs(p->frame, p->attr))
+        err = -ETYPE;
     if (!err && maps_full(p->frame, 1))
         err = -EOVERFLOW;
     if (!err)
@@ -453,8 +408,9 @@ static int protect_part(struct part *p)
         return err;
     if (is_own_mapping(p))
         return -EBUSY;
-    settle_type(p);
-    if (check_memory(p) || (refs != p->frame->mapcount && check_others(p)))
+    p->attr = type_settled(p->frame, p->attr);
+    err = type_check(p->frame, p->offset, p->order, p->attr);
+    if (err || (refs != p->frame->mapcount && type_differs(p->frame, p->attr)))
         return -ETYPE;
     return change_cover(p, set_attr);
 }

@@ -363,7 +363,9 @@ def main() -> int:
     parser.add_argument("--jobs", default="", help="tests at once")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     args = parser.parse_args()
-    jobs = select([*guest_jobs(), *host_jobs(), *fuzz_jobs(), *gdb_jobs(), *python_jobs()], args.only)
+    jobs = select(
+        [*guest_jobs(), *host_jobs(), *fuzz_jobs(), *gdb_jobs(), *python_jobs()], args.only
+    )
     if args.list:
         print("\n".join(j.name for j in jobs))
         return 0

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/host/kmalloc_ops.h"
 #include "tests/host/ops.h"
 
 enum {
@@ -45,16 +46,27 @@ static void boot(void)
     machine.has_1g = choose(2);
     machine_usual(megabytes[choose(ARRAY_SIZE(megabytes))] * MIB);
     machine_start();
-    model_start();
 }
 
-static void run(void)
+// One input in some is of kmalloc.
+static void run_kmalloc(void)
+{
+    uint64_t free_at_start = digest_free();
+
+    kmalloc_forget();
+    while (input < input_end) {
+        next_bytes();
+        kmalloc_step();
+    }
+    kmalloc_take_apart();
+    SAME(digest_free(), free_at_start);
+}
+
+static void run_frames(void)
 {
     uint64_t free_at_start;
 
-    ops = (struct ops){.random = choose};
-    next_bytes();
-    boot();
+    model_start();
     free_at_start = digest_free();
     for (unsigned i = 1; input < input_end; i++) {
         next_bytes();
@@ -64,6 +76,20 @@ static void run(void)
     }
     model_compare();
     ops_take_apart(free_at_start);
+}
+
+static void run(void)
+{
+    bool frames;
+
+    ops = (struct ops){.random = choose};
+    next_bytes();
+    frames = choose(8);
+    boot();
+    if (frames)
+        run_frames();
+    else
+        run_kmalloc();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);

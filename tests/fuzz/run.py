@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/fuzz"
 PROGRAM = BUILD / "mm"
 CORPUS = ROOT / "tests/fuzz/corpus"
-INPUT_MAX = 900  # bytes
+INPUT_MAX = 600  # bytes
 CHECK_RUNS = 400
 SHOWN = 30  # lines of a failure
 
@@ -27,7 +27,13 @@ SHOWN = 30  # lines of a failure
 def fuzz(name: str, *options: str) -> bool:
     """Runs the fuzzer with these options; says how it went."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    command = [str(PROGRAM), f"-max_len={INPUT_MAX}", "-len_control=0", f"-artifact_prefix={BUILD}/", *options]
+    command = [
+        str(PROGRAM),
+        f"-max_len={INPUT_MAX}",
+        "-len_control=0",
+        f"-artifact_prefix={BUILD}/",
+        *options,
+    ]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, errors="replace")
     if done.returncode == 0:
         match = re.search(r"Done (\d+) runs", done.stderr)
@@ -54,9 +60,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="new-", dir=BUILD) as new:
             good &= fuzz("short_run", "-seed=1", f"-runs={CHECK_RUNS}", new, str(CORPUS))
         return 0 if good else 1
-    new = BUILD / "corpus"
-    new.mkdir(parents=True, exist_ok=True)
-    options = [f"-max_total_time={args.seconds}", str(new), str(CORPUS)]
+    kept = BUILD / "corpus"
+    kept.mkdir(parents=True, exist_ok=True)
+    options = [f"-max_total_time={args.seconds}", str(kept), str(CORPUS)]
     return 0 if fuzz("fuzz", *options) else 1
 
 

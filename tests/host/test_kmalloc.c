@@ -7,7 +7,8 @@
 
 #include "mm/kmalloc.h"
 #include "mm/kmalloc_internal.h"
-#include "tests/host/support.h"
+#include "tests/host/kmalloc_ops.h"
+#include "tests/host/ops.h"
 
 static uint64_t free_at_start;
 
@@ -27,15 +28,6 @@ static void end(void)
     SAME(digest_free(), free_at_start);
 }
 
-static size_t alignment(size_t size)
-{
-    size_t align = 1;
-
-    while (align < size && align < PAGE_SIZE)
-        align *= 2;
-    return align;
-}
-
 static void sizes(void)
 {
     static const size_t size[] = {1,    2,    7,     8,      15,     16,     17,
@@ -48,7 +40,7 @@ static void sizes(void)
     for (unsigned i = 0; i < ARRAY_SIZE(size); i++) {
         p[i] = kmalloc(size[i]);
         CHECK(p[i]);
-        SAME((uintptr_t)p[i] % alignment(size[i]), 0);
+        SAME((uintptr_t)p[i] % kmalloc_alignment(size[i]), 0);
         CHECK(kmalloc_size(p[i]) >= size[i]);
         memset(p[i], (int)i, kmalloc_size(p[i]));
     }
@@ -279,19 +271,12 @@ static void leaks(void)
  * ----------------------------------------------------------------------------------- */
 
 enum {
-    OBJECTS = 600,
     STEPS = 20000,
-};
-
-struct object {
-    uint8_t *p;
-    size_t size;
-    uint8_t fill;
 };
 
 static uint64_t state;
 
-static uint64_t rnd(uint64_t n)
+static uint64_t generator(uint64_t n)
 {
     state ^= state << 13;
     state ^= state >> 7;
@@ -299,82 +284,25 @@ static uint64_t rnd(uint64_t n)
     return (state * UINT64_C(0x2545f4914f6cdd1d) >> 20) % n;
 }
 
-static size_t random_size(void)
+static void random_use(uint64_t seed)
 {
-    static const size_t limit[] = {16, 64, 300, 2100, 10000, 300000};
-
-    return 1 + rnd(limit[rnd(100) < 97 ? rnd(4) : 4 + rnd(2)]);
-}
-
-static void fill(struct object *o)
-{
-    o->fill = (uint8_t)rnd(256);
-    memset(o->p, o->fill, o->size);
-}
-
-static void verify(const struct object *o, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++)
-        if (o->p[i] != o->fill)
-            test_fail(__FILE__, __LINE__, "object of %zu bytes: byte %zu was changed", o->size, i);
-}
-
-static void random_step(struct object *o)
-{
-    size_t size = random_size();
-    uint8_t *p;
-
-    if (!o->p) {
-        p = rnd(2) ? kmalloc(size) : kzalloc(size);
-        if (!p)
-            return;
-        SAME((uintptr_t)p % alignment(size), 0);
-        *o = (struct object){p, size, 0};
-        fill(o);
-    } else if (rnd(3) == 0) {
-        p = krealloc(o->p, size);
-        if (!p)
-            return verify(o, o->size);
-        o->p = p;
-        verify(o, MIN(size, o->size));
-        o->size = size;
-        fill(o);
-    } else {
-        verify(o, o->size);
-        OK(kfree(o->p));
-        o->p = NULL;
-    }
-}
-
-// No two objects overlap: each is filled with its own byte.
-static void random_use(void)
-{
-    static struct object objects[OBJECTS];
-    uint64_t count = 0;
-
-    memset(objects, 0, sizeof(objects));
+    state = seed * UINT64_C(0x9e3779b97f4a7c15);
+    ops.random = generator;
     start();
+    kmalloc_forget();
     for (unsigned i = 0; i < STEPS; i++) {
-        random_step(&objects[rnd(OBJECTS)]);
+        kmalloc_step();
         if (i % 500 == 0)
             SAME(mm_check(), 0);
     }
-    for (unsigned i = 0; i < OBJECTS; i++)
-        count += objects[i].p != NULL;
-    SAME(kmalloc_usage().objects, count);
-    SAME(kmalloc_leaks(0), count);
-    for (unsigned i = 0; i < OBJECTS; i++)
-        if (objects[i].p)
-            OK(kfree(objects[i].p));
+    kmalloc_take_apart();
     end();
 }
 
 static void random_seeds(void)
 {
-    for (uint64_t seed = 1; seed <= 5; seed++) {
-        state = seed * UINT64_C(0x9e3779b97f4a7c15);
-        random_use();
-    }
+    for (uint64_t seed = 1; seed <= 5; seed++)
+        random_use(seed);
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Memory types of mappings: what a frame gets when none is asked for, and what is refused.
+#include "arch/x86/memtype.h"
+#include "mm/internal.h"
+
+enum {
+    // Kinds whose mappings need no question but the common ones, if the MTRRs say nothing of them.
+    PLAIN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
+                  1 << FRAME_BOOT | 1 << FRAME_LOW,
+};
+
+// Whether the MTRRs say write-back of all the frame.
+static bool is_write_back(const frame_t *frame)
+{
+    return (mm.wb_kinds >> frame->kind & 1) ||
+           mtrr_range_type(&mtrr, frame_paddr(frame).v, frame_pages(frame) << PAGE_SHIFT) ==
+               CACHE_WB;
+}
+
+unsigned type_settled(const frame_t *frame, unsigned attr)
+{
+    if (!(attr & (VATTR_TYPE | VATTR_WB)) && (frame->kind == FRAME_DEVICE || !is_write_back(frame)))
+        attr |= VATTR_UC;
+    return attr & ~(unsigned)VATTR_WB;
+}
+
+int type_check(const frame_t *frame, uint64_t offset, unsigned order, unsigned attr)
+{
+    enum memtype type = attr_type(attr);
+    uint64_t start = (frame->mfn + offset) << PAGE_SHIFT;
+
+    if (frame->kind == FRAME_DEVICE && type == MEMTYPE_WB)
+        return -ETYPE;
+    if (!(mm.wb_kinds >> frame->kind & 1) &&
+        !memtype_holds(&mtrr, type, start, (uint64_t)PAGE_SIZE << order))
+        return -ETYPE;
+    return 0;
+}
+
+bool type_differs(const frame_t *frame, unsigned attr)
+{
+    return frame->maps && ((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE);
+}
+
+// What of the boot map is write-back by the MTRRs. Device frames are looked at one by one.
+void type_init(void)
+{
+    mm.wb_kinds = ~(1u << FRAME_DEVICE);
+    for (unsigned i = 0; i < mm.region_count; i++) {
+        const struct region *r = &mm.region[i];
+
+        if (mtrr_range_type(&mtrr, r->start, r->end - r->start) != CACHE_WB)
+            mm.wb_kinds &= ~(1u << r->kind);
+    }
+    mm.fast_kinds = PLAIN_KINDS & mm.wb_kinds;
+}
