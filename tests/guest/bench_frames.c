@@ -190,5 +190,6 @@ void bench_full(void)
     }
     printk("bench: %lu of %lu pages held and mapped, metadata %lu pages\n", mapped, available,
            metadata_pages());
-    bench_say("metadata_full_percent", metadata_pages() * 100, available);
+    printk("bench: results\n");
+    bench_say_plain("metadata_full_percent", metadata_pages() * 100, available);
 }
