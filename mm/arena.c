@@ -332,6 +332,7 @@ static int grow_by_one(enum arena_id id)
     a->pages++;
     switch (id) {
     case ARENA_FRAMES:
+        mm.frame_limit = (uint64_t)a->pages * FRAME_PAGE_COUNT;
         page_make_empty(a, a->pages);
         break;
     case ARENA_MAPPINGS:
@@ -364,6 +365,8 @@ void arena_shrink(enum arena_id id)
 
     lock_objects(id);
     a->pages--;
+    if (id == ARENA_FRAMES)
+        mm.frame_limit = (uint64_t)a->pages * FRAME_PAGE_COUNT;
     unlock_objects(id);
     page_unback(a, a->pages);
 }

@@ -145,7 +145,7 @@ static void check_ring(struct check *c, unsigned order)
     const struct order_list *list = &mm.order[order];
     uint64_t free = 0, used = 0, refs = 0, maps = 0;
     uint64_t limit = mm.arena[ARENA_FRAMES].pages * (uint64_t)FRAME_PAGE_COUNT;
-    uint32_t before = list->head;
+    uint32_t before = list->head, last_free = list->head;
 
     for (uint32_t i = frame_at(list->head)->next; i != list->head; i = frame_at(i)->next) {
         const frame_t *f = frame_at(i);
@@ -164,10 +164,14 @@ static void check_ring(struct check *c, unsigned order)
         used += !frame_is_free(f);
         refs += f->refcount;
         maps += f->mapcount;
+        if (frame_is_free(f))
+            last_free = i;
         before = i;
     }
     EXPECT(c, "A3", frame_at(list->head)->prev == before, "the ring of order %u does not close",
            order);
+    EXPECT(c, "A3", list->last_free == last_free, "order %u: last_free is 0x%x, should be 0x%x",
+           order, list->last_free, last_free);
     EXPECT(c, "A4",
            free == list->free && used == list->used && refs == list->refs && maps == list->maps,
            "order %u: %lu free, %lu used, %lu refs, %lu maps; the counts say %u, %u, %lu, %lu",

@@ -5,35 +5,63 @@
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 
 struct mm mm;
 
 /* --- the rings: head -> free ones -> used ones -> head
  * -------------------------------------------- */
 
-static void ring_insert_after(uint32_t at, frame_t *frame)
+static always_inline void ring_insert(frame_t *before, uint32_t at, frame_t *frame, uint32_t index)
 {
-    frame_t *before = frame_at(at);
-    uint32_t index = frame_index(frame);
+    uint32_t next = before->next;
 
     frame->prev = at;
-    frame->next = before->next;
-    frame_at(before->next)->prev = index;
+    frame->next = next;
+    frame_at(next)->prev = index;
     before->next = index;
 }
 
-static void ring_remove(frame_t *frame)
+static void ring_insert_after(uint32_t at, frame_t *frame)
+{
+    ring_insert(frame_at(at), at, frame, frame_index(frame));
+}
+
+static always_inline void ring_remove(frame_t *frame)
 {
     frame_at(frame->prev)->next = frame->next;
     frame_at(frame->next)->prev = frame->prev;
 }
 
+// Behind the last free one: the next to be handed out.
 static void ring_add_free(frame_t *frame)
 {
     struct order_list *list = &mm.order[frame->order];
 
-    ring_insert_after(list->head, frame);
+    ring_insert_after(list->last_free, frame);
+    list->last_free = frame_index(frame);
     list->free++;
+}
+
+static void ring_remove_free(frame_t *frame)
+{
+    struct order_list *list = &mm.order[frame->order];
+
+    if (list->last_free == frame_index(frame))
+        list->last_free = frame->prev;
+    ring_remove(frame);
+    list->free--;
+}
+
+// The last free one becomes the first used one where it stands.
+static always_inline frame_t *ring_use_last(struct order_list *list)
+{
+    frame_t *frame = frame_at(list->last_free);
+
+    list->last_free = frame->prev;
+    list->free--;
+    list->used++;
+    return frame;
 }
 
 static void ring_add_used(frame_t *frame)
@@ -100,6 +128,7 @@ static frame_t *split_once(frame_t **frame)
     *upper =
         (frame_t){.order = half, .mfn = mfn + page, .kind = FRAME_AVAILABLE, .epoch = lower->epoch};
     *frame = lower;
+    journal(JOURNAL_SPLIT, CALLER, 0, frame_word(lower), frame_counts(lower), 0);
     return upper;
 }
 
@@ -134,6 +163,7 @@ static frame_t *merge_once(frame_t *lower, frame_t *upper)
         arena_free(ARENA_FRAMES, frame_index(upper));
     }
     *block = (frame_t){.order = order + 1, .mfn = mfn, .kind = FRAME_AVAILABLE, .epoch = epoch};
+    journal(JOURNAL_MERGE, CALLER, 0, frame_word(block), 0, 0);
     return block;
 }
 
@@ -154,8 +184,7 @@ static void give_back(frame_t *frame)
     frame_t *buddy;
 
     while (frame->order < ORDER_MAX && (buddy = find_free_buddy(frame))) {
-        ring_remove(buddy);
-        mm.order[buddy->order].free--;
+        ring_remove_free(buddy);
         frame = buddy->mfn < frame->mfn ? merge_once(buddy, frame) : merge_once(frame, buddy);
     }
     ring_add_free(frame);
@@ -166,6 +195,8 @@ void frame_move(uint32_t from, uint32_t to)
     frame_t *frame = frame_at(to);
 
     *frame = *frame_at(from);
+    if (mm.order[frame->order].last_free == from)
+        mm.order[frame->order].last_free = to;
     frame_at(frame->prev)->next = to;
     frame_at(frame->next)->prev = to;
     tree_set(frame->mfn, frame->order, to);
@@ -218,14 +249,17 @@ static frame_t *take(unsigned order, enum frame_kind kind, unsigned kept)
 
     if (from > ORDER_MAX || (from != order && !can_split(from, order, kept)))
         return NULL;
-    frame = frame_at(frame_at(mm.order[from].head)->next);
-    ring_remove(frame);
-    mm.order[from].free--;
-    while (frame->order > order)
-        ring_add_free(split_once(&frame));
+    if (from == order) {
+        frame = ring_use_last(&mm.order[order]);
+    } else {
+        frame = frame_at(mm.order[from].last_free);
+        ring_remove_free(frame);
+        while (frame->order > order)
+            ring_add_free(split_once(&frame));
+        ring_add_used(frame);
+    }
     frame->refcount = 1;
     frame->kind = kind;
-    ring_add_used(frame);
     mm.order[order].refs++;
     return frame;
 }
@@ -272,20 +306,46 @@ static __attribute__((noinline)) frame_t *take_again(unsigned order)
     return frame;
 }
 
-int get_frame(unsigned order, frame_t **out)
+// With splitting.
+static __attribute__((noinline)) int get_slow(unsigned order, frame_t **out, const void *caller)
 {
-    if (!out)
-        return -EINVAL;
-    if (order > ORDER_MAX)
-        return -EORDER;
-    *out = NULL;
-    if (inject_failure())
-        return -ENOMEM;
     *out = take_plain(order);
     if (unlikely(!*out))
         *out = take_again(order);
+    if (*out)
+        journal(JOURNAL_GET, caller, 0, frame_word(*out), frame_counts(*out), 0);
     upkeep_unlocked();
     return *out ? 0 : -ENOMEM;
+}
+
+int get_frame(unsigned order, frame_t **out)
+{
+    struct order_list *list;
+    frame_t *frame;
+
+    if (unlikely(!out))
+        return -EINVAL;
+    if (unlikely(order > ORDER_MAX))
+        return -EORDER;
+    if (inject_failure()) {
+        *out = NULL;
+        return -ENOMEM;
+    }
+    // What is not as simple is for a function that this one ends in, so that it needs no stack.
+    if (unlikely(mm.work || !spin_trylock(&mm.frame_lock)))
+        return get_slow(order, out, CALLER);
+    list = &mm.order[order];
+    if (unlikely(!list->free)) {
+        frame_unlock();
+        return get_slow(order, out, CALLER);
+    }
+    frame = ring_use_last(list);
+    frame->refcount = 1;
+    list->refs++;
+    *out = frame;
+    journal(JOURNAL_GET, CALLER, 0, frame_word(frame), 1, 0);
+    frame_unlock();
+    return 0;
 }
 
 int frame_usable(const frame_t *frame)
@@ -320,6 +380,8 @@ int ref_frame(frame_t *frame)
 
     frame_lock();
     err = ref(frame);
+    if (!err)
+        journal(JOURNAL_REF, CALLER, 0, frame_word(frame), frame_counts(frame), 0);
     frame_unlock();
     return err;
 }
@@ -344,7 +406,8 @@ static bool handed_out(const frame_t *frame)
     return frame->kind == FRAME_AVAILABLE || frame->kind == FRAME_DEVICE;
 }
 
-static int put(frame_t *frame)
+// With every question, and with merging. frame_lock is held.
+static int put(frame_t *frame, const void *caller)
 {
     int err = frame_usable(frame);
 
@@ -354,19 +417,69 @@ static int put(frame_t *frame)
         return -EFREE;
     if (frame->refcount == 1 && !handed_out(frame))
         return -ERESERVED;
+    // The counts stand side by side in a word, the references in its lower half.
+    journal(JOURNAL_PUT, caller, 0, frame_word(frame), frame_counts(frame) - 1, 0);
     drop(frame);
     return 0;
 }
 
-int put_frame(frame_t *frame)
+enum {
+    WORD_KIND = 15, // the fields of a descriptor's first word
+    WORD_ORDER_SHIFT = 4,
+    WORD_ORDER = 31,
+};
+
+// The last reference of a small block whose buddy is not free: it only changes its place in the
+// ring. False if it is not as simple as that, then nothing has changed. frame_lock is held.
+static always_inline bool put_last(frame_t *frame, const void *caller)
+{
+    uint64_t index = frame_number(frame), word, one = 1;
+    struct order_list *list;
+    unsigned order;
+
+    if (unlikely(index >= mm.frame_limit))
+        return false;
+    word = frame_word(frame);
+    order = word >> WORD_ORDER_SHIFT & WORD_ORDER;
+    if (unlikely((word & WORD_KIND) != FRAME_AVAILABLE || order >= FRAME_PAGE_ORDER))
+        return false;
+    // Descriptors of one page stand side by side: the buddy's, or a tail's, whose counts are 0.
+    if (!frame_counts((frame_t *)((uintptr_t)frame ^ sizeof(*frame) << order)))
+        return false;
+    if (unlikely(!__atomic_compare_exchange_n(frame_counts_at(frame), &one, 0, false,
+                                              __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)))
+        return false;
+    list = &mm.order[order];
+    list->refs--;
+    list->used--;
+    list->free++;
+    ring_remove(frame);
+    ring_insert(frame_at(list->last_free), list->last_free, frame, index);
+    list->last_free = index;
+    journal(JOURNAL_PUT, caller, 0, word, 0, 0);
+    return true;
+}
+
+static __attribute__((noinline)) int put_slow(frame_t *frame, const void *caller)
 {
     int err;
 
     frame_lock();
-    err = put(frame);
+    err = put(frame, caller);
     frame_unlock();
     upkeep_unlocked();
     return err;
+}
+
+int put_frame(frame_t *frame)
+{
+    bool done;
+
+    if (unlikely(mm.work || !spin_trylock(&mm.frame_lock)))
+        return put_slow(frame, CALLER);
+    done = put_last(frame, CALLER);
+    frame_unlock();
+    return likely(done) ? 0 : put_slow(frame, CALLER);
 }
 
 void frame_unmapped(frame_t *frame, uint32_t less)
@@ -464,6 +577,8 @@ int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
     for (unsigned i = 0; i < TRIES_MAX; i++) {
         frame_lock();
         err = device(paddr_mfn(paddr).v, order, out);
+        if (!err)
+            journal(JOURNAL_GET, CALLER, 0, frame_word(*out), frame_counts(*out), 0);
         frame_unlock();
         if (err != -ENOMEM || !arenas_fill(DEVICE_PAGES, DEVICE_NODES))
             break;

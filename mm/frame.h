@@ -34,12 +34,12 @@ enum frame_kind {
 // are tails: kind FRAME_NONE, tail = pages back to the head, all else 0. The descriptor of a page
 // in no frame is 0 throughout.
 typedef struct frame {
+    uint64_t kind : 4;  // enum frame_kind
     uint64_t order : 5; // log2 of the number of pages
-    uint64_t tail : 7;  // pages from the block's head to this one; 0 is the head
-    uint64_t mfn : 40;  // number of the block's first page
-    uint64_t kind : 5;  // enum frame_kind
     uint64_t level : 3; // FRAME_TABLE: level of the table, 1 (maps 4K pages) to 5
-    uint64_t zero : 4;  // always 0
+    uint64_t mfn : 40;  // number of the block's first page
+    uint64_t tail : 7;  // pages from the block's head to this one; 0 is the head
+    uint64_t zero : 5;  // always 0
     uint32_t next;      // index of the next frame of this order, see frame_at()
     uint32_t prev;
     uint32_t refcount; // who owns it

@@ -8,6 +8,7 @@
 #include "lib/string.h"
 #include "mm/boot.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 #include "mm/vmap.h"
 
 enum {
@@ -129,7 +130,7 @@ static void setup_rings(void)
         uint32_t head = arena_alloc(ARENA_FRAMES);
 
         assert(head == order + 1);
-        mm.order[order].head = head;
+        mm.order[order].head = mm.order[order].last_free = head;
         frame_at(head)->next = head;
         frame_at(head)->prev = head;
     }
@@ -186,6 +187,8 @@ void mm_init(const struct boot_info *bi)
     mm.page_1g = arch_has_1g();
     mm.levels = arch_levels();
     mm.window = VA_WINDOW;
+    mm.journal_on = 1;
+    journal_reset();
     fill_leaf_bits();
     bootmap_build(bi);
     type_init();

@@ -45,9 +45,9 @@ struct order_list {
     uint32_t head; // index of the ring's head, a descriptor that is no frame: order + 1
     uint32_t free; // blocks with refcount and mapcount 0
     uint32_t used;
-    uint32_t zero;
-    uint64_t refs; // sum of refcount; guarded by frame_lock as all before
-    uint64_t maps; // sum of mapcount; guarded by map_lock
+    uint32_t last_free; // index of the last free one, the head if there is none
+    uint64_t refs;      // sum of refcount; guarded by frame_lock as all before
+    uint64_t maps;      // sum of mapcount; guarded by map_lock
 };
 
 // Entries that were taken away or changed and are still to be flushed by other CPUs, and what may
@@ -112,9 +112,13 @@ struct mm {
     uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
     uint32_t epoch;       // of the last unmap, counts up
     uint32_t region_count;
-    uint64_t boot_ticks; // of the TSC, from the boot map to the last frame
-    uint32_t wb_kinds;   // bit (1 << enum frame_kind): of all such frames the MTRRs say write-back
-    uint32_t fast_kinds; // such frames are mapped and unmapped on the fast path
+    uint64_t boot_ticks;  // of the TSC, from the boot map to the last frame
+    uint32_t wb_kinds;    // bit (1 << enum frame_kind): of all such frames the MTRRs say write-back
+    uint32_t fast_kinds;  // such frames are mapped and unmapped on the fast path
+    uint64_t frame_limit; // descriptors that the window shows: indexes below this
+    uint64_t journal_seq; // number of the journal's next event (mm/journal.h)
+    uint32_t journal_on;  // 1: what is done is written there
+    uint32_t zero;
     uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if
                                // not allowed
     struct tlb_batch batch;
@@ -155,6 +159,14 @@ void mm_print_free(void);
 static inline frame_t *frame_at(uint32_t index)
 {
     return (frame_t *)(uintptr_t)VA_FRAMES + index;
+}
+
+/* The index of whatever pointer it is: mm.frame_limit or more if no descriptor stands there. */
+static inline uint64_t frame_number(const frame_t *frame)
+{
+    uint64_t byte = (uintptr_t)frame - (uintptr_t)VA_FRAMES;
+
+    return byte / sizeof(frame_t) | byte << (64 - 5); // rotated: odd bytes make it huge
 }
 
 static inline uint32_t frame_index(const frame_t *frame)

@@ -29,9 +29,9 @@ void mm_print(void)
 void mm_print_free(void)
 {
     for (unsigned order = 0; order <= ORDER_MAX; order++) {
-        uint32_t i = ring_next(mm.order[order].head);
+        uint32_t i = mm.order[order].last_free;
 
-        for (uint32_t n = mm.order[order].free; n; n--, i = ring_next(i))
+        for (uint32_t n = mm.order[order].free; n; n--, i = frame_at(i)->prev)
             printk("free order %u mfn 0x%lx\n", order, frame_mfn(frame_at(i)).v);
     }
 }

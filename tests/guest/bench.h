@@ -10,8 +10,9 @@
 
 // Under QEMU's -icount shift=0,sleep=off a tick of the TSC is an instruction.
 //
-// BENCH_LOOP measures a loop as it stands: the call, what passes its arguments, the loop's own
-// four or so instructions. Nothing is subtracted.
+// BENCH_LOOP measures a loop. What the same loop costs when it only reads one operand is measured
+// once and subtracted by bench_say(); the call, its arguments, the return and what is done with the
+// result count.
 #define BENCH_LOOP(ticks, i, count, body)                                                          \
     do {                                                                                           \
         uint64_t start_ = rdtsc();                                                                 \
@@ -29,9 +30,12 @@ enum {
     BENCH_HELD_MAX = 1000000, // frames held at most
 };
 
-/* Prints `bench KEY ticks T ops N`, which tests/bench.py reads; journal tells which results they
- * are. */
+/* Measures the empty loop. */
+void bench_calibrate(void);
+/* Prints `bench KEY ticks T ops N`, which tests/bench.py reads. bench_say() takes off what the loop
+ * over so many operations costs by itself. */
 void bench_say(const char *key, uint64_t ticks, uint64_t ops);
+void bench_say_plain(const char *key, uint64_t ticks, uint64_t ops);
 /* Ends the run as a failure. Every operation of the benchmark must succeed. */
 void bench_check(int err, const char *what);
 /* A frame, or the end of the run. */

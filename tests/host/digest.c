@@ -136,13 +136,15 @@ static uint64_t mix_spaces(uint64_t h)
     return h;
 }
 
-// All of struct mm but the epoch of the last unmap, and the pages that were flushed last.
+// All of struct mm but the epoch of the last unmap, the journal's number, and the pages that were
+// flushed last.
 static uint64_t mix_mm(uint64_t h)
 {
     static struct mm copy;
 
     copy = mm;
     copy.epoch = 0;
+    copy.journal_seq = 0; // a refusal may have tried something
     memset(&copy.batch.va, 0, sizeof(copy.batch.va));
     return mix_bytes(h, &copy, sizeof(copy));
 }

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The journal's rings, read in the order of all CPUs.
+#include "mm/journal.h"
+
+#include "lib/printk.h"
+#include "lib/string.h"
+
+struct journal_ring journal_ring[JOURNAL_CPUS];
+
+#ifdef KTF_HOST
+uint64_t cpu_journal(void)
+{
+    return (uintptr_t)&journal_ring[0];
+}
+#endif
+
+void journal_reset(void)
+{
+    memset(journal_ring, 0, sizeof(journal_ring));
+    mm.journal_seq = JOURNAL_STEP;
+}
+
+const char *journal_op_name(unsigned op)
+{
+    static const char *const name[JOURNAL_OP_COUNT] = {
+        "none",    "get",       "ref",       "put",   "map",   "unmap",
+        "protect", "map range", "put range", "split", "merge", "shootdown",
+    };
+
+    return op < JOURNAL_OP_COUNT ? name[op] : "?";
+}
+
+// The event with the lowest number of at least `from`; NULL if there is none. *cpu: whose it is.
+static const struct journal_event *event_from(uint64_t from, unsigned *cpu)
+{
+    const struct journal_event *first = NULL;
+
+    for (unsigned c = 0; c < JOURNAL_CPUS; c++) {
+        for (unsigned i = 0; i < JOURNAL_EVENTS; i++) {
+            const struct journal_event *e = &journal_ring[c].event[i];
+
+            if (e->seq < from || (first && e->seq >= first->seq))
+                continue;
+            first = e;
+            *cpu = c;
+        }
+    }
+    return first;
+}
+
+int journal_each(int (*fn)(const struct journal_event *event, unsigned cpu, void *arg), void *arg)
+{
+    uint64_t end = mm.journal_seq; // what fn itself adds is not told
+    const struct journal_event *event;
+    unsigned cpu = 0;
+    int stop = 0;
+
+    for (uint64_t from = JOURNAL_STEP; !stop && (event = event_from(from, &cpu));) {
+        if (event->seq >= end)
+            break;
+        from = event->seq + JOURNAL_STEP;
+        stop = fn(event, cpu, arg);
+    }
+    return stop;
+}
+
+struct counting {
+    unsigned total;
+    unsigned skip;
+};
+
+static int count_event(const struct journal_event *event, unsigned cpu, void *arg)
+{
+    struct counting *c = arg;
+
+    (void)event;
+    (void)cpu;
+    c->total++;
+    return 0;
+}
+
+static int print_event(const struct journal_event *e, unsigned cpu, void *arg)
+{
+    struct counting *c = arg;
+
+    if (c->skip) {
+        c->skip--;
+        return 0;
+    }
+    printk("%lu cpu%u %s mfn 0x%lx order %u", e->seq / JOURNAL_STEP, cpu, journal_op_name(e->op),
+           (uint64_t)e->mfn, (unsigned)e->order);
+    if (e->va)
+        printk(" va 0x%lx", e->va);
+    printk(" count %u: refcount %u mapcount %u, by 0x%lx\n", e->count, e->refcount, e->mapcount,
+           e->caller);
+    return 0;
+}
+
+void journal_print(unsigned count)
+{
+    struct counting c = {0, 0};
+
+    (void)journal_each(count_event, &c);
+    c.skip = count && c.total > count ? c.total - count : 0;
+    (void)journal_each(print_event, &c);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The journal: what was last done with frames and mappings, for the debugger and for a post-mortem.
+#pragma once
+
+#include "arch/x86/percpu.h"
+#include "mm/mm.h"
+
+#ifndef JOURNAL_EVENTS
+#define JOURNAL_EVENTS 128 // that each CPU's ring holds; a power of two
+#endif
+
+enum {
+    JOURNAL_CPUS = CPU_MAX,
+};
+
+enum journal_op {
+    JOURNAL_NONE = 0,       // never written
+    JOURNAL_GET = 1,        // get_frame(), get_device_frame()
+    JOURNAL_REF = 2,        // ref_frame()
+    JOURNAL_PUT = 3,        // put_frame()
+    JOURNAL_MAP = 4,        // count: refs of the mapping afterwards
+    JOURNAL_UNMAP = 5,      // count: refs afterwards, 0 when it is unmapped
+    JOURNAL_PROTECT = 6,    // count: the new attributes
+    JOURNAL_MAP_RANGE = 7,  // count: pages; the frame is the first
+    JOURNAL_PUT_RANGE = 8,  // count: pages
+    JOURNAL_SPLIT = 9,      // a block: the frame is the lower half, after the split
+    JOURNAL_MERGE = 10,     // two blocks: the frame is what they became
+    JOURNAL_SHOOTDOWN = 11, // count: CPUs asked
+    JOURNAL_OP_COUNT = 12,
+};
+
+// One event. Those of all CPUs have one order, that of seq, which goes up by the size of an event.
+// The frame is told by a copy of the first word of its descriptor, with the same fields.
+struct journal_event {
+    uint64_t seq; // JOURNAL_STEP, 2 * JOURNAL_STEP, ...; 0: there is no event here
+    uint64_t caller;
+    uint64_t va; // 0 where none is meant
+    uint64_t kind : 4;
+    uint64_t order : 5;
+    uint64_t level : 3;
+    uint64_t mfn : 40;
+    uint64_t tail : 7;
+    uint64_t zero : 5;
+    uint32_t refcount; // of the frame, afterwards
+    uint32_t mapcount;
+    uint32_t op; // enum journal_op
+    uint32_t count;
+    uint64_t zero2[2];
+};
+_Static_assert(sizeof(struct journal_event) == 64, "a place is found by a mask");
+
+enum {
+    JOURNAL_STEP = sizeof(struct journal_event),
+    JOURNAL_BYTES = JOURNAL_EVENTS * JOURNAL_STEP,
+};
+_Static_assert((JOURNAL_BYTES & (JOURNAL_BYTES - 1)) == 0, "a place is found by a mask");
+
+// Invariant: an event with number seq stands at byte seq % JOURNAL_BYTES of the ring of the CPU
+// that wrote it. So the rings together hold each of the last JOURNAL_EVENTS events of all CPUs, and
+// of a CPU that does little also older ones.
+struct journal_ring {
+    struct journal_event event[JOURNAL_EVENTS];
+};
+extern struct journal_ring journal_ring[JOURNAL_CPUS];
+
+/* What a descriptor says of its frame, in one word each: fields, and counts. */
+static always_inline uint64_t frame_word(const frame_t *frame)
+{
+    uint64_t word;
+
+    __builtin_memcpy(&word, frame, sizeof(word));
+    return word;
+}
+
+static always_inline uint64_t frame_counts(const frame_t *frame)
+{
+    uint64_t counts;
+
+    __builtin_memcpy(&counts, &frame->refcount, sizeof(counts));
+    return counts;
+}
+
+/* Writes an event, if mm.journal_on: no lock, some 15 instructions. word and counts: the frame's,
+ * as they shall stand in it. */
+static always_inline void journal(enum journal_op op, const void *caller, uint64_t va,
+                                  uint64_t word, uint64_t counts, uint32_t count)
+{
+    struct journal_event *event;
+    uint64_t seq;
+
+    if (unlikely(!mm.journal_on))
+        return;
+    seq = __atomic_fetch_add(&mm.journal_seq, JOURNAL_STEP, __ATOMIC_RELAXED);
+    event = (struct journal_event *)(cpu_journal() + (uint32_t)(seq & (JOURNAL_BYTES - 1)));
+    event->seq = seq;
+    event->caller = (uintptr_t)caller;
+    event->va = va;
+    __builtin_memcpy((char *)event + offsetof(struct journal_event, va) + 8, &word, sizeof(word));
+    __builtin_memcpy(&event->refcount, &counts, sizeof(counts));
+    event->op = op;
+    event->count = count;
+}
+
+/* Who called the function that this stands in. */
+#define CALLER __builtin_return_address(0)
+
+/* Empties the rings; the next event is the first. */
+void journal_reset(void);
+/* Calls fn for the events, oldest first, until it returns non-zero, which is returned. */
+int journal_each(int (*fn)(const struct journal_event *event, unsigned cpu, void *arg), void *arg);
+/* Prints the last `count` events (0: all), oldest first. */
+void journal_print(unsigned count);
+/* "get", "put", ...; "?" for a number that is no operation. */
+const char *journal_op_name(unsigned op);
