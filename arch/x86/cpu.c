@@ -5,28 +5,34 @@
 
 #include "arch/x86/memtype.h"
 #include "lib/printk.h"
+#include "lib/string.h"
 #include "mm/boot.h"
 
 static bool smap;
 
-static void mtrr_read(void)
+static uint32_t fixed_msr(unsigned i)
 {
-    struct cpuid features = cpuid(1, 0);
+    return i == 0  ? MSR_MTRR_FIXED_64K
+           : i < 3 ? MSR_MTRR_FIXED_16K + i - 1
+                   : MSR_MTRR_FIXED_4K + i - 3;
+}
 
-    if (!(features.edx & (1u << 12)))
-        return;
-    mtrr.cap = rdmsr(MSR_MTRR_CAP);
-    mtrr.def_type = rdmsr(MSR_MTRR_DEF_TYPE);
-    mtrr.limit = UINT64_C(1) << arch_phys_bits();
-    mtrr.count = MIN(mtrr.cap & MTRR_CAP_COUNT, (uint64_t)MTRR_VARIABLE_MAX);
-    for (unsigned i = 0; i < mtrr.count; i++) {
-        mtrr.base[i] = rdmsr(MSR_MTRR_BASE0 + 2 * i);
-        mtrr.mask[i] = rdmsr(MSR_MTRR_MASK0 + 2 * i);
+static struct mtrr mtrr_read(void)
+{
+    struct mtrr m = {.limit = UINT64_C(1) << arch_phys_bits()};
+
+    if (!(cpuid(1, 0).edx & (1u << 12)))
+        return m;
+    m.cap = rdmsr(MSR_MTRR_CAP);
+    m.def_type = rdmsr(MSR_MTRR_DEF_TYPE);
+    m.count = MIN(m.cap & MTRR_CAP_COUNT, (uint64_t)MTRR_VARIABLE_MAX);
+    for (unsigned i = 0; i < m.count; i++) {
+        m.base[i] = rdmsr(MSR_MTRR_BASE0 + 2 * i);
+        m.mask[i] = rdmsr(MSR_MTRR_MASK0 + 2 * i);
     }
-    for (unsigned i = 0; (mtrr.cap & MTRR_CAP_FIXED) && i < MTRR_FIXED_COUNT; i++)
-        mtrr.fixed[i] = rdmsr(i == 0  ? MSR_MTRR_FIXED_64K
-                              : i < 3 ? MSR_MTRR_FIXED_16K + i - 1
-                                      : MSR_MTRR_FIXED_4K + i - 3);
+    for (unsigned i = 0; (m.cap & MTRR_CAP_FIXED) && i < MTRR_FIXED_COUNT; i++)
+        m.fixed[i] = rdmsr(fixed_msr(i));
+    return m;
 }
 
 static void mtrr_print(void)
@@ -44,6 +50,45 @@ static void mtrr_print(void)
             next = mtrr_next_change(&mtrr, next);
         printk("MTRRs: 0x%012lx to 0x%012lx %s\n", start, next, cache_type_name(type));
     }
+}
+
+// Caches and TLB hold nothing of the old types when the new ones count (SDM vol. 3, 12.11.8).
+static void mtrr_write(const struct mtrr *m)
+{
+    uint64_t cr0 = read_cr0();
+
+    write_cr0((cr0 | CR0_CD) & ~(uint64_t)CR0_NW);
+    wbinvd();
+    write_cr3(read_cr3());
+    wrmsr(MSR_MTRR_DEF_TYPE, m->def_type & ~(uint64_t)MTRR_DEF_ENABLE);
+    for (unsigned i = 0; i < m->count; i++) {
+        wrmsr(MSR_MTRR_BASE0 + 2 * i, m->base[i]);
+        wrmsr(MSR_MTRR_MASK0 + 2 * i, m->mask[i]);
+    }
+    for (unsigned i = 0; (m->cap & MTRR_CAP_FIXED) && i < MTRR_FIXED_COUNT; i++)
+        wrmsr(fixed_msr(i), m->fixed[i]);
+    wrmsr(MSR_MTRR_DEF_TYPE, m->def_type);
+    wbinvd();
+    write_cr3(read_cr3());
+    write_cr0(cr0);
+}
+
+// The boot CPU's count; the others get the same (QEMU's lose theirs when they are started).
+static void mtrr_init(void)
+{
+    struct mtrr mine = mtrr_read();
+
+    if (!mtrr.limit) {
+        mtrr = mine;
+        mtrr_print();
+        return;
+    }
+    if (memcmp(&mtrr, &mine, sizeof(mine)) == 0)
+        return;
+    mtrr_write(&mtrr);
+    mine = mtrr_read();
+    if (memcmp(&mtrr, &mine, sizeof(mine)) != 0)
+        printk("MTRRs: those of a CPU are not those of the boot CPU, which count here\n");
 }
 
 void cpu_init(void)
@@ -64,8 +109,7 @@ void cpu_init(void)
     write_cr4(cr4);
     smap = cr4 & CR4_SMAP;
     wrmsr(MSR_PAT, pat_value());
-    mtrr_read();
-    mtrr_print();
+    mtrr_init();
 }
 
 bool cpu_has_smap(void)

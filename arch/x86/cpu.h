@@ -8,6 +8,8 @@ enum cr0_bits {
     CR0_MP = 1 << 1,
     CR0_EM = 1 << 2,
     CR0_WP = 1 << 16,
+    CR0_NW = 1 << 29,
+    CR0_CD = 1 << 30,
 };
 enum cr4_bits {
     CR4_PAE = 1 << 5,
