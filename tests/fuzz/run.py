@@ -21,6 +21,7 @@ PROGRAM = BUILD / "mm"
 CORPUS = ROOT / "tests/fuzz/corpus"
 INPUT_MAX = 600  # bytes
 CHECK_RUNS = 400
+HANG_SECONDS = 30  # one input takes a fraction of one
 SHOWN = 30  # lines of a failure
 
 
@@ -31,6 +32,7 @@ def fuzz(name: str, *options: str) -> bool:
         str(PROGRAM),
         f"-max_len={INPUT_MAX}",
         "-len_control=0",
+        f"-timeout={HANG_SECONDS}",
         f"-artifact_prefix={BUILD}/",
         *options,
     ]
