@@ -76,6 +76,8 @@ class Report:
         self.kept: dict[str, list[Violation]] = {}
         self.counts: Counter[str] = Counter()
         self.blind: list[Violation] = []
+        self.held: list[Any] = []  # rules_smp.Held: locks that were held
+        self.unsettled: Report | None = None  # what these locks cover
 
     def put(self, violation: Violation) -> None:
         """Adds one."""
@@ -117,6 +119,15 @@ class Report:
         for violation in kept:
             self.put(violation)
         self.counts[rule] += other.counts[rule] - len(kept)
+
+    def without(self, rules: Iterable[str]) -> Report:
+        """Takes the violations of these rules out, and returns them."""
+        taken = Report()
+        for rule in set(rules):
+            if rule in self.counts:
+                taken.kept[rule] = self.kept.pop(rule, [])
+                taken.counts[rule] = self.counts.pop(rule)
+        return taken
 
     def total(self) -> int:
         """All violations, kept or only counted."""

@@ -28,7 +28,6 @@ class Rings:
         self.used = orders["used"].astype(np.int64)
         self.refs = orders["refs"]
         self.maps = orders["maps"]
-        self.zero = orders["zero"]
         heads = np.arange(1, self.count + 1)
         heads = heads[heads < frames.count]
         self.nodes = np.concatenate([heads, frames.heads])

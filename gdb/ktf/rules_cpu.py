@@ -55,20 +55,23 @@ def c1(db: Database, out: Report) -> None:
 
 
 def _c1_current(db: Database, out: Report) -> None:
-    """The space that mm takes for the current one is that of some CPU."""
-    current = db.optional("current")
-    if current is None or out.counts["C1"]:
+    """The space that each running CPU is said to have is that of some CPU."""
+    if "cpu" not in db.mm.layout.names or out.counts["C1"]:
         return
-    at = db.spaces.by_index.get(current)
-    if at is None:
-        out.add("C1", f"mm.current is {current:#x}, which is no address space")
-        return
-    space = db.spaces.rows[at]
     cpus = [c for c in db.session.cpus if not c.paging_problem()]
-    if all(c.cr3 & ROOT_BITS != space.cr3 for c in cpus):
-        out.add(
-            "C1", f"mm.current says {space.name}, but no CPU has its root in CR3", space=space.name
-        )
+    for number in range(len(db.mm["cpu"][0])):
+        row = db.mm["cpu"][0]
+        if not row.value("online", number):
+            continue
+        index = row.value("space", number)
+        at = db.spaces.by_index.get(index)
+        if at is None:
+            out.add("C1", f"mm.cpu[{number}].space is {index:#x}, which is no address space")
+            continue
+        space = db.spaces.rows[at]
+        if all(c.cr3 & ROOT_BITS != space.cr3 for c in cpus):
+            text = f"mm.cpu[{number}] says {space.name}, but no CPU has its root in CR3"
+            out.add("C1", text, space=space.name)
 
 
 RULES = [

@@ -21,6 +21,7 @@
 # guest: mem=128M machine=pc uefi=0 ramfile=1 cmdline="plant=A5"
 # guest: mem=128M machine=pc uefi=0 ramfile=1 cmdline="plant=A6"
 # guest: mem=128M machine=pc uefi=0 ramfile=1 cmdline="plant=X1"
+# guest: mem=128M machine=pc uefi=0 ramfile=1 cmdline="plant=B1"
 # guest: mem=128M machine=pc uefi=0 ramfile=1 cmdline="plant=C1"
 import re
 from typing import Any
@@ -59,7 +60,7 @@ def descriptor(mfn: int) -> gdb.Value:
 def named(rule: str, violation: dict[str, Any]) -> None:
     """The frame that a violation names is the one that was broken."""
     mfn = int(violation["mfn"], 16) if violation["mfn"] else 0
-    if rule in ("P2", "A5"):
+    if rule in ("P2", "A5", "B1"):
         equal((int(descriptor(mfn)["refcount"]), int(descriptor(mfn)["mapcount"])), (0, 0), rule)
     elif rule == "P4":
         equal((int(descriptor(mfn)["refcount"]), int(descriptor(mfn)["mapcount"])), (1, 0), rule)

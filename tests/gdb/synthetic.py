@@ -219,7 +219,7 @@ class Machine(Model):
         values = {"magic": MAGIC, "high_node": self.nodes.get(("top", 0), 0), "space_list": 1}
         values.update(free_slot=self.free[0], slot_count=self.slot_count, free_slots=len(self.free))
         values.update(next_space=3, live=1, root_ready=1, window=WINDOW, phys_limit=1 << 46)
-        values.update(levels=4, page_1g=1, current=1, region_count=len(self.REGIONS))
+        values.update(levels=4, page_1g=1, region_count=len(self.REGIONS))
         for name, value in values.items():
             mm[name] = value
         for level in (1, 2):

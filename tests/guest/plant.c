@@ -242,6 +242,20 @@ static void plant_x1(void)
     table_entries(w.slot)[w.index] &= ~PG_NX;
 }
 
+// The bug of an unmap that does not wait for the others: the frame is free, and a CPU has not flushed.
+static void plant_b1(void)
+{
+    frame_t *frame = plant_frame(0);
+
+    plant_map(NULL, PLANT_VA, frame, VATTR_W);
+    if (vunmap(NULL, PLANT_VA, frame))
+        panic("plant: the page can't be unmapped");
+    mm.cpu[0].asked = mm.epoch;
+    mm.cpu[0].flushed = mm.epoch - 1;
+    frame->epoch = mm.epoch;
+    put_frame(frame);
+}
+
 // CR3 holds a copy of the root that no address space knows.
 static void plant_c1(void)
 {
@@ -277,6 +291,7 @@ static const struct {
     {"A5", "two free buddies are not merged", plant_a5},
     {"A6", "an available frame says that it is an ACPI table", plant_a6},
     {"X1", "a mapping is writable and executable", plant_x1},
+    {"B1", "a frame is free, and a CPU has not flushed since its last unmap", plant_b1},
     {"C1", "CR3 holds a copy of the root table", plant_c1},
 };
 
