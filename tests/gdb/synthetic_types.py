@@ -75,7 +75,7 @@ STRUCTS = {
         "u4 partial",
         "u4 empty",
     ],
-    "struct order_list": ["u4 head", "u4 free", "u4 used", "u4 zero", "u8 refs", "u8 maps"],
+    "struct order_list": ["u4 head", "u4 free", "u4 used", "u4 last_free", "u8 refs", "u8 maps"],
     "struct region": ["u8 start", "u8 end", "u4 kind", "u4 zero"],
     "struct spinlock": ["u4 owner", "u4 rank"],
     "struct mm_cpu": ["u4 online", "u4 space", "u4 asked", "u4 flushed"],
