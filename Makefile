@@ -53,7 +53,7 @@ FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,addre
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all iso host run debug demo check bench fuzz style packages clean help tools FORCE
+.PHONY: stress all iso host run debug demo check bench fuzz style packages clean help tools FORCE
 
 all: $(BUILD)/kernel.elf iso ## the kernel (build/kernel.elf) and its bootable ISO (build/ktf.iso), BIOS and UEFI
 
@@ -166,6 +166,13 @@ fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses
 bench: packages ## count instructions: a table, build/bench.json, build/bench.svg (some minutes)
 	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)BUILD=$(BUILD)/bench $(PYTHON) tests/bench.py --out=$(BUILD)
+
+STRESS_OPS   = 1000000## operations on each CPU of `make stress`
+STRESS_SEEDS = 1 2 3 4 5 6 7 8 9 10## its seeds, one run each
+
+stress: all ## all CPUs at random operations: STRESS_OPS on each of 4, one more watches; one run for each of STRESS_SEEDS
+	$(Q)for seed in $(STRESS_SEEDS); do \
+	    $(PYTHON) tests/run.py --stress=$(STRESS_OPS),$$seed || exit 1; done
 
 style: ## clang-format, black and mypy: they check, nothing is rewritten
 	$(Q)tests/packages.sh style

@@ -42,7 +42,18 @@ GUESTS: dict[str, dict[str, Any]] = {
 GUESTS["128M-q35-uefi"] = {"machine": "q35", "uefi": True}
 GUESTS["128M-pc-qemu64"] = {"cpu": None}  # QEMU's default CPU: no 1G pages, no SMEP, no SMAP
 GUESTS["128M-pc-check-every"] = {"cmdline": "test=all check-every=499"}
+GUESTS["128M-pc-smp2"] = {"smp": 2}
+GUESTS["128M-q35-smp4"] = {"smp": 4, "machine": "q35"}
 GUEST_TIMEOUT = 240.0
+
+# What must not go unnoticed: a part of the kernel that is broken on purpose, and what is said of it.
+BROKEN = {
+    "shootdown": (
+        {"smp": 2, "cmdline": "test=shootdown_unmap break=shootdown"},
+        ("watch.stale == 0", "mm_check: B1:"),
+    ),
+    "lock": ({"smp": 4, "cmdline": "test=stress break=lock stress-ops=400"}, ()),
+}
 
 Judge = Callable[[str, str, "int | str"], "list[Result]"]
 
@@ -124,6 +135,25 @@ def guest_jobs() -> Iterator[Job]:
             return run_guest(log, {"cmdline": "test=all", **config}, GUEST_TIMEOUT)
 
         yield Job(f"guest/{name}", run, 100 if config.get("mem") == "4G" else 40)
+
+
+def broken_jobs() -> Iterator[Job]:
+    """Tests of the tests: with a part broken on purpose the guest's own tests must fail."""
+    for name, (config, said) in BROKEN.items():
+
+        def run(
+            log: Path,
+            config: dict[str, Any] = config,
+            said: tuple[str, ...] = said,
+        ) -> list[Result]:
+            results = run_guest(log, config, 60)
+            text = log.read_text(errors="replace")
+            missed = [words for words in said if words not in text]
+            if all(r.passed for r in results) or "broken: " not in text:
+                return failed("notice", "nothing was noticed")
+            return failed("say", f"not said: {missed}") if missed else [Result("noticed", True)]
+
+        yield Job(f"broken/{name}", run, 40)
 
 
 def run_guest(log: Path, config: dict[str, Any], timeout: float) -> list[Result]:
@@ -358,6 +388,21 @@ def alone() -> Iterator[None]:
         os.close(fd)
 
 
+def stress(words: str) -> int:
+    """One run of the stress test on four CPUs and one that watches; no time-out but two hours."""
+    operations, seed = words.split(",")
+    line = f"test=stress stress-ops={operations} stress-seed={seed}"
+    os.umask(0o077)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        f"stress/seed-{seed}",
+        lambda log: run_guest(log, {"smp": 5, "cmdline": line}, 7200),
+    )
+    report = Report(len(job.name))
+    run_job(job, report)
+    return summary(report)
+
+
 def main() -> int:
     """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -365,10 +410,14 @@ def main() -> int:
         "--only", default="", help="names that contain this, or match it as a shell pattern"
     )
     parser.add_argument("--jobs", default="", help="tests at once")
+    parser.add_argument("--stress", default="", help="OPERATIONS,SEED: the long stress run alone")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     args = parser.parse_args()
+    if args.stress:
+        return stress(args.stress)
     jobs = select(
-        [*guest_jobs(), *host_jobs(), *fuzz_jobs(), *gdb_jobs(), *python_jobs()], args.only
+        [*guest_jobs(), *broken_jobs(), *host_jobs(), *fuzz_jobs(), *gdb_jobs(), *python_jobs()],
+        args.only,
     )
     if args.list:
         print("\n".join(j.name for j in jobs))

@@ -6,11 +6,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import rules_cpu, rules_frames, rules_map, rules_mappings, rules_slots, rules_smp, rules_tables
+from . import (
+    rules_cpu,
+    rules_frames,
+    rules_map,
+    rules_mappings,
+    rules_slots,
+    rules_smp,
+    rules_tables,
+)
 from .database import Database
 from .findings import Report, Rule
 
-_MODULES = (rules_mappings, rules_tables, rules_slots, rules_map, rules_frames, rules_cpu, rules_smp)
+_MODULES = (
+    rules_mappings,
+    rules_tables,
+    rules_slots,
+    rules_map,
+    rules_frames,
+    rules_cpu,
+    rules_smp,
+)
 _ALL = [rule for module in _MODULES for rule in module.RULES]
 _ORDER = "P1 P2 P3 P4 P5 P6 P7 T1 T2 T3 T4 T5 T6 T7 A1 A2 A3 A4 A5 A6 X1 B1 C1".split()
 RULES: dict[str, Rule] = {name: next(r for r in _ALL if r.name == name) for name in _ORDER}

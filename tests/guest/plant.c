@@ -242,7 +242,8 @@ static void plant_x1(void)
     table_entries(w.slot)[w.index] &= ~PG_NX;
 }
 
-// The bug of an unmap that does not wait for the others: the frame is free, and a CPU has not flushed.
+// The bug of an unmap that does not wait for the others: the frame is free, and a CPU has not
+// flushed.
 static void plant_b1(void)
 {
     frame_t *frame = plant_frame(0);
