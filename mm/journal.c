@@ -4,6 +4,7 @@
 
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/internal.h"
 
 struct journal_ring journal_ring[JOURNAL_CPUS];
 
@@ -13,6 +14,26 @@ uint64_t cpu_journal(void)
     return (uintptr_t)&journal_ring[0];
 }
 #endif
+
+// The frame's mapcount is still to lose these.
+static uint64_t pending_refs(const frame_t *frame)
+{
+    uint64_t refs = 0;
+
+    for (uint32_t i = mm.batch.records; i; i = mapping_at(i)->next)
+        refs += mapping_at(i)->prev == frame_index(frame) ? mapping_at(i)->refs : 0;
+    return refs;
+}
+
+void journal_mapped(enum journal_op op, const void *caller, space_t *space, vaddr_t va,
+                    frame_t *frame)
+{
+    uint64_t counts = frame_counts(frame) - (pending_refs(frame) << COUNT_MAP_SHIFT);
+    struct vlookup at;
+    int err = vmap_lookup_locked(space, va, &at);
+
+    journal(op, caller, va.v, frame_word(frame), counts, err ? 0 : at.refs);
+}
 
 void journal_reset(void)
 {

@@ -101,6 +101,11 @@ static always_inline void journal(enum journal_op op, const void *caller, uint64
     event->count = count;
 }
 
+/* An event of a mapping of the frame at va, for code that is not in a hurry: what is left of its
+ * refs. map_lock is held, what the operation released has not been committed. */
+void journal_mapped(enum journal_op op, const void *caller, struct space *space, vaddr_t va,
+                    frame_t *frame);
+
 /* Who called the function that this stands in. */
 #define CALLER __builtin_return_address(0)
 

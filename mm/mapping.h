@@ -46,9 +46,9 @@ typedef struct mapping {
     uint32_t next; // index of the frame's next mapping, 0 at the end; see mapping_at()
     uint32_t prev; // index of the one before, 0 for the first
     uint32_t at;   // slot * 512 + entry: where its first entry stands, and so its space and address
+    uint32_t attr : 6;  // enum vattr
+    uint32_t level : 2; // of its entries: 1 4K, 2 2M, 3 1G
     uint32_t refs : 24;
-    uint32_t attr : 6;       // enum vattr
-    uint32_t level : 2;      // of its entries: 1 4K, 2 2M, 3 1G
     uint32_t offset : 18;    // first page of the block that it maps
     uint32_t order : 5;      // it maps 2^order pages
     uint32_t home : 5;       // order as the caller made it; parts merge again up to this

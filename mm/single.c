@@ -16,7 +16,13 @@ static always_inline uint32_t record_word(const mapping_t *m, unsigned number)
 }
 
 enum {
-    WORD_TAG = 3,    // refs, attr, level
+    WORD_KIND = 15, // the fields of a descriptor's first word
+    WORD_ORDER_SHIFT = 4,
+    WORD_ORDER_LEVEL = 255,
+
+    TAG_LEVEL_SHIFT = 6, // of a record's fourth
+    TAG_REFS_SHIFT = 8,
+    WORD_TAG = 3,    // attr, level, refs
     WORD_EXTENT = 4, // offset, order, home, home_level
 };
 
@@ -31,6 +37,20 @@ static always_inline mapping_t whole_block(unsigned level, unsigned attr)
                        .home_level = level};
 }
 
+// All words of a record that is the first on its frame's list.
+static always_inline void record_fill(mapping_t *m, uint32_t next, uint32_t at, unsigned level,
+                                      unsigned attr)
+{
+    typedef uint32_t __attribute__((may_alias)) word_t;
+    mapping_t whole = whole_block(level, 0);
+
+    m->next = next;
+    m->prev = 0;
+    m->at = at;
+    ((word_t *)m)[WORD_TAG] = record_word(&whole, WORD_TAG) + attr;
+    ((word_t *)m)[WORD_EXTENT] = record_word(&whole, WORD_EXTENT);
+}
+
 static always_inline bool same_extent(const mapping_t *m, unsigned level)
 {
     mapping_t whole = whole_block(level, 0);
@@ -38,64 +58,16 @@ static always_inline bool same_extent(const mapping_t *m, unsigned level)
     return record_word(m, WORD_EXTENT) == record_word(&whole, WORD_EXTENT);
 }
 
-// Whether an entry of that level, large or not, maps the frame.
-static always_inline bool maps_frame(pgentry_t entry, const frame_t *frame, unsigned level)
-{
-    uint64_t differ = entry ^ frame_word(frame);
-
-    return level == 1 ? !(differ & PG_ADDR) : pgentry_mfn(entry, level).v == frame->mfn;
-}
-
-static always_inline bool known_frame(const frame_t *frame)
-{
-    uint64_t byte = (uintptr_t)frame - VA_FRAMES;
-
-    return byte < (uint64_t)mm.arena[ARENA_FRAMES].pages << PAGE_SHIFT &&
-           byte % sizeof(*frame) == 0;
-}
-
-// In use, of that order, and of a kind without restrictions.
-static always_inline bool plain_frame(const frame_t *frame, unsigned level)
-{
-    uint64_t word;
-
-    if (!known_frame(frame))
-        return false;
-    word = frame_word(frame);
-    return (word >> 4 & 255) == level_order(level) && (mm.fast_kinds >> (word & 15) & 1) &&
-           frame_counts(frame);
-}
-
-// Finds the table by a walk, for the next time as well.
-static __attribute__((noinline)) uint32_t walk_to_table(space_t *space, vaddr_t va, unsigned level)
-{
-    struct pt_walk w;
-
-    if (!pt_canonical(va, 1, space->levels) || !space_has(space, va))
-        return 0;
-    pt_walk(space, va, level, &w);
-    if (w.level != level)
-        return 0;
-    space->recent[level - 1] = w.slot;
-    return w.slot;
-}
-
-// The table whose entry maps va; the space remembers the one used last. 0 if there is none.
-static always_inline uint32_t table_for(space_t *space, vaddr_t va, unsigned level)
-{
-    uint32_t slot = space->recent[level - 1];
-    const struct table *t = table_at(slot);
-
-    if (likely(t->va == ROUND_DOWN(va.v, UINT64_C(1) << level_shift(level + 1)) &&
-               t->level == level))
-        return slot;
-    return walk_to_table(space, va, level);
-}
-
-static always_inline bool own_window(vaddr_t va)
-{
-    return va.v - LAYOUT_BASE < VA_STACKS - LAYOUT_BASE;
-}
+// What the fast path knows of its operands: all of it holds.
+struct place {
+    space_t *space;
+    frame_t *frame;
+    uint64_t word; // the first of the frame's descriptor
+    uint32_t slot;
+    uint32_t at; // the entry's number among those of all slots
+    uint32_t *shadow;
+    pgentry_t *entry;
+};
 
 static always_inline bool known_space(space_t **space)
 {
@@ -106,28 +78,83 @@ static always_inline bool known_space(space_t **space)
     return space_is_live(*space);
 }
 
-static always_inline bool common(space_t **space, vaddr_t va, const frame_t *frame, unsigned level)
+// Finds the table for va by a walk, for the next time. Tables of the manager's own windows are not
+// remembered, so that the fast path never changes those.
+static void remember_table(space_t *space, vaddr_t va, unsigned level)
 {
-    return known_space(space) && IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level)) &&
-           !own_window(va) && plain_frame(frame, level);
+    uint64_t bytes = UINT64_C(1) << level_shift(level + 1);
+    uint64_t base = ROUND_DOWN(va.v, bytes);
+    struct pt_walk w;
+
+    if (!known_space(&space) || !pt_canonical(va, 1, space->levels) || !space_has(space, va) ||
+        (base < VA_STACKS && base + bytes - 1 >= LAYOUT_BASE))
+        return;
+    pt_walk(space, va, level, &w);
+    if (w.level == level)
+        space->recent[level - 1] = (struct recent_table){.va = base, .slot = w.slot};
 }
 
-static always_inline pgentry_t place_bits(const frame_t *frame)
+// False if the frame is none, is not one entry of that level, or the table is not the recent one.
+static always_inline bool find_place(struct place *p, space_t *space, vaddr_t va, frame_t *frame,
+                                     unsigned level)
 {
-    return (pgentry_t)frame->mfn << PAGE_SHIFT;
+    const struct recent_table *recent;
+
+    if (unlikely(!known_space(&space) || frame_number(frame) >= mm.frame_limit ||
+                 !IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
+        return false;
+    recent = &space->recent[level - 1];
+    p->word = frame_word(frame);
+    if (unlikely((va.v ^ recent->va) >= UINT64_C(1) << level_shift(level + 1) ||
+                 (p->word >> WORD_ORDER_SHIFT & WORD_ORDER_LEVEL) != level_order(level)))
+        return false;
+    p->space = space;
+    p->frame = frame;
+    p->slot = recent->slot;
+    p->at = p->slot * PT_ENTRIES + level_index(va, level);
+    p->shadow = (uint32_t *)(uintptr_t)VA_SHADOWS + p->at;
+    p->entry = (pgentry_t *)(uintptr_t)VA_WINDOW + p->at;
+    return true;
+}
+
+// Whether the entry, which record m has, maps all of the frame.
+static always_inline bool same_block(const struct place *p, const mapping_t *m, unsigned level)
+{
+    uint64_t differ = *p->entry ^ p->word;
+
+    return same_extent(m, level) &&
+           !(differ & (level == 1 ? PG_ADDR : PG_ADDR & ~(pgentry_t)PG_PAT_BIG));
+}
+
+// mapcount of a frame that keeps other mappings.
+static always_inline void count(const struct place *p, unsigned level, int64_t delta)
+{
+    __atomic_fetch_add(frame_counts_at(p->frame), (uint64_t)delta << COUNT_MAP_SHIFT,
+                       __ATOMIC_RELAXED);
+    mm.order[level_order(level)].maps += (uint64_t)delta;
+}
+
+static always_inline void note(enum journal_op op, const void *caller, const struct place *p,
+                               vaddr_t va, uint32_t refs)
+{
+    journal(op, caller, va.v, p->word, frame_counts(p->frame), refs);
 }
 
 // The mapping that stands there is this very one: count it up.
-static always_inline bool again(const frame_t *frame, unsigned level, unsigned attr,
-                                pgentry_t entry, mapping_t *m)
+static always_inline bool again(const struct place *p, vaddr_t va, unsigned level, unsigned attr,
+                                const void *caller)
 {
-    mapping_t whole = whole_block(level, attr);
-    uint32_t refs = record_word(m, WORD_TAG) - record_word(&whole, WORD_TAG);
+    mapping_t *m = mapping_at(*p->shadow);
+    uint32_t tag = record_word(m, WORD_TAG);
 
-    // The rest of the tag is equal exactly if the difference is no more than that of refs.
-    if (refs >= MAPPING_REFS_MAX - 1 || !same_extent(m, level) || !maps_frame(entry, frame, level))
+    // By addition: an attribute too large looks like another level's.
+    if (unlikely((tag & 255) != attr + (level << TAG_LEVEL_SHIFT) ||
+                 tag >> TAG_REFS_SHIFT >= MAPPING_REFS_MAX - 1 || !same_block(p, m, level) ||
+                 p->frame->mapcount == UINT32_MAX))
         return false;
-    m->refs++;
+    m->refs = (tag >> TAG_REFS_SHIFT) + 1;
+    count(p, level, 1);
+    note(JOURNAL_MAP, caller, p, va, (tag >> TAG_REFS_SHIFT) + 1);
     return true;
 }
 
@@ -178,93 +205,66 @@ static always_inline void record_drop(uint32_t index)
     mm.arena[ARENA_MAPPINGS].free++;
 }
 
-// True if done; else nothing has changed.
-static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                              unsigned attr)
+// The first mapping of the frame there. True if done; else nothing has changed.
+static always_inline bool map_new(const struct place *p, vaddr_t va, unsigned level, unsigned attr,
+                                  const void *caller)
 {
     pgentry_t bits = attr <= VATTR_ALL ? mm.leaf_bits[level - 1][attr] : 0;
-    uint32_t slot, index, *shadow;
-    mapping_t *m, new;
-    unsigned i;
+    frame_t *frame = p->frame;
+    uint32_t index, next = frame->maps;
 
-    if (unlikely(!bits || !common(&space, va, frame, level) || ((attr & VATTR_U) && !space->id) ||
-                 frame->mapcount == UINT32_MAX))
+    if (unlikely(!bits || !(mm.fast_kinds >> (p->word & WORD_KIND) & 1) ||
+                 ((attr & VATTR_U) && !p->space->id) || frame->mapcount == UINT32_MAX))
         return false;
-    slot = table_for(space, va, level);
-    if (unlikely(!slot))
-        return false;
-    i = level_index(va, level);
-    shadow = &table_shadow(slot)[i];
-    if (*shadow) {
-        if ((*shadow & SHADOW_TABLE) ||
-            !again(frame, level, attr, table_entries(slot)[i], mapping_at(*shadow)))
-            return false;
-        return frame_mapped(frame, 1); // it is: this very mapping holds it
-    }
-    if (frame->maps && ((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE))
+    if (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))
         return false;
     index = record_next();
-    if (unlikely(!table_at(slot)->used || !index || !frame_mapped(frame, 1)))
+    if (unlikely(!index || !frame_mapped(frame, 1)))
         return false;
     record_take(index);
-    m = mapping_at(index);
-    new = whole_block(level, attr);
-    new.at = slot *PT_ENTRIES + i;
-    new.next = frame->maps;
-    *m = new;
-    if (new.next)
-        mapping_at(new.next)->prev = index;
+    record_fill(mapping_at(index), next, p->at, level, attr);
+    if (next)
+        mapping_at(next)->prev = index;
     frame->maps = index;
-    space->mappings++;
-    table_at(slot)->used++;
-    *shadow = index;
-    table_entries(slot)[i] = bits | place_bits(frame);
+    p->space->mappings++;
+    table_at(p->slot)->used++;
+    *p->shadow = index;
+    *p->entry = bits | (p->word & PG_ADDR);
+    note(JOURNAL_MAP, caller, p, va, 1);
     return true;
 }
 
-// No CPU reaches the page any more.
-static always_inline void flush(const space_t *space, vaddr_t va, frame_t *frame)
+static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                              unsigned attr, const void *caller)
 {
-    uint64_t others = space->cpus & cpu_others();
+    struct place p;
 
-    tlb_flush_page(va);
-    frame->epoch = ++mm.epoch;
-    if (unlikely(others))
-        tlb_ask_page(others, va, mm.epoch);
+    if (unlikely(!find_place(&p, space, va, frame, level)))
+        return false;
+    if (!*p.shadow)
+        return map_new(&p, va, level, attr, caller);
+    return !(*p.shadow & SHADOW_TABLE) && again(&p, va, level, attr, caller);
 }
 
-static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                bool all)
+// The mapping goes. False: other CPUs are to be asked, the table or the frame goes with it, or its
+// record's page changes lists; then nothing has changed.
+static always_inline bool unmap_last(const struct place *p, vaddr_t va, uint32_t index,
+                                     const void *caller)
 {
-    uint32_t slot, index, refs;
-    mapping_t *m;
-    unsigned i;
+    mapping_t *m = mapping_at(index);
+    struct table *table = table_at(p->slot);
+    frame_t *frame = p->frame;
+    uint32_t refs = m->refs;
 
-    if (unlikely(!common(&space, va, frame, level)))
+    if (unlikely((p->space->cpus & cpu_others()) || table->used == 1 || !frame->refcount ||
+                 !record_can_go(index) || !frame_unmapped_not_last(frame, refs)))
         return false;
-    slot = table_for(space, va, level);
-    if (unlikely(!slot))
-        return false;
-    i = level_index(va, level);
-    index = table_shadow(slot)[i];
-    if (unlikely(!index || (index & SHADOW_TABLE)))
-        return false;
-    m = mapping_at(index);
-    if (unlikely(!same_extent(m, level) || !maps_frame(table_entries(slot)[i], frame, level)))
-        return false;
-    if (!all && m->refs > 1) {
-        m->refs--;
-        return frame_unmapped_not_last(frame, 1); // true: other refs are left
-    }
-    // The last entry of its table, or a frame that nobody else holds: more is to be done.
-    if (unlikely(table_at(slot)->used == 1 || !frame->refcount || !record_can_go(index)))
-        return false;
-    table_entries(slot)[i] = 0;
-    flush(space, va, frame);
-    table_shadow(slot)[i] = 0;
-    table_at(slot)->used--;
-    space->mappings--;
-    refs = m->refs;
+    *p->entry = 0;
+    tlb_flush_page(va);
+    frame->epoch = ++mm.epoch;
+    *p->shadow = 0;
+    table->used--;
+    p->space->mappings--;
     if (m->prev)
         mapping_at(m->prev)->next = m->next;
     else
@@ -272,67 +272,114 @@ static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsi
     if (m->next)
         mapping_at(m->next)->prev = m->prev;
     record_drop(index);
-    frame_unmapped(frame, refs);
+    note(JOURNAL_UNMAP, caller, p, va, 0);
     return true;
 }
 
-// map_unlock() where mostly nothing is left to do.
-static always_inline void done(void)
+static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                bool all, const void *caller)
 {
-    if (unlikely(mm.batch.pending | mm.work))
+    struct place p;
+    uint32_t index;
+    mapping_t *m;
+
+    if (unlikely(!find_place(&p, space, va, frame, level)))
+        return false;
+    index = *p.shadow;
+    if (unlikely(!index || (index & SHADOW_TABLE)))
+        return false;
+    m = mapping_at(index);
+    if (unlikely(!same_block(&p, m, level)))
+        return false;
+    if (all || m->refs == 1)
+        return unmap_last(&p, va, index, caller);
+    m->refs--;
+    count(&p, level, -1);
+    note(JOURNAL_UNMAP, caller, &p, va, m->refs);
+    return true;
+}
+
+/* --- with the lock; what is not as simple is for functions that these end in, so that they need
+ * no stack
+ * --------------------------------------------------------------------------------------- */
+
+static __attribute__((noinline)) int map_slow(space_t *space, vaddr_t va, frame_t *frame,
+                                              unsigned level, unsigned attr, const void *caller)
+{
+    int err;
+
+    map_lock();
+    remember_table(space, va, level);
+    if (map(space, va, frame, level, attr, caller)) {
         map_unlock();
-    else
-        spin_unlock(&mm.map_lock);
+        return 0;
+    }
+    err = vmap_pages(space, va, frame, level, attr);
+    if (!err)
+        journal_mapped(JOURNAL_MAP, caller, space, va, frame);
+    map_unlock();
+    return err;
 }
 
 static always_inline int map_or(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                unsigned attr)
+                                unsigned attr, const void *caller)
 {
-    int err = 0;
+    bool done;
 
-    map_lock();
-    if (unlikely(!map(space, va, frame, level, attr)))
-        err = vmap_pages(space, va, frame, level, attr);
-    done();
-    return err;
+    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
+        return map_slow(space, va, frame, level, attr, caller);
+    done = map(space, va, frame, level, attr, caller);
+    spin_unlock(&mm.map_lock);
+    return likely(done) ? 0 : map_slow(space, va, frame, level, attr, caller);
 }
 
 int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_or(space, va, frame, 1, attr);
+    return map_or(space, va, frame, 1, attr, CALLER);
 }
 
 int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_or(space, va, frame, 2, attr);
+    return map_or(space, va, frame, 2, attr, CALLER);
 }
 
-static always_inline bool unmap_any(space_t *space, vaddr_t va, frame_t *frame, bool all)
+static __attribute__((noinline)) int unmap_slow(space_t *space, vaddr_t va, frame_t *frame,
+                                                bool all, const void *caller)
 {
-    if (unlikely(!known_frame(frame)))
-        return false;
-    if (frame->order == ORDER_4K)
-        return unmap(space, va, frame, 1, all);
-    return frame->order == ORDER_2M && unmap(space, va, frame, 2, all);
-}
-
-static always_inline int unmap_or(space_t *space, vaddr_t va, frame_t *frame, bool all)
-{
-    int err = 0;
+    int err;
 
     map_lock();
-    if (unlikely(!unmap_any(space, va, frame, all)))
-        err = vput_whole(space, va, frame, all);
-    done();
+    if (frame_number(frame) < mm.frame_limit)
+        remember_table(space, va, frame->order == ORDER_2M ? 2 : 1);
+    if (unmap(space, va, frame, 1, all, caller) || unmap(space, va, frame, 2, all, caller)) {
+        map_unlock();
+        return 0;
+    }
+    err = vput_whole(space, va, frame, all);
+    if (!err)
+        journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);
+    map_unlock();
     return err;
+}
+
+static always_inline int unmap_or(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                  const void *caller)
+{
+    bool done;
+
+    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
+        return unmap_slow(space, va, frame, all, caller);
+    done = unmap(space, va, frame, 1, all, caller) || unmap(space, va, frame, 2, all, caller);
+    spin_unlock(&mm.map_lock);
+    return likely(done) ? 0 : unmap_slow(space, va, frame, all, caller);
 }
 
 int vput(space_t *space, vaddr_t va, frame_t *frame)
 {
-    return unmap_or(space, va, frame, false);
+    return unmap_or(space, va, frame, false, CALLER);
 }
 
 int vunmap(space_t *space, vaddr_t va, frame_t *frame)
 {
-    return unmap_or(space, va, frame, true);
+    return unmap_or(space, va, frame, true, CALLER);
 }

@@ -34,6 +34,12 @@ space_t *space_current(void)
     return space_at(mm.cpu[cpu_number()].space);
 }
 
+static void forget_tables(space_t *space)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(space->recent); i++)
+        space->recent[i] = (struct recent_table){.va = RECENT_NONE};
+}
+
 space_t *space_setup_kernel(void)
 {
     uint32_t index = arena_alloc(ARENA_SPACES);
@@ -44,6 +50,7 @@ space_t *space_setup_kernel(void)
     kernel->cpus = ~cpu_others();
     mm.next_space = 1;
     kernel->live = SPACE_LIVE;
+    forget_tables(kernel);
     string_copy(kernel->name, "kernel", sizeof(kernel->name));
     return kernel;
 }
@@ -79,6 +86,7 @@ static space_t *space_alloc(const char *name)
     space = space_at(index);
     space->levels = mm.levels;
     space->live = SPACE_LIVE;
+    forget_tables(space);
     string_copy(space->name, name, sizeof(space->name));
     return space;
 }

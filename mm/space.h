@@ -8,20 +8,31 @@
 // Invariant: every live space is on the list that starts at mm.space_list (the kernel's first);
 // root is the slot of its top-level table. Entries 256 to 511 of a user space's top table are those
 // of the kernel's.
+// The table of a level that was used last.
+struct recent_table {
+    uint64_t va; // first address that it covers; RECENT_NONE, no table's: there is none
+    uint32_t slot;
+    uint32_t zero;
+};
+
+enum {
+    RECENT_NONE = 1,
+};
+
 typedef struct space {
-    uint32_t next;      // index of the next space, 0 at the end; see space_at()
-    uint32_t prev;      // index of the one before; the kernel's is the first, its prev is 0
-    uint32_t root;      // slot of the top-level table
-    uint32_t id;        // unique, never used again; the kernel's is 0
-    uint64_t cr3;       // physical address of the top-level table
-    uint64_t mappings;  // records in use in this space
-    uint64_t tables;    // page tables of its own, the root included
-    uint8_t levels;     // 4 or 5
-    uint8_t live;       // SPACE_LIVE while on the list, else 0
-    char name[22];      // NUL-terminated; "kernel" for the kernel's
-    uint32_t recent[2]; // slots of the tables of level 1 and 2 used last, 0 if freed since
-    uint64_t cpus;      // mask of the CPUs that may hold its entries; the kernel's: all online
-    uint8_t pad[48];
+    uint32_t next;     // index of the next space, 0 at the end; see space_at()
+    uint32_t prev;     // index of the one before; the kernel's is the first, its prev is 0
+    uint32_t root;     // slot of the top-level table
+    uint32_t id;       // unique, never used again; the kernel's is 0
+    uint64_t cr3;      // physical address of the top-level table
+    uint64_t mappings; // records in use in this space
+    uint64_t tables;   // page tables of its own, the root included
+    uint8_t levels;    // 4 or 5
+    uint8_t live;      // SPACE_LIVE while on the list, else 0
+    char name[22];     // NUL-terminated; "kernel" for the kernel's
+    struct recent_table recent[2]; // of level 1 and 2
+    uint64_t cpus; // mask of the CPUs that may hold its entries; the kernel's: all online
+    uint8_t pad[24];
 } space_t;
 _Static_assert(sizeof(space_t) == 128, "one size for kernel, host tests and the debugger");
 

@@ -349,6 +349,8 @@ class Guest:
                     status = self.status()
                 except GuestError:
                     continue  # it is about to end
+                if self.process.poll() is not None:
+                    continue  # it ended in between
                 if status not in ("running", "paused", "prelaunch"):
                     raise GuestError(
                         f"the guest reset or shut down (status {status}); serial:\n{self.tail()}"
