@@ -20,12 +20,12 @@ enum journal_op {
     JOURNAL_PUT = 3,        // put_frame()
     JOURNAL_MAP = 4,        // count: refs of the mapping afterwards
     JOURNAL_UNMAP = 5,      // count: refs afterwards, 0 when it is unmapped
-    JOURNAL_PROTECT = 6,    // count: the new attributes
-    JOURNAL_MAP_RANGE = 7,  // count: pages; the frame is the first
-    JOURNAL_PUT_RANGE = 8,  // count: pages
+    JOURNAL_PROTECT = 6,    // count: refs
+    JOURNAL_MAP_RANGE = 7,  // count: pages, or frames from anywhere; the frame is the first
+    JOURNAL_PUT_RANGE = 8,  // the same; what its flush takes off the counts may still be on them
     JOURNAL_SPLIT = 9,      // a block: the frame is the lower half, after the split
     JOURNAL_MERGE = 10,     // two blocks: the frame is what they became
-    JOURNAL_SHOOTDOWN = 11, // count: CPUs asked
+    JOURNAL_SHOOTDOWN = 11, // count: pages flushed, va: the first; no frame
     JOURNAL_OP_COUNT = 12,
 };
 

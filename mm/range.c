@@ -2,6 +2,7 @@
 // Ranges of the vmap family: many frames, all or nothing.
 #include "lib/panic.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 
 // Part of a range: pages of one frame.
 struct piece {
@@ -140,6 +141,9 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
 
     map_lock();
     err = map_range(space, va, first, offset, pages, attr);
+    if (!err)
+        journal(JOURNAL_MAP_RANGE, CALLER, va.v, frame_word(first), frame_counts(first),
+                (uint32_t)pages);
     map_unlock();
     return err;
 }
@@ -198,6 +202,9 @@ int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
 
     map_lock();
     err = change_range(space, va, first, offset, pages, put_piece);
+    if (!err)
+        journal(JOURNAL_PUT_RANGE, CALLER, va.v, frame_word(first), frame_counts(first),
+                (uint32_t)pages);
     map_unlock();
     return err;
 }
@@ -208,6 +215,9 @@ int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, ui
 
     map_lock();
     err = change_range(space, va, first, offset, pages, unmap_piece);
+    if (!err)
+        journal(JOURNAL_PUT_RANGE, CALLER, va.v, frame_word(first), frame_counts(first),
+                (uint32_t)pages);
     map_unlock();
     return err;
 }
@@ -249,6 +259,9 @@ int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
 
     map_lock();
     err = map_frames(space, va, frames, count, attr);
+    if (!err)
+        journal(JOURNAL_MAP_RANGE, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
+                (uint32_t)count);
     map_unlock();
     return err;
 }
@@ -283,6 +296,9 @@ int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
 
     map_lock();
     err = put_frames(space, va, frames, count);
+    if (!err)
+        journal(JOURNAL_PUT_RANGE, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
+                (uint32_t)count);
     map_unlock();
     return err;
 }

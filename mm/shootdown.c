@@ -6,6 +6,7 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 
 uint32_t tlb_broken;
 
@@ -129,8 +130,10 @@ void tlb_commit(void)
     uint32_t epoch = ++mm.epoch;
     uint64_t others = b->cpus & cpu_others();
 
-    if (others)
+    if (others) {
         ask(others, epoch);
+        journal(JOURNAL_SHOOTDOWN, CALLER, b->va[0], 0, 0, (uint32_t)b->count);
+    }
     b->pending = b->all = b->count = b->records = 0;
     b->cpus = 0;
     release_records(records, epoch);

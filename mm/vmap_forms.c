@@ -2,15 +2,19 @@
 // The forms of vmap: for the kernel's space and for user ones, by pages of any or of one size; and
 // the lock around what vmap.c does.
 #include "mm/internal.h"
+#include "mm/journal.h"
 #include "mm/vmap.h"
 
 // vmap_pages() with the lock.
-static int map_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+static always_inline int map_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                   unsigned attr)
 {
     int err;
 
     map_lock();
     err = vmap_pages(space, va, frame, level, attr);
+    if (!err)
+        journal_mapped(JOURNAL_MAP, CALLER, space, va, frame);
     map_unlock();
     return err;
 }
@@ -45,7 +49,8 @@ int vmap_kern_1g(vaddr_t va, frame_t *frame, unsigned attr)
     return map_pages(NULL, va, frame, 3, attr);
 }
 
-static int map_user(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
+static always_inline int map_user(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                  unsigned attr)
 {
     return space ? map_pages(space, va, frame, level, attr | VATTR_U) : -EINVAL;
 }
@@ -80,6 +85,8 @@ int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsig
 
     map_lock();
     err = vmap_part_locked(space, va, frame, offset, order, attr);
+    if (!err)
+        journal_mapped(JOURNAL_MAP, CALLER, space, va, frame);
     map_unlock();
     return err;
 }
@@ -90,6 +97,8 @@ int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsig
 
     map_lock();
     err = vput_part_locked(space, va, frame, offset, order);
+    if (!err)
+        journal_mapped(JOURNAL_UNMAP, CALLER, space, va, frame);
     map_unlock();
     return err;
 }
@@ -100,6 +109,8 @@ int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, uns
 
     map_lock();
     err = vunmap_part_locked(space, va, frame, offset, order);
+    if (!err)
+        journal_mapped(JOURNAL_UNMAP, CALLER, space, va, frame);
     map_unlock();
     return err;
 }
@@ -110,6 +121,8 @@ int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 
     map_lock();
     err = vprotect_whole(space, va, frame, attr);
+    if (!err)
+        journal_mapped(JOURNAL_PROTECT, CALLER, space, va, frame);
     map_unlock();
     return err;
 }
@@ -121,6 +134,8 @@ int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, u
 
     map_lock();
     err = vprotect_part_locked(space, va, frame, offset, order, attr);
+    if (!err)
+        journal_mapped(JOURNAL_PROTECT, CALLER, space, va, frame);
     map_unlock();
     return err;
 }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The journal: one event per operation, in order, the last ones kept, and none while it is off.
+#include "mm/journal.h"
+
+#include "tests/host/support.h"
+
+struct seen {
+    unsigned count;
+    uint64_t last_seq;
+    bool ordered;
+    struct journal_event last;
+};
+
+static int see(const struct journal_event *event, unsigned cpu, void *arg)
+{
+    struct seen *s = arg;
+
+    s->ordered &= cpu == 0 && event->seq > s->last_seq;
+    s->last_seq = event->seq;
+    s->last = *event;
+    s->count++;
+    return 0;
+}
+
+static struct seen look(void)
+{
+    struct seen s = {.ordered = true};
+
+    CHECK(journal_each(see, &s) == 0);
+    CHECK(s.ordered);
+    return s;
+}
+
+static struct journal_event last(enum journal_op op, const frame_t *frame)
+{
+    struct journal_event e = look().last;
+
+    SAME(e.op, op);
+    SAME(e.mfn, frame->mfn);
+    SAME(e.order, frame->order);
+    CHECK(e.caller);
+    return e;
+}
+
+static void counts(const struct journal_event *e, uint32_t refcount, uint32_t mapcount,
+                   uint32_t count)
+{
+    SAME(e->refcount, refcount);
+    SAME(e->mapcount, mapcount);
+    SAME(e->count, count);
+}
+
+static void contents(void)
+{
+    struct journal_event e;
+    frame_t *f, *g;
+
+    machine_boot(64 * MIB);
+    OK(get_frame(0, &g));
+    OK(get_frame(0, &f));
+    e = last(JOURNAL_GET, f);
+    counts(&e, 1, 0, 0);
+    OK(ref_frame(f));
+    e = last(JOURNAL_REF, f);
+    counts(&e, 2, 0, 0);
+    for (uint32_t i = 1; i <= 3; i++) { // slow, then fast
+        OK(vmap_4k(NULL, VADDR(VA_DEVICES), f, VATTR_W));
+        e = last(JOURNAL_MAP, f);
+        counts(&e, 2, i, i);
+        SAME(e.va, VA_DEVICES);
+    }
+    OK(vput(NULL, VADDR(VA_DEVICES), f));
+    e = last(JOURNAL_UNMAP, f);
+    counts(&e, 2, 2, 2);
+    OK(vunmap(NULL, VADDR(VA_DEVICES), f));
+    e = last(JOURNAL_UNMAP, f);
+    counts(&e, 2, 0, 0);
+    SAME(e.va, VA_DEVICES);
+    OK(put_frame(f));
+    e = last(JOURNAL_PUT, f);
+    counts(&e, 1, 0, 0);
+}
+
+static void wraps(void)
+{
+    uint64_t seq;
+    frame_t *f;
+
+    machine_boot(64 * MIB);
+    OK(get_frame(0, &f));
+    seq = look().last_seq;
+    for (unsigned i = 0; i < 3 * JOURNAL_EVENTS + 5; i++)
+        OK(ref_frame(f));
+    SAME(look().count, JOURNAL_EVENTS);
+    SAME(look().last_seq, seq + (3 * JOURNAL_EVENTS + 5) * (uint64_t)JOURNAL_STEP);
+}
+
+static void off(void)
+{
+    uint64_t seq;
+    frame_t *f;
+
+    machine_boot(64 * MIB);
+    mm.journal_on = 0;
+    seq = look().last_seq;
+    OK(get_frame(0, &f));
+    OK(vmap_4k(NULL, VADDR(VA_DEVICES), f, VATTR_W));
+    OK(vunmap(NULL, VADDR(VA_DEVICES), f));
+    SAME(look().last_seq, seq);
+    journal_reset();
+    SAME(look().count, 0);
+    mm.journal_on = 1;
+    OK(put_frame(f));
+    SAME(look().count > 0, 1);
+}
+
+static void refusals_leave_none(void)
+{
+    uint64_t seq;
+    frame_t *f;
+
+    machine_boot(64 * MIB);
+    OK(get_frame(0, &f));
+    seq = look().last_seq;
+    RETURNS(-EALIGN, vmap_4k(NULL, VADDR(VA_DEVICES + 1), f, VATTR_W));
+    RETURNS(-ENOENT, vput(NULL, VADDR(VA_DEVICES), f));
+    SAME(look().last_seq, seq);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct host_test tests[] = {
+        {"journal_contents", contents},
+        {"journal_wraps", wraps},
+        {"journal_off", off},
+        {"journal_refusals_leave_none", refusals_leave_none},
+    };
+
+    return host_main(argc, argv, tests, ARRAY_SIZE(tests));
+}
