@@ -196,6 +196,7 @@ class Qemu(unittest.TestCase):
             "s.listen()\n"
             "print(s.getsockname()[1] if sys.argv[1] == 'AF_INET' else 0, flush=True)\n"
             "c = s.accept()\n"
+            "print('accepted', flush=True)\n"
             "sys.stdin.read()\n"
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -211,6 +212,7 @@ class Qemu(unittest.TestCase):
                     port = int(child.stdout.readline())
                     with socket.socket(getattr(socket, family)) as s:
                         s.connect(("127.0.0.1", port) if family == "AF_INET" else path)
+                        self.assertEqual(child.stdout.readline(), "accepted\n")
                         forms = [f":{port}", f"localhost:{port}", f"tcp:127.0.0.1:{port}"]
                         if family == "AF_UNIX":
                             forms = [path, f"unix:{path}"]
