@@ -320,18 +320,22 @@ static void bench_maps(void)
         put_frame(big[i]);
 }
 
+static void with_and_without_journal(void (*measure)(void))
+{
+    printk("bench: results\n");
+    measure();
+    mm.journal_on = 0;
+    printk("bench: results_no_journal\n");
+    measure();
+    mm.journal_on = 1;
+}
+
 void bench_run(void)
 {
     bench_calibrate();
     bench_boot();
-    printk("bench: results\n");
-    bench_maps();
-    bench_frames();
-    mm.journal_on = 0;
-    printk("bench: results_no_journal\n");
-    bench_maps();
-    bench_frames();
-    mm.journal_on = 1;
+    with_and_without_journal(bench_maps); // first, while memory is in few pieces
+    with_and_without_journal(bench_frames);
     bench_full();
     printk("bench: done\n");
 }
