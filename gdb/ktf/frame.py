@@ -94,17 +94,19 @@ class Summary:
 
 
 def free_blocks(db: Database) -> Iterator[tuple[int, int]]:
-    """Order and first mfn of every free block, in the order of the rings."""
+    """Order and first mfn of every free block, in the order in which they would be handed out."""
     rings, frames = db.rings, db.frames
     after = rings.after.tolist()
     for order, mark in enumerate(rings.marks.tolist()):
-        at, left = after[mark], len(after)
-        while at != NONE and not rings.is_mark[at] and left:
+        at, found = after[mark], []
+        while at != NONE and not rings.is_mark[at] and len(found) < len(after):
             index = int(rings.nodes[at])
             if not frames.is_free[index]:
                 break  # used ones follow
-            yield order, int(frames.mfn[index])
-            at, left = after[at], left - 1
+            found.append(int(frames.mfn[index]))
+            at = after[at]
+        for mfn in reversed(found):  # the last free one goes first
+            yield order, mfn
 
 
 # --- which page is meant -----------------------------------------------------------------------------

@@ -28,6 +28,7 @@ class Rings:
         self.used = orders["used"].astype(np.int64)
         self.refs = orders["refs"]
         self.maps = orders["maps"]
+        self.last_free = orders["last_free"].astype(np.int64)
         heads = np.arange(1, self.count + 1)
         heads = heads[heads < frames.count]
         self.nodes = np.concatenate([heads, frames.heads])

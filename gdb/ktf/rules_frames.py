@@ -193,6 +193,7 @@ def _a3_rings(db: Database, out: Report) -> None:
                 "A3",
                 f"order {order}: head is {int(rings.head[order]):#x}, should be {order + 1:#x}",
             )
+    _a3_last_free(db, out)
     for mark in rings.marks.tolist():
         index = int(nodes[mark])
         words = frames.raw.data[index : index + 1].view(np.uint32)
@@ -285,6 +286,23 @@ def _a4_orders(db: Database, out: Report) -> None:
     for order in range(rings.count):
         for name, have, want in counted:
             _count(db, out, f"order {order}: {name}", int(have[order]), int(want[order]))
+
+
+def _a3_last_free(db: Database, out: Report) -> None:
+    """last_free is the free block before the first used one; the head if no block is free."""
+    rings, frames = db.rings, db.frames
+    for order, mark in enumerate(rings.marks.tolist()):
+        want, at = order + 1, mark
+        for _ in range(len(rings.after)):
+            if not rings.forward_ok[at]:
+                return  # said already
+            at = int(rings.after[at])
+            if rings.is_mark[at] or not frames.is_free[int(rings.nodes[at])]:
+                break
+            want = int(rings.nodes[at])
+        have = int(rings.last_free[order])
+        if have != want:
+            out.add("A3", f"order {order}: last_free is {have:#x}, should be {want:#x}")
 
 
 def _a4_free(db: Database, out: Report) -> None:

@@ -145,10 +145,12 @@ def _t7_recent(db: Database, out: Report) -> None:
         return
     for row in db.spaces.rows:
         flat = int(db.spaces.objects.flat_of(np.array([row.index]))[0])
-        for i, slot in enumerate(raw["recent"][flat].tolist()):
+        recent = raw["recent"][flat]
+        for i, (slot, va) in enumerate(zip(recent["slot"].tolist(), recent["va"].tolist())):
             good = slot < slots.count and slots.live[slot] and slots.level[slot] == i + 1
-            if slot and not (good and slots.space[slot] == row.index):
-                text = f"recent[{i}] is slot {slot}, which is no table of its own of level {i + 1}"
+            good = good and slots.space[slot] == row.index and int(slots.va[slot]) == va
+            if slot and not good:
+                text = f"recent[{i}] is slot {slot} for {va:#x}, no such table of level {i + 1}"
                 out.add("T7", f"space {row.index:#x}: {text}", space=row.name)
 
 

@@ -91,7 +91,7 @@ class Machine(Model):
                 put(data, at, next=after)
                 put(data, after, prev=at)
             refs, maps = sum(b.refcount for b in mine), sum(b.mapcount for b in mine)
-            self.orders.append((order + 1, len(free), len(used), refs, maps))
+            self.orders.append((order + 1, len(free), len(used), ring[len(free)], refs, maps))
         self._write_frame_pages()
 
     def _write_frame_pages(self) -> None:
@@ -214,7 +214,7 @@ class Machine(Model):
             for name, value in zip(mm["arena"].dtype.names, row):
                 mm["arena"][name][i] = value
         for i, counts in enumerate(self.orders):
-            for name, value in zip(("head", "free", "used", "refs", "maps"), counts):
+            for name, value in zip(mm["order"].dtype.names, counts):
                 mm["order"][name][i] = value
         values = {"magic": MAGIC, "high_node": self.nodes.get(("top", 0), 0), "space_list": 1}
         values.update(free_slot=self.free[0], slot_count=self.slot_count, free_slots=len(self.free))

@@ -11,7 +11,7 @@ from ktf.layout import FieldDesc, Symbol, TypeDesc
 # "c*22 name" characters, "struct region*64 region" structs.
 STRUCTS = {
     "frame_t": [
-        "u8 order:5 tail:7 mfn:40 kind:5 level:3 zero:4",
+        "u8 kind:4 order:5 level:3 mfn:40 tail:7 zero:5",
         "u4 next",
         "u4 prev",
         "u4 refcount",
@@ -37,9 +37,11 @@ STRUCTS = {
         "u1 levels",
         "u1 live",
         "c*22 name",
-        "u4*2 recent",
-        "u1*56 pad",
+        "struct recent_table*2 recent",
+        "u8 cpus",
+        "u1*24 pad",
     ],
+    "struct recent_table": ["u8 va", "u4 slot", "u4 zero"],
     "struct arena_page": [
         "u8 zero",
         "u4 next",
