@@ -44,7 +44,7 @@ GUESTS["128M-pc-qemu64"] = {"cpu": None}  # QEMU's default CPU: no 1G pages, no 
 GUESTS["128M-pc-check-every"] = {"cmdline": "test=all check-every=499"}
 GUESTS["128M-pc-smp2"] = {"smp": 2}
 GUESTS["128M-q35-smp4"] = {"smp": 4, "machine": "q35"}
-GUEST_TIMEOUT = 240.0
+GUEST_TIMEOUT = 480.0
 
 # What must not go unnoticed: a part of the kernel that is broken on purpose, and what is said of it.
 BROKEN = {
