@@ -105,7 +105,7 @@ static always_inline bool find_place(struct place *p, space_t *space, vaddr_t va
         return false;
     recent = &space->recent[level - 1];
     p->word = frame_word(frame);
-    if (unlikely((va.v ^ recent->va) >= UINT64_C(1) << level_shift(level + 1) ||
+    if (unlikely(!recent->slot || (va.v ^ recent->va) >= UINT64_C(1) << level_shift(level + 1) ||
                  (p->word >> WORD_ORDER_SHIFT & WORD_ORDER_LEVEL) != level_order(level)))
         return false;
     p->space = space;

@@ -37,7 +37,7 @@ space_t *space_current(void)
 static void forget_tables(space_t *space)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(space->recent); i++)
-        space->recent[i] = (struct recent_table){.va = RECENT_NONE};
+        space->recent[i] = (struct recent_table){0};
 }
 
 space_t *space_setup_kernel(void)

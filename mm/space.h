@@ -10,13 +10,9 @@
 // of the kernel's.
 // The table of a level that was used last.
 struct recent_table {
-    uint64_t va; // first address that it covers; RECENT_NONE, no table's: there is none
-    uint32_t slot;
+    uint64_t va; // first address that it covers
+    uint32_t slot; // 0: there is none
     uint32_t zero;
-};
-
-enum {
-    RECENT_NONE = 1,
 };
 
 typedef struct space {

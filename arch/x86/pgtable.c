@@ -192,7 +192,7 @@ static void table_free(uint32_t slot)
     space_at(t->space)->tables--;
     for (unsigned i = 0; i < 2; i++)
         if (space_at(t->space)->recent[i].slot == slot)
-            space_at(t->space)->recent[i] = (struct recent_table){.va = RECENT_NONE};
+            space_at(t->space)->recent[i] = (struct recent_table){0};
     memset(table_shadow(slot), 0, sizeof(struct shadow));
     pt_walk(kernel_space(), window_va(slot), 1, &w);
     frame->kind = FRAME_AVAILABLE; // whoever still maps it, read-only, maps no table any more
