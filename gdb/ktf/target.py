@@ -26,6 +26,8 @@ from .session import Cpu, Session
 
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
 U64 = (1 << 64) - 1
+RUNNING = "the guest is running; stop it with `interrupt`"
+IS_RUNNING = "while the target is running"  # GDB's words for it
 
 
 class GdbTypes:
@@ -110,6 +112,8 @@ class GdbLink:
         try:
             return gdb.execute(f"monitor {command}", to_string=True)
         except gdb.error as e:
+            if IS_RUNNING in str(e):
+                raise NoGuest(RUNNING) from e
             raise KtfError(f"`monitor {command}`: {e}") from e
 
     def read_physical(self, blocks: list[tuple[int, int]]) -> list[bytes]:
@@ -162,8 +166,11 @@ class Target:
         try:
             return self._session()
         except gdb.error as e:
+            text = " ".join(str(e).split())
+            if IS_RUNNING in text:
+                raise NoGuest(RUNNING) from e
             raise NoGuest(
-                f"no guest: GDB says {' '.join(str(e).split())!r}; connect with `target remote :1234`"
+                f"no guest: GDB says {text!r}; connect with `target remote :1234`"
             ) from e
 
     def _session(self) -> Session:
@@ -255,7 +262,7 @@ def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoGuest(f"a guest of QEMU is needed, not a {connection.type} process")
     if any(t.is_running() for t in gdb.selected_inferior().threads()):
-        raise NoGuest("the guest is running; stop it with `interrupt` or Ctrl-C")
+        raise NoGuest(RUNNING)
     return connection, thread
 
 

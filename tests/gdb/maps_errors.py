@@ -85,8 +85,10 @@ gdb.selected_inferior().connection.send_packet("Qqemu.PhyMemMode:0")
 # While it runs.
 gdb.execute("delete", to_string=True)
 gdb.execute("continue &", to_string=True)
-check("running" in error_of("ktf-maps") and "interrupt" in error_of("ktf-maps"))
-check("running" in json_of("ktf-maps")["error"])
+for command in ("ktf-maps", "ktf-maps 0x1000", "ktf-frame", "ktf-frame 1", "ktf-pt-check"):
+    for message in (error_of(command), json_of(command)["error"]):
+        check("the guest is running; stop it with `interrupt`" in message, message)
+        check("no guest" not in message, message)
 gdb.execute("disconnect", to_string=True)
 connect()
 check("kernel" in run("ktf-maps"))
