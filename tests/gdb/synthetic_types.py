@@ -26,7 +26,6 @@ STRUCTS = {
         "u4 attr:6 level:2 refs:24",
         "u4 offset:18 order:5 home:5 home_level:2 zero:2",
     ],
-    "struct recent_table": ["u8 va", "u4 slot", "u4 zero"],
     "space_t": [
         "u4 next",
         "u4 prev",
