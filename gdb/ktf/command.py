@@ -18,11 +18,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Option:
-    """--name with that many values; choices only serve completion."""
+    """--name with that many values; choices only serve completion. many: may be given again."""
 
     name: str
     values: int = 0
     choices: Sequence[str] = ()
+    many: bool = False
 
 
 JSON = Option("--json")
@@ -114,6 +115,8 @@ class Command:
             option = known.get(word)
             if option is None:
                 raise UsageError(f"no option {word}; see `help {self.name}`")
+            if option.values and not option.many and args.has(word):
+                raise UsageError(f"{word} is given twice; see `help {self.name}`")
             given = words[: option.values]
             if len(given) < option.values or any(g.startswith("--") for g in given):
                 what = "a value" if option.values == 1 else f"{option.values} values"

@@ -57,7 +57,7 @@ class MapsCommand(Command):
     options = (
         Option("--space", 1),
         Option("--range", 2),
-        Option("--filter", 1, ("w", "x", "u", "global", "uncached", "4k", "2m", "1g")),
+        Option("--filter", 1, ("w", "x", "u", "global", "uncached", "4k", "2m", "1g"), True),
         Option("--leaves"),
         JSON,
         Option("-v"),

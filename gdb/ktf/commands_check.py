@@ -48,7 +48,7 @@ class CheckCommand(Command):
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet."""
 
     name = "ktf-pt-check"
-    options = (Option("--rule", 1, tuple(RULES)), JSON, Option("--quit"))
+    options = (Option("--rule", 1, tuple(RULES), True), JSON, Option("--quit"))
 
     def invoke(self, context: Context, line: str) -> None:
         """With --quit GDB ends here, whatever happens: only a clean check gives status 0."""

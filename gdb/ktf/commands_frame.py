@@ -10,7 +10,10 @@ from .command import JSON, Args, Command, Context, Option, json_line
 from .database import Database
 from .errors import KtfError, UsageError
 from .frame import Block, Place, Summary, free_blocks, locate
+from .rules import RULES, check
+from .rules_smp import COVERED, held
 
+CHECKED = ("A2", "A3", "A4")  # what the tables are made of
 HOWS = ("mfn", "pa", "va")
 
 
@@ -107,11 +110,20 @@ class FrameCommand(Command):
 def notes(db: Database) -> list[str]:
     """What was found broken on the way: not all can be trusted then."""
     found = list(db.session.notes)
-    total = db.found.total()
+    report = check(db, CHECKED)
+    locks = held(db, report)
+    unsettled = report.without(rule for h in locks for rule in COVERED[h.lock])
+    counts = report.counts.copy()
+    for rule, count in db.found.counts.items():
+        if rule not in CHECKED and rule in RULES:
+            counts[rule] = max(counts[rule], count)
+    total = counts.total()
     if total:
-        first = next(v for kept in db.found.kept.values() for v in kept)
-        more = f" and {total - 1} more" if total > 1 else ""
-        found.append(f"the frame database is broken{more}: {first.text()}; see ktf-pt-check")
+        rules = " ".join(rule for rule in RULES if counts[rule])
+        text = f"{total} violations of {rules}; see ktf-pt-check"
+        found.append(f"the frame database is broken: {text}")
+    if unsettled.total():
+        found += [h.text() for h in locks]
     return found
 
 

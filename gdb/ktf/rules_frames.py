@@ -356,10 +356,15 @@ def _a4_arenas(db: Database, out: Report) -> None:
         stock = db.constant(STOCKS[name]) if name in STOCKS else 0
         if pool.low != stock:
             out.add("A4", f"{pool.label}: low is {pool.low}, should be {stock}")
-    for name, most in (("live", 1), ("busy", 1), ("root_ready", 1), ("page_1g", 1), ("work", 3)):
+    for name, most in (("live", 1), ("busy", 1), ("root_ready", 1), ("page_1g", 1), ("work", 7)):
         value = db.optional(name)
         if value is not None and value > most:
             out.add("A4", f"mm.{name} is {value:#x}, should be at most {most}")
+    levels = db.optional("levels")
+    own = next((row.levels for row in db.spaces.rows if row.kernel), db.rules.levels)
+    if levels is not None and (levels not in (4, 5) or levels != own):
+        want = own if own in (4, 5) else db.rules.levels
+        out.add("A4", f"mm.levels is {levels}, should be {want} as in the kernel's space")
 
 
 def _a4_spaces(db: Database, out: Report) -> None:

@@ -17,7 +17,8 @@ import gdb
 
 from .command import Command, json_line
 from .core import open_core
-from .errors import KtfError, NoGuest, Unreadable
+from .errors import KtfError, NoGuest, Unreadable, UsageError
+from .expressions import effect
 from .functions import Function
 from .kernel import Segment, elf_segments
 from .layout import FieldDesc, Symbol, TypeDesc
@@ -26,6 +27,8 @@ from .session import Cpu, Session
 
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
 U64 = (1 << 64) - 1
+RUNNING = "the guest is running; stop it with `interrupt`"
+IS_RUNNING = "while the target is running"  # GDB's words for it
 
 
 class GdbTypes:
@@ -110,6 +113,8 @@ class GdbLink:
         try:
             return gdb.execute(f"monitor {command}", to_string=True)
         except gdb.error as e:
+            if IS_RUNNING in str(e):
+                raise NoGuest(RUNNING) from e
             raise KtfError(f"`monitor {command}`: {e}") from e
 
     def read_physical(self, blocks: list[tuple[int, int]]) -> list[bytes]:
@@ -162,9 +167,10 @@ class Target:
         try:
             return self._session()
         except gdb.error as e:
-            raise NoGuest(
-                f"no guest: GDB says {' '.join(str(e).split())!r}; connect with `target remote :1234`"
-            ) from e
+            text = " ".join(str(e).split())
+            if IS_RUNNING in text:
+                raise NoGuest(RUNNING) from e
+            raise NoGuest(f"no guest: GDB says {text!r}; connect with `target remote :1234`") from e
 
     def _session(self) -> Session:
         connection, thread = _connected()
@@ -193,18 +199,32 @@ class Target:
 
     def evaluate(self, expression: str) -> int:
         """See command.Context."""
+        why = effect(expression)
+        if why:
+            raise UsageError(f"{expression}: {why}: not evaluated")
         try:
-            value = gdb.parse_and_eval(expression)
-            kind = value.type.strip_typedefs()
-            if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
-                value = value.address
-            elif kind.code == gdb.TYPE_CODE_FLAGS:
-                value = value.cast(_u64())
-            elif kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
-                raise KtfError(f"{expression} is a struct: give its address")
-            return int(value) & U64
-        except (gdb.error, TypeError, ValueError) as e:
-            raise KtfError(f"{expression}: {' '.join(str(e).split())}") from e
+            with _no_calls():
+                return self._evaluate(expression)
+        except (gdb.error, TypeError, ValueError, OverflowError) as e:
+            text = " ".join(str(e).split())
+            if "may-call-functions" in text:
+                text = "a call runs the guest: not evaluated"
+            raise KtfError(f"{expression}: {text}") from e
+
+    def _evaluate(self, expression: str) -> int:
+        value = gdb.parse_and_eval(expression)
+        kind = value.type.strip_typedefs()
+        if kind.code == gdb.TYPE_CODE_VOID:
+            raise KtfError(f"{expression} has no value")
+        if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
+            if value.address is None:
+                raise KtfError(f"{expression} is no number and no address")
+            value = value.address
+        elif kind.code == gdb.TYPE_CODE_FLAGS:
+            value = value.cast(_u64())
+        elif kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
+            raise KtfError(f"{expression} is a struct: give its address")
+        return int(value) & U64
 
     def source(self, va: int) -> str:
         """See command.Context."""
@@ -255,8 +275,20 @@ def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoGuest(f"a guest of QEMU is needed, not a {connection.type} process")
     if any(t.is_running() for t in gdb.selected_inferior().threads()):
-        raise NoGuest("the guest is running; stop it with `interrupt` or Ctrl-C")
+        raise NoGuest(RUNNING)
     return connection, thread
+
+
+@contextmanager
+def _no_calls() -> Iterator[None]:
+    """GDB calls no function of the guest; the user's own setting is put back."""
+    allowed = gdb.parameter("may-call-functions")
+    gdb.execute("set may-call-functions off", to_string=True)
+    try:
+        yield
+    finally:
+        if allowed:
+            gdb.execute("set may-call-functions on", to_string=True)
 
 
 def _number(thread: gdb.InferiorThread) -> int:

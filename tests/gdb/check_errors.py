@@ -52,6 +52,12 @@ for line, word in (
     ("ktf-frame --free 0x100", "without WHERE"),
     ("ktf-frame nonsense", "nonsense"),
     ("ktf-frame mm", "struct"),
+    ('ktf-frame "abc"', "no number and no address"),
+    ("ktf-frame $nonexistent", "has no value"),
+    ("ktf-frame mm.levels = 7", "not evaluated"),
+    ("ktf-frame mm.levels <<= 1", "not evaluated"),
+    ("ktf-frame --mfn ++mm.levels", "not evaluated"),
+    ("ktf-frame ktf_ready()", "a call runs the guest: not evaluated"),
     ("ktf-frame 1 +", "1 +"),
     ("ktf-frame (", "bracket"),
     ("ktf-frame --mfn -1", "no frame number"),
@@ -65,6 +71,26 @@ for line, word in (
     ("ktf-frame mm.arena[1].base+16", "none in use"),
 ):
     check(word in error_of(line), f"{line}: {error_of(line)}")
+
+equal(int(gdb.parse_and_eval("mm.levels")), 4, "mm.levels")
+check(gdb.parameter("may-call-functions"), "may-call-functions is off")
+check("frame" in run("ktf-frame $ktf_frame(0x100)"), "a function of ours")
+check("frame" in run("ktf-frame 0x100 + (1 <= 0) + (1 != 1) + (1 == 2)"), "comparisons")
+
+# Broken counters and rings are told with the table.
+for change, rule in (
+    ("mm.order[3].free = 77", "A4"),
+    ("mm.order[13].head = 0x7fffffff", "A3"),
+    ("mm.levels = 8", "A4"),
+):
+    name = change.split(" =")[0]
+    before = int(gdb.parse_and_eval(name))
+    check("broken" not in run("ktf-frame"), "sound")
+    gdb.execute(f"set var {change}", to_string=True)
+    check(not run("ktf-pt-check").strip().endswith(": 0 violations"), change)
+    for text in (run("ktf-frame"), " ".join(json_of("ktf-frame")["notes"])):
+        check("the frame database is broken: " in text and rule in text, f"{change}: {text}")
+    gdb.execute(f"set var {name} = {before}", to_string=True)
 
 # Help says how.
 for command in ("ktf-pt-check", "ktf-frame"):

@@ -24,11 +24,16 @@ for arguments, expected in (
     ("--range 5 4", "not above"),
     ("--range x y", 'No symbol "x"'),
     ("--filter purple", "--filter knows no purple"),
+    ("--space kernel --space kernel", "--space is given twice"),
+    ("--range 0 1 --range 0 2", "--range is given twice"),
     ("no_such_symbol", "No symbol"),
     ("1 +", "ktf-maps: 1 +"),
     ("mm", "is a struct"),
-    ('"text"', "ktf-maps"),
-    ("$nothing", "ktf-maps"),
+    ('"text"', "no number and no address"),
+    ("$nothing", "has no value"),
+    ("mm.levels++", "not evaluated"),
+    ("mm.levels = 7", "not evaluated"),
+    ("ktf_ready()", "a call runs the guest: not evaluated"),
     ("*(int*)0", "ktf-maps"),
     ("0 --leaves", "VA goes with"),
     ("1 2 3", "ktf-maps: 1 2 3"),
@@ -85,8 +90,10 @@ gdb.selected_inferior().connection.send_packet("Qqemu.PhyMemMode:0")
 # While it runs.
 gdb.execute("delete", to_string=True)
 gdb.execute("continue &", to_string=True)
-check("running" in error_of("ktf-maps") and "interrupt" in error_of("ktf-maps"))
-check("running" in json_of("ktf-maps")["error"])
+for command in ("ktf-maps", "ktf-maps 0x1000", "ktf-frame", "ktf-frame 1", "ktf-pt-check"):
+    for message in (error_of(command), json_of(command)["error"]):
+        check("the guest is running; stop it with `interrupt`" in message, message)
+        check("no guest" not in message, message)
 gdb.execute("disconnect", to_string=True)
 connect()
 check("kernel" in run("ktf-maps"))

@@ -214,7 +214,11 @@ class Failing(Command):
     """Help."""
 
     name = "ktf-test"
-    options = (Option("--json"), Option("--pair", 2), Option("--kind", 1, ("alpha", "beta")))
+    options = (
+        Option("--json"),
+        Option("--pair", 2, many=True),
+        Option("--kind", 1, ("alpha", "beta")),
+    )
 
     def run(self, context: Context, args: Args) -> None:
         """Breaks in a way that nobody thought of."""
@@ -243,7 +247,14 @@ class CommandLine(unittest.TestCase):
         args = Failing().parse("x --pair 1 2 y --pair 3 4 --json")
         self.assertEqual((args.rest, args.options["--pair"]), (["x", "y"], ["1", "2", "3", "4"]))
         self.assertTrue(args.has("--json"))
-        for line in ("--pair 1", "--pair 1 --json", "--kind", "--other", "--kind --json"):
+        for line in (
+            "--pair 1",
+            "--kind alpha --kind beta",
+            "--pair 1 --json",
+            "--kind",
+            "--other",
+            "--kind --json",
+        ):
             with self.assertRaises(UsageError):
                 Failing().parse(line)
 
