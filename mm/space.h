@@ -10,7 +10,7 @@
 // of the kernel's.
 // The table of a level that was used last.
 struct recent_table {
-    uint64_t va; // first address that it covers
+    uint64_t va;   // first address that it covers
     uint32_t slot; // 0: there is none
     uint32_t zero;
 };

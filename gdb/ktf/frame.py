@@ -98,7 +98,8 @@ def free_blocks(db: Database) -> Iterator[tuple[int, int]]:
     rings, frames = db.rings, db.frames
     after = rings.after.tolist()
     for order, mark in enumerate(rings.marks.tolist()):
-        at, found = after[mark], []
+        found: list[int] = []
+        at = after[mark]
         while at != NONE and not rings.is_mark[at] and len(found) < len(after):
             index = int(rings.nodes[at])
             if not frames.is_free[index]:
