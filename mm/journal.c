@@ -25,14 +25,20 @@ static uint64_t pending_refs(const frame_t *frame)
     return refs;
 }
 
-void journal_mapped(enum journal_op op, const void *caller, space_t *space, vaddr_t va,
-                    frame_t *frame)
+void journal_part(enum journal_op op, const void *caller, space_t *space, vaddr_t va,
+                  frame_t *frame, uint64_t offset, unsigned order)
 {
     uint64_t counts = frame_counts(frame) - (pending_refs(frame) << COUNT_MAP_SHIFT);
     struct vlookup at;
     int err = vmap_lookup_locked(space, va, &at);
 
-    journal(op, caller, va.v, frame_word(frame), counts, err ? 0 : at.refs);
+    journal(op, caller, va.v, part_word(frame, offset, order), counts, err ? 0 : at.refs);
+}
+
+void journal_mapped(enum journal_op op, const void *caller, space_t *space, vaddr_t va,
+                    frame_t *frame)
+{
+    journal_part(op, caller, space, va, frame, 0, frame->order);
 }
 
 void journal_reset(void)
@@ -44,8 +50,8 @@ void journal_reset(void)
 const char *journal_op_name(unsigned op)
 {
     static const char *const name[JOURNAL_OP_COUNT] = {
-        "none",    "get",       "ref",       "put",   "map",   "unmap",
-        "protect", "map range", "put range", "split", "merge", "shootdown",
+        "none",      "get",       "ref",   "put",   "map",       "unmap",      "protect",
+        "map range", "put range", "split", "merge", "shootdown", "map frames", "put frames",
     };
 
     return op < JOURNAL_OP_COUNT ? name[op] : "?";

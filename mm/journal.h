@@ -14,23 +14,26 @@ enum {
 };
 
 enum journal_op {
-    JOURNAL_NONE = 0,       // never written
-    JOURNAL_GET = 1,        // get_frame(), get_device_frame()
-    JOURNAL_REF = 2,        // ref_frame()
-    JOURNAL_PUT = 3,        // put_frame()
-    JOURNAL_MAP = 4,        // count: refs of the mapping afterwards
-    JOURNAL_UNMAP = 5,      // count: refs afterwards, 0 when it is unmapped
-    JOURNAL_PROTECT = 6,    // count: refs
-    JOURNAL_MAP_RANGE = 7,  // count: pages, or frames from anywhere; the frame is the first
-    JOURNAL_PUT_RANGE = 8,  // the same; what its flush takes off the counts may still be on them
-    JOURNAL_SPLIT = 9,      // a block: the frame is the lower half, after the split
-    JOURNAL_MERGE = 10,     // two blocks: the frame is what they became
-    JOURNAL_SHOOTDOWN = 11, // count: pages flushed, va: the first; no frame
-    JOURNAL_OP_COUNT = 12,
+    JOURNAL_NONE = 0,        // never written
+    JOURNAL_GET = 1,         // get_frame(), get_device_frame()
+    JOURNAL_REF = 2,         // ref_frame()
+    JOURNAL_PUT = 3,         // put_frame()
+    JOURNAL_MAP = 4,         // count: refs of the mapping afterwards
+    JOURNAL_UNMAP = 5,       // count: refs afterwards, 0 when it is unmapped
+    JOURNAL_PROTECT = 6,     // count: refs
+    JOURNAL_MAP_RANGE = 7,   // count: pages, consecutive from mfn on; the counts are the first's
+    JOURNAL_PUT_RANGE = 8,   // the same; what its flush takes off the counts may still be on them
+    JOURNAL_SPLIT = 9,       // a block: the frame is the lower half, after the split
+    JOURNAL_MERGE = 10,      // two blocks: the frame is what they became
+    JOURNAL_SHOOTDOWN = 11,  // count: pages flushed, va: the first; no frame
+    JOURNAL_MAP_FRAMES = 12, // count: pages of frames from anywhere, of which this is the first
+    JOURNAL_PUT_FRAMES = 13, // the same
+    JOURNAL_OP_COUNT = 14,
 };
 
 // One event. Those of all CPUs have one order, that of seq, which goes up by the size of an event.
-// The frame is told by a copy of the first word of its descriptor, with the same fields.
+// The frame is told as the first word of its descriptor is, with the same fields; where a part of
+// it is meant, mfn and order are those of the part.
 struct journal_event {
     uint64_t seq; // JOURNAL_STEP, 2 * JOURNAL_STEP, ...; 0: there is no event here
     uint64_t caller;
@@ -72,6 +75,15 @@ static always_inline uint64_t frame_word(const frame_t *frame)
     return word;
 }
 
+/* The same of 2^order pages of it, from page `offset` on. */
+static always_inline uint64_t part_word(const frame_t *frame, uint64_t offset, unsigned order)
+{
+    frame_t part = {.kind = frame->kind, .order = order, .level = frame->level};
+
+    part.mfn = frame->mfn + offset;
+    return frame_word(&part);
+}
+
 static always_inline uint64_t frame_counts(const frame_t *frame)
 {
     uint64_t counts;
@@ -105,6 +117,9 @@ static always_inline void journal(enum journal_op op, const void *caller, uint64
  * refs. map_lock is held, what the operation released has not been committed. */
 void journal_mapped(enum journal_op op, const void *caller, struct space *space, vaddr_t va,
                     frame_t *frame);
+/* The same of pages [offset, offset + 2^order) of the frame. */
+void journal_part(enum journal_op op, const void *caller, struct space *space, vaddr_t va,
+                  frame_t *frame, uint64_t offset, unsigned order);
 
 /* Who called the function that this stands in. */
 #define CALLER __builtin_return_address(0)

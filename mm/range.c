@@ -142,8 +142,8 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     map_lock();
     err = map_range(space, va, first, offset, pages, attr);
     if (!err)
-        journal(JOURNAL_MAP_RANGE, CALLER, va.v, frame_word(first), frame_counts(first),
-                (uint32_t)pages);
+        journal(JOURNAL_MAP_RANGE, CALLER, va.v, part_word(first, offset, first->order),
+                frame_counts(first), (uint32_t)pages);
     map_unlock();
     return err;
 }
@@ -203,8 +203,8 @@ int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     map_lock();
     err = change_range(space, va, first, offset, pages, put_piece);
     if (!err)
-        journal(JOURNAL_PUT_RANGE, CALLER, va.v, frame_word(first), frame_counts(first),
-                (uint32_t)pages);
+        journal(JOURNAL_PUT_RANGE, CALLER, va.v, part_word(first, offset, first->order),
+                frame_counts(first), (uint32_t)pages);
     map_unlock();
     return err;
 }
@@ -216,8 +216,8 @@ int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, ui
     map_lock();
     err = change_range(space, va, first, offset, pages, unmap_piece);
     if (!err)
-        journal(JOURNAL_PUT_RANGE, CALLER, va.v, frame_word(first), frame_counts(first),
-                (uint32_t)pages);
+        journal(JOURNAL_PUT_RANGE, CALLER, va.v, part_word(first, offset, first->order),
+                frame_counts(first), (uint32_t)pages);
     map_unlock();
     return err;
 }
@@ -231,7 +231,7 @@ static uint64_t frame_bytes(const frame_t *frame)
 }
 
 static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
-                      unsigned attr)
+                      unsigned attr, uint64_t *pages)
 {
     uint64_t at = va.v;
     size_t done;
@@ -245,6 +245,7 @@ static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
             break;
         at += frame_bytes(frames[done]);
     }
+    *pages = (at - va.v) >> PAGE_SHIFT;
     while (err && done--) {
         at -= frame_bytes(frames[done]);
         if (vput_whole(space, VADDR(at), frames[done], false))
@@ -255,18 +256,20 @@ static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
 
 int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count, unsigned attr)
 {
+    uint64_t pages;
     int err;
 
     map_lock();
-    err = map_frames(space, va, frames, count, attr);
+    err = map_frames(space, va, frames, count, attr, &pages);
     if (!err)
-        journal(JOURNAL_MAP_RANGE, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
-                (uint32_t)count);
+        journal(JOURNAL_MAP_FRAMES, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
+                (uint32_t)pages);
     map_unlock();
     return err;
 }
 
-static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
+static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
+                      uint64_t *pages)
 {
     uint64_t at = va.v;
 
@@ -281,6 +284,7 @@ static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
             return err;
         at += frame_bytes(frames[i]);
     }
+    *pages = (at - va.v) >> PAGE_SHIFT;
     for (size_t i = 0; i < count; i++) {
         int err = vput_whole(space, va, frames[i], false);
 
@@ -292,13 +296,14 @@ static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
 
 int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
 {
+    uint64_t pages;
     int err;
 
     map_lock();
-    err = put_frames(space, va, frames, count);
+    err = put_frames(space, va, frames, count, &pages);
     if (!err)
-        journal(JOURNAL_PUT_RANGE, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
-                (uint32_t)count);
+        journal(JOURNAL_PUT_FRAMES, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
+                (uint32_t)pages);
     map_unlock();
     return err;
 }

@@ -86,7 +86,7 @@ int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsig
     map_lock();
     err = vmap_part_locked(space, va, frame, offset, order, attr);
     if (!err)
-        journal_mapped(JOURNAL_MAP, CALLER, space, va, frame);
+        journal_part(JOURNAL_MAP, CALLER, space, va, frame, offset, order);
     map_unlock();
     return err;
 }
@@ -98,7 +98,7 @@ int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsig
     map_lock();
     err = vput_part_locked(space, va, frame, offset, order);
     if (!err)
-        journal_mapped(JOURNAL_UNMAP, CALLER, space, va, frame);
+        journal_part(JOURNAL_UNMAP, CALLER, space, va, frame, offset, order);
     map_unlock();
     return err;
 }
@@ -110,7 +110,7 @@ int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, uns
     map_lock();
     err = vunmap_part_locked(space, va, frame, offset, order);
     if (!err)
-        journal_mapped(JOURNAL_UNMAP, CALLER, space, va, frame);
+        journal_part(JOURNAL_UNMAP, CALLER, space, va, frame, offset, order);
     map_unlock();
     return err;
 }
@@ -135,7 +135,7 @@ int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, u
     map_lock();
     err = vprotect_part_locked(space, va, frame, offset, order, attr);
     if (!err)
-        journal_mapped(JOURNAL_PROTECT, CALLER, space, va, frame);
+        journal_part(JOURNAL_PROTECT, CALLER, space, va, frame, offset, order);
     map_unlock();
     return err;
 }

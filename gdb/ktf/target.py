@@ -233,6 +233,9 @@ class Target:
             name = text.split(" in section")[0].strip()
             if name.startswith("No symbol"):
                 return ""
+            inlined = _function_at(va)
+            if inlined and name.split()[0].split("+")[0] != inlined:
+                name = inlined  # to which the line below belongs
             line = gdb.find_pc_line(va)
             if line.symtab is not None:
                 name += f" at {line.symtab.filename}:{line.line}"
@@ -262,6 +265,14 @@ class Target:
         except gdb.error:
             pass  # a core, or no guest at all
         gdb.execute(f"quit {status}")
+
+
+def _function_at(va: int) -> str:
+    """The function whose code stands there, be it inlined into another one; "" if none is known."""
+    block = gdb.block_for_pc(va)
+    while block is not None and block.function is None:
+        block = block.superblock
+    return block.function.name if block is not None and block.function else ""
 
 
 def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:

@@ -89,6 +89,17 @@ STRUCTS = {
         "u8*32 va",
     ],
     "struct mm_cpu": ["u4 online", "u4 space", "u4 asked", "u4 flushed"],
+    "struct journal_event": [
+        "u8 seq",
+        "u8 caller",
+        "u8 va",
+        "u8 kind:4 order:5 level:3 mfn:40 tail:7 zero:5",
+        "u4 refcount",
+        "u4 mapcount",
+        "u4 op",
+        "u4 count",
+        "u8*2 zero2",
+    ],
     "struct mm": [
         "u8 magic",
         "struct spinlock map_lock",
@@ -132,7 +143,11 @@ KINDS = (
     "NONE AVAILABLE TABLE METADATA RESERVED ACPI NVS BAD BOOT IMAGE TEXT RODATA DATA BSS LOW DEVICE"
 ).split()
 ARENAS = "FRAMES MAPPINGS NODES TABLES SHADOWS SPACES".split()
+OPS = (
+    "NONE GET REF PUT MAP UNMAP PROTECT MAP_RANGE PUT_RANGE SPLIT MERGE SHOOTDOWN MAP_FRAMES PUT_FRAMES"
+).split()
 ENUMS = {
+    "journal_op": {**{f"JOURNAL_{o}": i for i, o in enumerate(OPS)}, "JOURNAL_OP_COUNT": 14},
     "frame_kind": {**{f"FRAME_{k}": i for i, k in enumerate(KINDS)}, "FRAME_KIND_COUNT": 16},
     "memtype": {
         **{f"MEMTYPE_{k}": i for i, k in enumerate("WB WT UCM UC WP WC".split())},
@@ -160,11 +175,13 @@ CONSTANTS = {
     "ARENA_PAGE_OBJECTS": 0x4F424A53,
     "ARENA_PAGE_EMPTY": 0x4652454D,
     "SPACE_LIVE": 0xA5,
+    "JOURNAL_CPUS": 64,
     "STOCK_FRAME_PAGES": 4,
     "STOCK_NODES": 1,
     "STOCK_MAPPINGS": 48,
 }
 MM_VA = 0xFFFFFFFF80230000
+SYMBOLS = {"journal_ring": (0xFFFFFFFF80210000, 64 * 8 * 64)}  # 8 events for each CPU
 
 
 class FakeTypes:
@@ -224,4 +241,6 @@ class FakeTypes:
 
     def symbol(self, name: str) -> Symbol | None:
         """See layout.Types."""
-        return Symbol("mm", MM_VA, self.struct("struct mm").size) if name == "mm" else None
+        if name == "mm":
+            return Symbol(name, MM_VA, self.struct("struct mm").size)
+        return Symbol(name, *SYMBOLS[name]) if name in SYMBOLS else None

@@ -81,6 +81,43 @@ static void contents(void)
     counts(&e, 1, 0, 0);
 }
 
+// Parts and ranges are told as the pages that they are.
+static void parts(void)
+{
+    frame_t *f, *small[2];
+    struct journal_event e;
+
+    machine_boot(64 * MIB);
+    OK(get_frame(4, &f));
+    OK(vmap_part(NULL, VADDR(VA_DEVICES), f, 6, 1, VATTR_W));
+    e = look().last;
+    SAME(e.op, JOURNAL_MAP);
+    SAME(e.mfn, f->mfn + 6);
+    SAME(e.order, 1);
+    counts(&e, 1, 1, 1);
+    OK(vunmap_part(NULL, VADDR(VA_DEVICES), f, 6, 1));
+    e = look().last;
+    SAME(e.op, JOURNAL_UNMAP);
+    SAME(e.mfn, f->mfn + 6);
+    SAME(e.order, 1);
+    OK(vmap_range(NULL, VADDR(VA_DEVICES), f, 3, 5, VATTR_W));
+    e = look().last;
+    SAME(e.op, JOURNAL_MAP_RANGE);
+    SAME(e.mfn, f->mfn + 3);
+    SAME(e.count, 5);
+    OK(vunmap_range(NULL, VADDR(VA_DEVICES), f, 3, 5));
+    SAME(look().last.op, JOURNAL_PUT_RANGE);
+    SAME(look().last.mfn, f->mfn + 3);
+    OK(get_frame(1, &small[0]));
+    OK(get_frame(2, &small[1]));
+    OK(vmap_frames(NULL, VADDR(VA_DEVICES), small, 2, VATTR_W));
+    e = last(JOURNAL_MAP_FRAMES, small[0]);
+    SAME(e.count, 6); // pages
+    OK(vput_frames(NULL, VADDR(VA_DEVICES), small, 2));
+    e = last(JOURNAL_PUT_FRAMES, small[0]);
+    SAME(e.count, 6);
+}
+
 static void wraps(void)
 {
     uint64_t seq;
@@ -131,6 +168,7 @@ int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
         {"journal_contents", contents},
+        {"journal_parts", parts},
         {"journal_wraps", wraps},
         {"journal_off", off},
         {"journal_refusals_leave_none", refusals_leave_none},
