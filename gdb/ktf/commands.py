@@ -7,18 +7,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any, Sequence
+from typing import Sequence
 
 import numpy as np
 
 from . import maps
-from .command import JSON, SCHEMA, Args, Command, Context, Option, json_line
+from .command import JSON, SCHEMA, Args, Command, Context, Option
 from .errors import KtfError, UsageError
-from .paging import ADDRESS, PS, U, W, X, Leaves, Walk
+from .lookup import Lookup, find_spaces
+from .memtype import NAMES
+from .paging import Leaves, Walk
 from .session import FrameDatabase, Session
 from .spaces import Space, upper_half
 from .text import size_text
-from .trace import Step, Trace, trace
 
 SHOWN = 5  # findings of one space that are printed
 
@@ -70,7 +71,7 @@ class MapsCommand(Command):
                 return [s.name for s in context.session().spaces().spaces] + ["cr3"]
             if option == "--filter":
                 session = context.session()
-                return maps.Filter.words(maps.pat_names(session.types), _kinds(session.database()))
+                return maps.Filter.words(session.memory_types()[0], _kinds(session.database()))
         except KtfError:
             pass  # no guest: what is always there
         return super().choices(context, option)
@@ -94,20 +95,6 @@ def _kinds(database: FrameDatabase | None) -> dict[int, str]:
     return {} if database is None else database.kind_names
 
 
-def find_spaces(session: Session, name: str | None) -> list[Space]:
-    """The spaces with that name, all if there is none; KtfError that lists them if it is unknown."""
-    if name == "cr3":
-        return [session.cr3_space()]
-    spaces = session.spaces().spaces
-    if name is None:
-        return spaces
-    found = [s for s in spaces if s.name == name]
-    if not found:
-        names = ", ".join(dict.fromkeys([*(s.name for s in spaces), "cr3"]))
-        raise KtfError(f"no address space {name}; there are: {names}")
-    return found
-
-
 def linear(session: Session, va: int) -> int:
     """An address without its sign extension; those that are not canonical count as the gap's middle."""
     bits = session.rules.va_bits
@@ -125,11 +112,11 @@ class Listing:
         self.session = session
         self.args = args
         self.started = started
-        self.types = maps.pat_names(session.types)
         self.low, self.high = self._range()
         self.spaces = find_spaces(session, args.value("--space"))
         self.database = session.database()
         self.kinds = _kinds(self.database)
+        self.types, self.unknown = session.memory_types()
         self.filter = maps.Filter(
             ",".join(args.options.get("--filter", [])), self.types, self.kinds
         )
@@ -179,8 +166,8 @@ class Listing:
             if form == "leaves":
                 pieces = maps.leaves_json(space.name, leaves)
             else:
-                ranges = maps.merge(space.name, leaves, kind)
-                pieces = maps.ranges_json(ranges, self.types, self.kinds)
+                ranges = maps.merge(space.name, leaves, kind, self.types)
+                pieces = maps.ranges_json(ranges, self.kinds)
             for piece in pieces:
                 yield comma + piece[:-1]
                 comma = ","
@@ -206,8 +193,8 @@ class Listing:
 
     def _ranges(self, space: Space) -> Iterator[str]:
         leaves, kind = self._leaves(space)
-        ranges = maps.merge(space.name, leaves, kind)
-        yield from maps.ranges_text(ranges, self.types, self.kinds)
+        ranges = maps.merge(space.name, leaves, kind, self.types)
+        yield from maps.ranges_text(ranges, self.kinds)
         total = size_text(int(ranges.size.sum()))
         yield f"{space.name}: {_count(len(ranges), 'range')}, {_count(len(leaves), 'page')}, {total}\n"
 
@@ -233,10 +220,12 @@ class Listing:
         for line in self.context.refused_readers():
             yield f"not by {line}\n"
         nx = "on" if rules.nxe else "off"
-        pat = " ".join(self.types)
-        guess = " (as after reset: the guest's own can't be read)" if session.types is None else ""
         yield f"{rules.levels} levels, NX {nx}, {rules.phys_bits} bits of physical address\n"
-        yield f"PAT {pat}{guess}\n"
+        if session.kernel is not None:
+            yield f"PAT: {' '.join(NAMES[c] for c in self.types.pat.tolist())}\n"
+        if self.types.mtrr is not None:
+            yield f"MTRRs: {self.types.mtrr.text()}\n"
+        yield from (f"{line}\n" for line in self.unknown)
         for space in self.spaces:
             walk = session.walk(space, self.low, self.high)
             yield f"{space.name}: root {space.root:#x}, {_count(len(walk.tables), 'table')}, {_count(len(walk.leaves), 'leaf entry', 'leaf entries')}\n"
@@ -262,127 +251,6 @@ def _some(space: Space, words: list[str], count: int = 0) -> Iterator[str]:
     more = max(count, len(words)) - SHOWN
     if more > 0:
         yield f"! {space.name}: and {more} more (ktf-pt-check lists them)"
-
-
-class Lookup:
-    """ktf-maps VA."""
-
-    def __init__(self, context: Context, session: Session, args: Args) -> None:
-        self.context = context
-        self.session = session
-        self.args = args
-        va = context.evaluate(args.rest[0])
-        name = args.value("--space")
-        if name is None:
-            roots = {s.root: s for s in reversed(session.spaces().spaces)}
-            self.space = roots.get(session.cpu.root, session.cr3_space())
-        else:
-            self.space = find_spaces(session, name)[0]
-        self.found = trace(session.reader, self.space.root, session.rules, va)
-        self.types = maps.pat_names(session.types)
-
-    def show(self) -> None:
-        """Text or JSON."""
-        if self.args.has("--json"):
-            self.context.write(json_line("ktf-maps", **self._values()))
-        else:
-            self.context.write("".join(f"{line}\n" for line in self._lines()))
-
-    def _end(self) -> tuple[str, str]:
-        """Memory type and page size of the leaf."""
-        step = self.found.steps[-1]
-        index = maps.pat_index(np.array([step.entry], np.uint64), np.array([step.level]))
-        return self.types[int(index[0])], maps.PAGES[step.level]
-
-    def _values(self) -> dict[str, Any]:
-        found, database = self.found, self.session.database()
-        mapped = found.pa is not None
-        memtype, page = self._end() if mapped else (None, None)
-        kind = None
-        if found.pa is not None and database is not None:
-            number = database.kind_of_mfns(np.array([found.pa >> 12], np.uint64))
-            kind = database.kind_names.get(int(number[0]), "?")
-        return {
-            "space": self.space.name,
-            "va": f"{found.va:#x}",
-            "mapped": mapped,
-            "pa": None if found.pa is None else f"{found.pa:#x}",
-            "perm": maps.perm_text(found.perm) if mapped else None,
-            "type": memtype,
-            "page": page,
-            "kind": kind,
-            "problem": found.problem or None,
-            "limits": {n: found.limits(b) for n, b in RIGHTS} if mapped else None,
-            "walk": [_step_values(s) for s in found.steps],
-        }
-
-    def _lines(self) -> Iterator[str]:
-        found, session = self.found, self.session
-        head = f"{found.va:#x} in {self.space.name}: root table {self.space.root:#x}"
-        yield f"{head}, {session.rules.levels} levels"
-        symbol = self.context.source(found.va)
-        if symbol:
-            yield f"this is {symbol}"
-        if session.rules.is_canonical(found.va):
-            yield "level table        index entry              rights"
-            for step in found.steps:
-                yield _step_line(step)
-        if found.pa is None:
-            yield _not_mapped(found)
-        else:
-            memtype, page = self._end()
-            rights = maps.perm_text(found.perm)
-            yield f"physical address {found.pa:#x}, {rights}, {memtype}, {page} page"
-            yield from _limits(found)
-            database = session.database()
-            if database is not None:
-                yield database.frame_line(found.pa >> 12)
-        for note in session.notes:
-            yield f"! {note}"
-
-
-RIGHTS = (("w", W), ("x", X), ("u", U))
-
-
-def _step_values(step: Step) -> dict[str, Any]:
-    return {
-        "level": step.level,
-        "table": f"{step.table:#x}",
-        "index": step.index,
-        "entry": f"{step.entry:#x}",
-        "perm": maps.perm_text(step.perm),
-        "problem": step.problem or None,
-    }
-
-
-def _step_line(step: Step) -> str:
-    head = f"{step.level:>5} {step.table:#012x} {step.index:>5} {step.entry:#018x} "
-    if step.problem:
-        return f"{head} {step.problem}"
-    target = (step.entry & ADDRESS) >> 12
-    goal = f"{maps.PAGES[step.level]} page" if step.leaf else f"table {target:#x}"
-    return f"{head} {maps.perm_text(step.perm)}  {goal}"
-
-
-def _not_mapped(found: Trace) -> str:
-    step = found.steps[-1]
-    if step.problem == "not a canonical address":
-        return f"not mapped: {found.va:#x} is {step.problem}"
-    large = " (PS)" if step.entry & PS and step.level > 1 else ""
-    return (
-        f"not mapped: the walk ends at level {step.level}, entry {step.index} of table "
-        f"{step.table:#x} is {step.entry:#x}{large}: {step.problem}"
-    )
-
-
-def _limits(found: Trace) -> Iterator[str]:
-    """Which levels take away which rights."""
-    words = {"w": "written", "x": "executed", "u": "reached by user code"}
-    for name, bit in RIGHTS:
-        levels = found.limits(bit)
-        if levels:
-            where = ", ".join(map(str, levels))
-            yield f"can't be {words[name]}: level{'s' if len(levels) > 1 else ''} {where}"
 
 
 COMMANDS: list[Command] = [MapsCommand()]

@@ -18,7 +18,8 @@ import numpy as np
 from .chains import NONE
 from .database import Database
 from .errors import KtfError
-from .maps import PAGES, pat_names, perm_text
+from .maps import PAGES, perm_text
+from .memtype import pat_names
 from .paging import U, W, X
 from .readers import PAGE
 from .rules_map import Regions

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import KtfError, UsageError
-from .layout import Types, enum_names
-from .paging import PAT_LARGE, PCD, PWT, U, W, X, Leaves
+from .errors import UsageError
+from .memtype import NAMES, MemoryTypes
+from .paging import U, W, X, Leaves
 from .text import Column, each, hexadecimal, lines, pick, size_text
 
 PAGES = ("", "4K", "2M", "1G")
 SIZES = (0, 1 << 12, 1 << 21, 1 << 30)
-RESET_PAT = ("WB", "WT", "UC-", "UC", "WB", "WT", "UC-", "UC")  # SDM vol. 3, 12.12.4
 NO_KIND = 255
 BLOCK = 1 << 16  # lines made at once
 
@@ -30,29 +29,11 @@ def perm_text(perm: int) -> str:
 PERMS = tuple(perm_text(p) for p in range(8))
 
 
-def pat_index(entry: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Number of the PAT entry that leaf entries choose."""
-    low = (entry >> np.uint64(3)) & np.uint64((PWT | PCD) >> 3)
-    bit = np.where(level == 1, np.uint64(1 << 7), np.uint64(PAT_LARGE))
-    return (low | np.where(entry & bit, np.uint64(4), np.uint64(0))).astype(np.uint8)
-
-
-def pat_names(types: Types | None) -> tuple[str, ...]:
-    """Memory type by PAT index: as our kernel programs it, else as after reset."""
-    if types is None:
-        return RESET_PAT
-    try:
-        names = enum_names(types.enum("memtype"), "MEMTYPE_")
-    except KtfError:
-        return RESET_PAT
-    return tuple(names.get(i, RESET_PAT[i]).upper().replace("UCM", "UC-") for i in range(8))
-
-
 @dataclass
 class Ranges:
     """Stretches of one space, sorted: virtually and physically contiguous, and alike in all else.
 
-    kind is the frame's, NO_KIND without a frame database; pages counts leaf entries.
+    type is a number of memtype.NAMES; kind is the frame's, NO_KIND without a frame database.
     """
 
     space: str
@@ -68,13 +49,12 @@ class Ranges:
         return len(self.va)
 
 
-def merge(space: str, leaves: Leaves, kind: np.ndarray) -> Ranges:
+def merge(space: str, leaves: Leaves, kind: np.ndarray, types: MemoryTypes) -> Ranges:
     """Leaves (sorted by va) as ranges."""
-    memtype = pat_index(leaves.entry, leaves.level)
     pa, size = leaves.pa, leaves.size
-    key = (leaves.perm | memtype << 3).astype(np.uint32) | (
-        leaves.level.astype(np.uint32) << 8 | kind.astype(np.uint32) << 16
-    )
+    memtype = types.of(leaves.entry, leaves.level, pa)
+    key = leaves.perm.astype(np.uint32) | memtype.astype(np.uint32) << 3
+    key |= leaves.level.astype(np.uint32) << 8 | kind.astype(np.uint32) << 16
     if not len(key):
         start = np.zeros(0, np.int64)
     else:
@@ -90,13 +70,13 @@ def merge(space: str, leaves: Leaves, kind: np.ndarray) -> Ranges:
 class Filter:
     """Terms, all of which must hold: rights, types, page sizes, frame kinds; "!" in front negates.
 
-    Words: w x u global uncached; wb wt uc uc- wp wc; 4k 2m 1g; a frame kind, "none" included.
+    Words: w x u global uncached; a memory type; 4k 2m 1g; a frame kind, "none" included.
     """
 
     RIGHTS = {"w": W, "x": X, "u": U}
     SIZES = {"4k": 1, "2m": 2, "1g": 3}
 
-    def __init__(self, text: str, types: tuple[str, ...], kinds: dict[int, str]) -> None:
+    def __init__(self, text: str, types: MemoryTypes, kinds: dict[int, str]) -> None:
         self.types = types
         self.kinds = kinds
         self.terms = [t.strip().lower() for t in text.split(",") if t.strip()]
@@ -106,10 +86,10 @@ class Filter:
                 raise UsageError(f"--filter knows no {term}; it knows {' '.join(known)}")
 
     @classmethod
-    def words(cls, types: tuple[str, ...], kinds: dict[int, str]) -> list[str]:
+    def words(cls, types: MemoryTypes, kinds: dict[int, str]) -> list[str]:
         """All words that can be asked for."""
         plain = [*cls.RIGHTS, "global", "uncached", *cls.SIZES]
-        return plain + sorted({t.lower() for t in types}) + sorted(set(kinds.values()))
+        return plain + [t.lower() for t in types.names()] + sorted(set(kinds.values()))
 
     def chosen(self, leaves: Leaves, kind: np.ndarray) -> np.ndarray:
         """True for each leaf that fulfils all terms."""
@@ -126,11 +106,10 @@ class Filter:
             return leaves.level == self.SIZES[word]
         if word == "global":
             return (leaves.entry & np.uint64(1 << 8)) != 0
-        memtype = pat_index(leaves.entry, leaves.level)
-        wanted = {"uncached": ("UC", "UC-")}.get(word, (word.upper(),))
-        numbers = [i for i, t in enumerate(self.types) if t in wanted]
+        wanted = ("uc", "uc-") if word == "uncached" else (word,)
+        numbers = [i for i, name in enumerate(NAMES) if name.lower() in wanted]
         if numbers:
-            return np.isin(memtype, numbers)
+            return np.isin(self.types.of(leaves.entry, leaves.level, leaves.pa), numbers)
         return np.isin(kind, [k for k, name in self.kinds.items() if name == word])
 
 
@@ -195,7 +174,7 @@ def leaves_json(space: str, leaves: Leaves) -> Iterator[str]:
 HEADER = f"{'space':<10} {'address range':<37} {'size':>8} {'physical':<18} perm type page kind\n"
 
 
-def ranges_text(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -> Iterator[str]:
+def ranges_text(ranges: Ranges, kinds: dict[int, str]) -> Iterator[str]:
     """A line per range, under HEADER; [first, last) are addresses, the sum can be 2^64."""
     space = f"{ranges.space:<10} ".encode()
     names = _kind_names(kinds, "-")
@@ -215,7 +194,7 @@ def ranges_text(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -
                 b" ",
                 pick(ranges.perm[at], PERMS),
                 b" ",
-                pick(ranges.type[at], [f"{t:<4}" for t in types]),
+                pick(ranges.type[at], [f"{t:<4}" for t in NAMES]),
                 b" ",
                 pick(ranges.level[at], [f"{p:<4}" for p in PAGES]),
                 b" ",
@@ -225,7 +204,7 @@ def ranges_text(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -
         )
 
 
-def ranges_json(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -> Iterator[str]:
+def ranges_json(ranges: Ranges, kinds: dict[int, str]) -> Iterator[str]:
     """The objects of "ranges", each with a comma behind it."""
     head = f'{{"space":{json.dumps(ranges.space)},"va":"0x'.encode()
     quoted = [n if n == "null" else f'"{n}"' for n in _kind_names(kinds, "null")]
@@ -242,7 +221,7 @@ def ranges_json(ranges: Ranges, types: tuple[str, ...], kinds: dict[int, str]) -
                 b'","perm":"',
                 pick(ranges.perm[at], PERMS),
                 b'","type":"',
-                pick(ranges.type[at], types),
+                pick(ranges.type[at], NAMES),
                 b'","page":"',
                 pick(ranges.level[at], PAGES),
                 b'","kind":',

@@ -10,7 +10,8 @@ from .chains import NONE
 from .claims import Claims, type_bits
 from .database import Database
 from .findings import Report, Rule, Violation
-from .maps import pat_index, pat_names, perm_text
+from .maps import perm_text
+from .memtype import pat_index, pat_names
 from .paging import GLOBAL, NX, RW, US, entry_perm
 
 LEAF_LEVELS = 3

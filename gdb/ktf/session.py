@@ -12,6 +12,7 @@ import numpy as np
 from .errors import KtfError, NoGuest
 from .kernel import Kernel, Segment, VirtualMemory
 from .layout import Types
+from .memtype import MemoryTypes, memory_types
 from .paging import Rules, Walk
 from .readers import Reader
 from .spaces import Space, SpaceList, read_spaces
@@ -110,6 +111,7 @@ class Session:
         self._spaces: SpaceList | None = None
         self._walks: dict[tuple[int, int, int], Walk] = {}
         self._database: FrameDatabase | None = None
+        self._memory_types: tuple[MemoryTypes, list[str]] | None = None
 
     def need_paging(self) -> None:
         """NoGuest if the selected CPU has no page tables; else the rules are as the kernel knows them."""
@@ -204,6 +206,12 @@ class Session:
         if key not in self._walks:
             self._walks[key] = walk(self.reader, space.root, self.rules, low, high)
         return self._walks[key]
+
+    def memory_types(self) -> tuple[MemoryTypes, list[str]]:
+        """PAT and MTRRs, and lines on what is not known of them."""
+        if self._memory_types is None:
+            self._memory_types = memory_types(self.kernel)
+        return self._memory_types
 
     def database(self) -> FrameDatabase | None:
         """The frame database; None if the guest has none that can be read (notes say why)."""

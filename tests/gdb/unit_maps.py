@@ -15,6 +15,7 @@ from ktf import maps, text
 from ktf.command import Args, Command, Context, Option, split
 from ktf.commands import MapsCommand
 from ktf.errors import KtfError, UsageError
+from ktf.memtype import COMMON_PAT, MemoryTypes
 from ktf.paging import GLOBAL, NX, PCD, PWT, P, RW, US
 from ktf.walk import walk
 
@@ -32,7 +33,7 @@ def example() -> Memory:
     m.map(0x8000, 0x22000, P | NX | US)  # a hole before it
     m.map(0x9000, 0x23000, P | US | PCD | PWT)  # executable, uncached
     m.map(0x200000, 0x200000, P | RW | NX, level=2)
-    m.map(0x400000, 0x400000, P | RW | NX | 1 << 12, level=2)  # PAT bit: write-protected
+    m.map(0x400000, 0x800000, P | RW | NX | 1 << 12, level=2)  # PAT bit: PAT 4
     m.map(HIGH, 0x40000000, P | RW | NX | GLOBAL, level=3)
     m.map((1 << 64) - 4096, 0x6000, P | RW | NX)
     return m
@@ -72,7 +73,7 @@ class Ranges(unittest.TestCase):
                 ("0x8000", 0x1000, "0x22000", "r--u", "WB", "4K"),
                 ("0x9000", 0x1000, "0x23000", "r-xu", "UC", "4K"),
                 ("0x200000", 0x200000, "0x200000", "rw--", "WB", "2M"),
-                ("0x400000", 0x200000, "0x400000", "rw--", "WB", "2M"),  # after reset, PAT 4 is WB
+                ("0x400000", 0x200000, "0x800000", "rw--", "WB", "2M"),  # PAT 4 is WB everywhere
                 (f"{HIGH:#x}", 1 << 30, "0x40000000", "rw--", "WB", "1G"),
                 ("0xfffffffffffff000", 4096, "0x6000", "rw--", "WB", "4K"),
             ],
@@ -86,14 +87,12 @@ class Ranges(unittest.TestCase):
         leaves = walk(m.reader, m.root, m.rules()).leaves
         kind = np.zeros(len(leaves), np.uint8)
         kind[2:4] = 1
-        ranges = maps.merge("k", leaves, kind)
+        ranges = maps.merge("k", leaves, kind, MemoryTypes(COMMON_PAT, None))
         self.assertEqual(ranges.size[:2].tolist(), [0x2000, 0x2000])
         self.assertEqual(ranges.kind[:3].tolist(), [0, 1, 0])
-        lines = "".join(maps.ranges_text(ranges, maps.RESET_PAT, KINDS)).splitlines()
+        lines = "".join(maps.ranges_text(ranges, KINDS)).splitlines()
         self.assertIn("text", lines[1])
-        objects = json.loads(
-            "[" + "".join(maps.ranges_json(ranges, maps.RESET_PAT, KINDS))[:-1] + "]"
-        )
+        objects = json.loads("[" + "".join(maps.ranges_json(ranges, KINDS))[:-1] + "]")
         self.assertEqual([o["kind"] for o in objects[:3]], ["none", "text", "none"])
 
     def test_nothing(self) -> None:
@@ -129,7 +128,7 @@ class Ranges(unittest.TestCase):
             ("wb,1g", [f"{HIGH:#x}"]),
             ("global", [f"{HIGH:#x}"]),
             ("2M", ["0x200000", "0x400000"]),
-            ("wt", []),
+            ("pat1", []),
         ]
         for words, expected in cases:
             found = answer(example(), f"--filter {words}")
