@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ from .layout import Types
 from .memtype import MemoryTypes, memory_types
 from .paging import Rules, Walk
 from .readers import Reader
+from .registers import Registers
 from .spaces import Space, SpaceList, read_spaces
 from .walk import walk
 
@@ -97,11 +100,13 @@ class Session:
         types: Types | None = None,
         image: list[Segment] | None = None,
         phys_bits: int | None = None,
+        registers: Callable[[], list[Registers]] | None = None,
     ) -> None:
         self.cpus = cpus
         self.cpu = next(c for c in cpus if c.number == selected)
         self.reader = reader
         self.notes: list[str] = []
+        self._registers = registers
         self._phys_bits = phys_bits
         self.rules = Rules(self.cpu.levels, self.cpu.nxe, phys_bits or 52)
         self.types = types
@@ -112,6 +117,18 @@ class Session:
         self._walks: dict[tuple[int, int, int], Walk] = {}
         self._database: FrameDatabase | None = None
         self._memory_types: tuple[MemoryTypes, list[str]] | None = None
+
+    @cached_property
+    def registers(self) -> list[Registers]:
+        """All registers of each CPU, in the order of cpus; KtfError if they can't be had."""
+        if self._registers is None:
+            raise KtfError("nobody tells the registers of the CPUs")
+        return self._registers()
+
+    @property
+    def phys_bits(self) -> int | None:
+        """MAXPHYADDR as QEMU or the core told it; None if neither did."""
+        return self._phys_bits
 
     def need_paging(self) -> None:
         """NoGuest if the selected CPU has no page tables; else the rules are as the kernel knows them."""

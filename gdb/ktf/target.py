@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
 
 import gdb
 
@@ -23,8 +25,10 @@ from .functions import Function
 from .kernel import Segment, elf_segments
 from .layout import FieldDesc, Symbol, TypeDesc
 from .qemu import READERS, Opened, open_reader, physical_bits
+from .registers import Registers, parse
 from .session import Cpu, Session
 
+T = TypeVar("T")
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
 U64 = (1 << 64) - 1
 RUNNING = "the guest is running; stop it with `interrupt`"
@@ -177,12 +181,13 @@ class Target:
         types = GdbTypes() if _symbols_are_ours() else None
         image = _image() if types else []
         if connection.type == "core":
-            reader, cpus = open_core(_core_path())
+            core = open_core(_core_path())
             self.refused = []
-            selected = min(max(thread.num - 1, 0), len(cpus) - 1)
-            return Session(cpus, selected, reader, types, image)
+            selected = min(max(_number(thread), 0), len(core.registers) - 1)
+            bits, registers = core.phys_bits, core.registers
+            return Session(core.cpus, selected, core.reader, types, image, bits, lambda: registers)
         link = GdbLink(connection)
-        cpus = _cpus(thread)
+        cpus = [cpu for _, cpu in _each_cpu(thread, _cpu)]
         selected = _number(thread)
         mtree = link.monitor("info mtree -f")
         key = (connection.num, mtree, self.wanted_reader)
@@ -195,7 +200,9 @@ class Target:
         self.refused = opened.refused
         opened.reader.begin()
         bits = self._phys_bits.get(connection.num)
-        return Session(cpus, selected, opened.reader, types, image, bits)
+        return Session(
+            cpus, selected, opened.reader, types, image, bits, lambda: _registers(link, thread)
+        )
 
     def evaluate(self, expression: str) -> int:
         """See command.Context."""
@@ -311,29 +318,37 @@ def _u64() -> gdb.Type:
     return gdb.selected_inferior().architecture().integer_type(64, False)
 
 
-def _cpus(selected: gdb.InferiorThread) -> list[Cpu]:
-    """The registers of each CPU; the selected thread and frame stay as they are."""
+def _each_cpu(selected: gdb.InferiorThread, read: Callable[[int], T]) -> Iterator[tuple[int, T]]:
+    """Number of each CPU and what read() says of it; the selected thread and frame stay as they are."""
     frame = gdb.selected_frame()
-    cpus = []
     try:
         for thread in sorted(gdb.selected_inferior().threads(), key=lambda t: t.num):
             thread.switch()
-            cpus.append(_cpu(_number(thread)))
+            yield _number(thread), read(_number(thread))
     finally:
         selected.switch()
         if frame.is_valid():
             frame.select()
-    return cpus
+
+
+def _registers(link: GdbLink, selected: gdb.InferiorThread) -> list[Registers]:
+    """All registers of each CPU: the monitor tells all but one."""
+    found = {r.number: r for r in parse(link.monitor("info registers -a"))}
+    gs = dict(_each_cpu(selected, lambda number: _register("k_gs_base")))
+    return [replace(found[n], kernel_gs_base=base) for n, base in gs.items() if n in found]
+
+
+def _register(name: str) -> int:
+    """Of the selected thread."""
+    value = gdb.parse_and_eval(f"${name}")
+    if value.type.code == gdb.TYPE_CODE_VOID:
+        raise NoGuest(f"the stub has no register {name}: is it a 64-bit x86 guest of QEMU?")
+    return int(value.cast(_u64()))
 
 
 def _cpu(number: int) -> Cpu:
-    values = {}
-    for name in ("cr0", "cr2", "cr3", "cr4", "efer", "rip", "rsp"):
-        value = gdb.parse_and_eval(f"${name}")
-        if value.type.code == gdb.TYPE_CODE_VOID:
-            raise NoGuest(f"the stub has no register {name}: is it a 64-bit x86 guest of QEMU?")
-        values[name] = int(value.cast(_u64()))
-    return Cpu(number, **values)
+    names = ("cr0", "cr2", "cr3", "cr4", "efer", "rip", "rsp")
+    return Cpu(number, **{name: _register(name) for name in names})
 
 
 def _core_path() -> str:

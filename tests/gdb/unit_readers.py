@@ -256,6 +256,7 @@ class Core(unittest.TestCase):
     def note(self) -> bytes:
         """QEMU's note of one CPU."""
         desc = bytearray(440)
+        struct.pack_into("<Q", desc, 8 + 6 * 8, 0x7000)
         struct.pack_into("<Q", desc, 8 + 16 * 8, 0x1234)
         struct.pack_into("<5Q", desc, 8 + 18 * 8 + 240, 0x80010011, 0, 0xDEAD, 0x5000, 0x20)
         return struct.pack("<III", 5, 440, 0) + b"QEMU\0\0\0\0" + bytes(desc)
@@ -268,9 +269,11 @@ class Core(unittest.TestCase):
             [(high, 0, page[0] + page[1]), (0, 0, page[0]), (5, 1 << 32, page[3] + b"x")],
             self.note() + self.note(),
         )
-        reader, cpus = open_core(path)
+        core = open_core(path)
+        reader, cpus = core.reader, core.cpus
         self.assertEqual([c.cr3 for c in cpus], [0x5000, 0x5000])
         self.assertEqual((cpus[1].number, cpus[1].rip, cpus[1].cr2), (1, 0x1234, 0xDEAD))
+        self.assertEqual((cpus[1].rsp, cpus[1].efer), (0x7000, None))
         self.assertTrue(cpus[0].long_mode)
         self.assertEqual(reader.read(PAGE - 1, 2), b"\0\1")
         self.assertEqual(reader.read(1 << 32, 1), b"\3")
