@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Iterator
 
 from qemu import ROOT, Guest, gdb_command
-from run import parse_guest
+from run import parse_guest, runs_on, wait_stop
 from transcript import Comparison, Mismatch
 
 DOCS = ("docs/gdb.md",)
@@ -81,8 +81,8 @@ class Document:
 class Gdb:
     """A GDB that is told one command after the other, on a guest of its own."""
 
-    def __init__(self, guest: Guest, stop: str) -> None:
-        args = gdb_command(None if stop == "none" else guest.port)
+    def __init__(self, guest: Guest, stop: str, symbols: bool) -> None:
+        args = gdb_command(None if stop == "none" else guest.port, symbols=symbols)
         args += ["-ex", "set width 0", "-ex", "set height 0"]
         if stop == "ready":
             args += ["-ex", "hbreak ktf_ready", "-ex", "continue", "-ex", "delete"]
@@ -140,14 +140,11 @@ def talk(document: Document, session: Session) -> Iterator[tuple[Command, list[s
     """Runs a session: each command, what it printed, and what is wrong with that ("" if nothing is)."""
     stop = session.config.get("stop", "ready")
     comparison = Comparison(document.varies)
-    late = stop in ("shutdown", "panic")
     config = parse_guest({"mem": "128M", "ramfile": "1", **session.config})
-    with Guest(stopped=not late, timeout=TIMEOUT, **config) as guest:
-        if stop == "shutdown":
-            guest.wait_status("shutdown")
-        elif stop == "panic":
-            guest.wait_serial("PANIC:")
-        gdb = Gdb(guest, stop)
+    symbols = session.config.get("symbols", "1") != "0"
+    with Guest(stopped=not runs_on(stop), timeout=TIMEOUT, **config) as guest:
+        wait_stop(guest, stop)
+        gdb = Gdb(guest, stop, symbols)
         try:
             for command in session.commands:
                 printed, why = gdb.run(comparison.translate(command.text)), ""

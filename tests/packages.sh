@@ -25,7 +25,7 @@ wanted() {
 # Whether one thing that a package provides is there. Asks no package manager, so it serves any system.
 provided() {
     case $1 in
-    /*) [ -e "$1" ] ;;
+    /*) compgen -G "$1" >/dev/null ;;
     python:*) /usr/bin/python3 -c "import ${1#python:}" 2>/dev/null ;;
     cc:*) echo 'int main(void){return 0;}' | gcc "${1#cc:}" -x c -o /dev/null - 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
@@ -36,6 +36,7 @@ provided() {
 lacking() {
     local package provides what
     wanted "$@" | while read -r package provides; do
+        set -f # a pattern stays one
         for what in $provides; do
             provided "$what" || echo "$package ($what)"
         done

@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 import unittest
+from glob import glob
 from pathlib import Path
 
 from packages import files, installed, listed, restricted_path, with_dependencies
@@ -33,24 +34,23 @@ class Provided(unittest.TestCase):
             }
             for thing in things:
                 with self.subTest(package=package, thing=thing):
-                    if path := self.path_of(thing):
-                        self.assertIn(path, held)
+                    if paths := self.paths_of(thing):
+                        self.assertTrue(held & paths, f"{paths} come from elsewhere")
 
-    def path_of(self, thing: str) -> str | None:
-        """The file behind a word of the list; None for a gcc option, which packages.sh tries itself."""
+    def paths_of(self, thing: str) -> set[str]:
+        """The file behind a word of the list, those of a pattern; none for a gcc option: packages.sh tries it itself."""
         if thing.startswith("cc:"):
-            return None
+            return set()
         if thing.startswith("/"):
-            return os.path.realpath(thing)
+            return {os.path.realpath(path) for path in glob(thing) or [thing]}
         if module := thing.removeprefix("python:") if ":" in thing else "":
             command = ["/usr/bin/python3", "-c", f"import {module}; print({module}.__file__)"]
-            return os.path.realpath(
-                subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-            )
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            return {os.path.realpath(out.strip())}
         candidates = [f"{d}/{thing}" for d in ("/usr/bin", "/bin", "/usr/sbin", "/sbin")]
         path = next((p for p in candidates if os.path.exists(p)), None)
         self.assertIsNotNone(path, f"no command {thing}")
-        return os.path.realpath(str(path))
+        return {os.path.realpath(str(path))}
 
     def test_the_build_calls_nothing_else(self) -> None:
         with tempfile.TemporaryDirectory(prefix="pk-", dir=BUILD) as tmp:

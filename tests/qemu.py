@@ -362,13 +362,19 @@ class Guest:
         self.qmp("cont")
 
 
-def gdb_command(port: int | None, *more: str) -> list[str]:
-    """GDB with the kernel and the commands loaded, connected to the stub on that port (None: not connected)."""
+def gdb_command(port: int | None, *more: str, symbols: bool = True) -> list[str]:
+    """GDB with the kernel and the commands loaded, connected to the stub on that port (None: not connected).
+
+    symbols: without them the commands alone.
+    """
     # Nothing may wait for an answer: no debuginfod, no paging, no questions.
     command = ["gdb", "-q", "-nx", "-iex", "set debuginfod enabled off"]
     command += ["-iex", "set pagination off", "-iex", "set confirm off"]
-    # kernel.elf-gdb.py lies beside the ELF and loads the commands, once GDB may.
-    command += ["-iex", f"add-auto-load-safe-path {BUILD}", str(BUILD / "kernel.elf")]
+    if symbols:
+        # kernel.elf-gdb.py lies beside the ELF and loads the commands, once GDB may.
+        command += ["-iex", f"add-auto-load-safe-path {BUILD}", str(BUILD / "kernel.elf")]
+    else:
+        command += ["-ex", f"source {ROOT / 'gdb/ktf-gdb.py'}"]
     if port is not None:
         command += ["-ex", f"target remote 127.0.0.1:{port}"]
     return command + list(more)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 
+import linux_guest
 from packages import restricted_path
 from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
 from results import Result, failed, gdb_results, guest_results, host_results, unit_results
@@ -216,30 +217,44 @@ def parse_guest(config: dict[str, str]) -> dict[str, Any]:
         "log": lambda s: bool(int(s)),
         "cpu": lambda s: None if s == "default" else s,
         "extra": shlex.split,
+        "boot": lambda s: {"linux": linux_guest.boot_args}[s](),
     }
-    unknown = set(config) - set(known) - {"stop", "timeout"}
+    unknown = set(config) - set(known) - {"stop", "timeout", "symbols"}
     if unknown:
         raise GuestError(f"unknown word in the `# guest:` line: {', '.join(sorted(unknown))}")
     return {key: known[key](value) for key, value in config.items() if key in known}
+
+
+def runs_on(stop: str) -> bool:
+    """Whether a guest with that `stop=` runs by itself until GDB attaches."""
+    return stop in ("shutdown", "panic") or stop.startswith("said:")
+
+
+def wait_stop(guest: Guest, stop: str) -> None:
+    """Waits until a guest that runs by itself is where `stop=` says."""
+    if stop == "shutdown":
+        guest.wait_status("shutdown")
+    elif stop == "panic":
+        guest.wait_serial("PANIC:")
+    elif stop.startswith("said:"):
+        guest.wait_serial(stop.removeprefix("said:"))
 
 
 def run_gdb(log: Path, script: Path, config: dict[str, str]) -> list[Result]:
     """Runs a script inside GDB on a fresh guest that stands where `stop=` says.
 
     ready (default): attached and stopped at ktf_ready(). reset: attached, at the first instruction. shutdown: the guest
-    ran into a triple fault, GDB attached afterwards. panic: the same after a panic. none: the guest halted at its first
-    instruction and GDB not attached; the script finds the port in KTF_PORT.
+    ran into a triple fault, GDB attached afterwards. panic: the same after a panic. said:WORD: attached when the guest
+    has said the word. none: the guest halted at its first instruction and GDB not attached; the script finds the port in
+    KTF_PORT. symbols=0: without the kernel's.
     """
     timeout, stop = float(config.get("timeout", 60)), config.get("stop", "ready")
     try:
-        with Guest(
-            stopped=stop not in ("shutdown", "panic"), timeout=timeout, **parse_guest(config)
-        ) as guest:
-            if stop == "shutdown":
-                guest.wait_status("shutdown")
-            elif stop == "panic":
-                guest.wait_serial("PANIC:")
-            command = gdb_command(None if stop == "none" else guest.port, "-batch")
+        with Guest(stopped=not runs_on(stop), timeout=timeout, **parse_guest(config)) as guest:
+            wait_stop(guest, stop)
+            symbols = config.get("symbols", "1") != "0"
+            port = None if stop == "none" else guest.port
+            command = gdb_command(port, "-batch", symbols=symbols)
             if stop == "ready":
                 command += ["-ex", "hbreak ktf_ready", "-ex", "continue"]
             command += ["-x", str(script)]

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A guest that is not ours: Debian's kernel and an initramfs of one program, tests/gdb/linux_init.c."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from glob import glob
+from pathlib import Path
+
+from qemu import BUILD, ROOT, GuestError, private_dir
+
+KERNELS = "/boot/vmlinuz-*-cloud-amd64"  # package linux-image-cloud-amd64
+READY = "ktf-linux-ready"  # what the program says when all of it is mapped
+SOURCE = ROOT / "tests/gdb/linux_init.c"
+
+
+def boot_args() -> list[str]:
+    """QEMU's arguments to boot it; GuestError if there is no such kernel."""
+    kernels = sorted(glob(KERNELS))
+    if not kernels:
+        raise GuestError(f"no {KERNELS}: `make packages` installs linux-image-cloud-amd64")
+    directory = private_dir(BUILD / "linux")
+    words = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable"
+    args = ["-kernel", kernels[-1], "-initrd", str(initramfs(directory)), "-append", words]
+    return args
+
+
+def initramfs(directory: Path) -> Path:
+    """Compiles the program and packs it; two tests at once make two, the last one stays."""
+    mine = directory / f"init.{os.getpid()}.{os.urandom(4).hex()}"
+    command = ["gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
+    command += ["-Wall", "-Wextra", "-Werror", "-o", str(mine), str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise GuestError(f"{SOURCE}: {done.stderr}")
+    data = mine.read_bytes()
+    archive = entry("dev", stat.S_IFDIR | 0o755)
+    archive += entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    archive += entry("init", stat.S_IFREG | 0o755, data) + entry("TRAILER!!!", 0)
+    mine.write_bytes(archive)
+    return mine.rename(directory / "initramfs")
+
+
+def entry(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
+    """A file in the cpio format "newc": 13 numbers of 8 digits, name, data, each padded to 4 bytes."""
+    numbers = [0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0]
+    head = b"070701" + "".join(f"{n:08x}" for n in numbers).encode() + name.encode() + b"\0"
+    return padded(head) + padded(data)
+
+
+def padded(data: bytes) -> bytes:
+    """The bytes, and zeros up to a multiple of 4."""
+    return data + bytes(-len(data) % 4)
