@@ -20,7 +20,6 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
-#include "lib/spinlock.h"
 #include "mm/mm.h"
 #include "tests/guest/test.h"
 
@@ -106,13 +105,8 @@ static void break_word(void)
 
     if (!cmdline_get("break", kind, sizeof(kind)))
         return;
-    if (strcmp(kind, "shootdown") == 0)
-        tlb_broken = 1;
-    else if (strcmp(kind, "lock") == 0)
-        spin_broken = true;
-    else
-        panic("break=%s: there are shootdown and lock", kind);
-    printk("broken: %s\n", kind);
+    if (break_part(kind) != 0)
+        panic("break=%s: no such kind, break=list prints all there are", kind);
 }
 
 static void crash_word(bool *watched)

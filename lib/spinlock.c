@@ -3,26 +3,79 @@
 #include "lib/spinlock.h"
 
 #include "arch/x86/ipi.h"
+#include "arch/x86/park.h"
 #include "arch/x86/tlb.h"
 
-bool spin_broken;
+enum {
+    SPINS = 100, // then it halts: waking it takes about as long
+};
+
+uint32_t spin_broken;
+
+static const char *const names[RANK_COUNT] = {
+    [RANK_KMALLOC] = "kmalloc's lock",
+    [RANK_MAP] = "map_lock",
+    [RANK_FRAME] = "frame_lock",
+    [RANK_CONSOLE] = "the console's lock",
+};
+
+static uint64_t my_bit(void)
+{
+    return ~cpu_others();
+}
+
+// Halts until the lock is given back and this CPU is the one that is woken for it.
+static void sleep(spinlock_t *lock)
+{
+    __atomic_fetch_or(&lock->sleepers, my_bit(), __ATOMIC_SEQ_CST);
+    __atomic_exchange_n(&lock->waiting, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&lock->owner, __ATOMIC_SEQ_CST) &&
+           __atomic_load_n(&lock->sleepers, __ATOMIC_SEQ_CST) & my_bit())
+        cpu_park();
+}
+
+// The CPU that slept has the lock. It may be the one that was woken, so the others rely on it.
+static void slept(spinlock_t *lock)
+{
+    if (__atomic_and_fetch(&lock->sleepers, cpu_others(), __ATOMIC_SEQ_CST))
+        __atomic_exchange_n(&lock->waiting, 1, __ATOMIC_SEQ_CST);
+}
 
 void spin_wait(spinlock_t *lock, uint32_t token)
 {
-    uint32_t none = 0;
+    uint32_t spins = 0;
 
-    if (spin_broken)
-        return;
     if (__atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == token)
-        panic("CPU %u takes the lock of rank %u twice", token - 1, lock->rank);
+        panic("CPU %u takes %s twice", token - 1, names[lock->rank]);
     do {
-        while (__atomic_load_n(&lock->owner, __ATOMIC_RELAXED)) {
+        if (unlikely(spin_broken >> lock->rank & 1))
+            return;
+        if (spins++ < SPINS) {
             tlb_answer();
             cpu_relax();
+        } else {
+            sleep(lock);
         }
-        none = 0;
-    } while (!__atomic_compare_exchange_n(&lock->owner, &none, token, false, __ATOMIC_ACQUIRE,
-                                          __ATOMIC_RELAXED));
+    } while (__atomic_load_n(&lock->owner, __ATOMIC_RELAXED) || !spin_take(lock, token));
+    if (spins > SPINS)
+        slept(lock);
+}
+
+// The next sleeper in turn.
+void spin_wake(spinlock_t *lock)
+{
+    uint64_t sleepers, behind = -(2 * my_bit());
+    uint32_t cpu;
+
+    __atomic_exchange_n(&lock->waiting, 0, __ATOMIC_SEQ_CST);
+    do {
+        sleepers = __atomic_load_n(&lock->sleepers, __ATOMIC_SEQ_CST);
+        if (!sleepers)
+            return;
+        cpu = (uint32_t)__builtin_ctzll(sleepers & behind ? sleepers & behind : sleepers);
+    } while (
+        !(__atomic_fetch_and(&lock->sleepers, ~(UINT64_C(1) << cpu), __ATOMIC_SEQ_CST) >> cpu & 1));
+    cpu_unpark(cpu);
 }
 
 #if KTF_DEBUG && !defined(KTF_HOST)
@@ -31,18 +84,34 @@ void spin_check_lock(const spinlock_t *lock)
     struct percpu *me = this_cpu();
 
     if (me->held >> lock->rank)
-        panic("CPU %u takes the lock of rank %u, and holds some of 0x%x", me->number, lock->rank,
-              me->held);
+        panic("wrong order of locks: CPU %u takes %s, and holds %s%s", me->number,
+              names[lock->rank], names[31 - __builtin_clz(me->held)],
+              me->held >> lock->rank & 1 ? " already" : "");
     me->held |= 1u << lock->rank;
 }
 
-void spin_check_unlock(const spinlock_t *lock)
+void spin_check_enter(spinlock_t *lock)
+{
+    uint32_t other = __atomic_exchange_n(&lock->inside, cpu_token(), __ATOMIC_SEQ_CST);
+
+    if (other && !panicking)
+        panic("%s is broken: CPU %u has it, and CPU %u is inside", names[lock->rank], cpu_number(),
+              other - 1);
+}
+
+void spin_check_leave(spinlock_t *lock)
 {
     struct percpu *me = this_cpu();
+    uint32_t inside = __atomic_exchange_n(&lock->inside, 0, __ATOMIC_SEQ_CST);
+    uint32_t other = lock->owner != me->token ? lock->owner : inside;
 
-    if (lock->owner != me->token && !spin_broken)
-        panic("CPU %u gives back the lock of rank %u of CPU %u", me->number, lock->rank,
-              lock->owner - 1);
+    if (other != me->token && !panicking) {
+        if (!other)
+            panic("%s is broken: CPU %u gives it back, nobody has it", names[lock->rank],
+                  me->number);
+        panic("%s is broken: CPU %u gives it back, and CPU %u has it", names[lock->rank],
+              me->number, other - 1);
+    }
     me->held &= ~(1u << lock->rank);
 }
 #endif

@@ -79,8 +79,9 @@ static inline void work_add(uint32_t work)
  * -------------------------------------------------------------------------------- */
 
 enum {
-    TLB_SPINS_MAX = 2000000000,
+    TLB_SPINS = 100, // then whoever waits for the others halts
 };
+#define TLB_TICKS_MAX (UINT64_C(1) << 36) // of the TSC: about half a minute
 
 /* `count` entries of that level from va on were cleared or changed: flushed on this CPU now, on
  * others by tlb_commit(). */

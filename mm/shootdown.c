@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // TLB shootdown: what an operation takes away is flushed here at once, by all other CPUs that may
 // hold it in one round at its end, and only then released.
+#include "arch/x86/cpu.h"
 #include "arch/x86/ipi.h"
+#include "arch/x86/park.h"
 #include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
@@ -48,20 +50,26 @@ void tlb_release(frame_t *frame, uint32_t index)
 /* --- one round
  * ------------------------------------------------------------------------------------ */
 
+// The round that runs: who has not flushed yet, and the CPU that waits for them.
+static struct {
+    uint64_t cpus;
+    uint32_t asker;
+} round;
+
 // Does what mm.batch asks for. Runs on every CPU that is asked, from the interrupt or while it
-// waits for a lock; interrupts are off, so that the two do not mix.
+// waits with interrupts off; they are off here, so that the two do not mix.
 static void answer(struct mm_cpu *me)
 {
-    uint32_t asked = __atomic_load_n(&me->asked, __ATOMIC_ACQUIRE);
-
-    if (asked == me->flushed)
+    if (!cpu_asked())
         return;
     if (mm.batch.all)
         tlb_flush_all();
     else
         for (uint32_t i = 0; i < mm.batch.count; i++)
             tlb_flush_page(VADDR(mm.batch.va[i]));
-    __atomic_store_n(&me->flushed, asked, __ATOMIC_RELEASE);
+    __atomic_store_n(&me->flushed, me->asked, __ATOMIC_RELEASE);
+    if (!__atomic_and_fetch(&round.cpus, cpu_others(), __ATOMIC_SEQ_CST))
+        cpu_unpark(round.asker);
 }
 
 void tlb_answer(void)
@@ -72,28 +80,55 @@ void tlb_answer(void)
     interrupts_restore(flags);
 }
 
-// A CPU that does not answer for so long never will.
-static void wait_for(uint32_t cpu, uint32_t epoch)
+// Asks one CPU. All earlier rounds are over: what it was not asked to flush it cannot hold.
+static void ask_one(uint32_t cpu, uint32_t epoch)
 {
-    const uint32_t *flushed = &mm.cpu[cpu].flushed;
+    struct mm_cpu *p = &mm.cpu[cpu];
 
-    for (uint64_t spins = 0; __atomic_load_n(flushed, __ATOMIC_ACQUIRE) != epoch; spins++) {
-        cpu_relax();
-        if (spins == TLB_SPINS_MAX)
-            panic("CPU %u does not answer the request to flush up to epoch %u", cpu, epoch);
+    if (p->flushed == p->asked)
+        p->flushed = epoch - 1;
+    __atomic_store_n(&p->asked, epoch, __ATOMIC_RELEASE);
+    if (likely(!tlb_broken) && !cpu_ask(cpu)) {
+        p->flushed = epoch;
+        __atomic_fetch_and(&round.cpus, ~(UINT64_C(1) << cpu), __ATOMIC_SEQ_CST);
     }
+}
+
+// A CPU that does not answer for so long never will.
+static void wait_for_all(uint32_t epoch)
+{
+    uint64_t since;
+
+    for (uint32_t spins = 0; spins < TLB_SPINS; spins++) {
+        if (!__atomic_load_n(&round.cpus, __ATOMIC_SEQ_CST))
+            return;
+        cpu_relax();
+    }
+    since = rdtsc();
+    cpu_alarm(true);
+    while (__atomic_load_n(&round.cpus, __ATOMIC_SEQ_CST)) {
+        cpu_park();
+        if (rdtsc() - since > TLB_TICKS_MAX)
+            panic("CPU %u does not answer the request to flush up to epoch %u",
+                  (uint32_t)__builtin_ctzll(round.cpus), epoch);
+    }
+    cpu_alarm(false);
 }
 
 // The CPUs flush what mm.batch holds; back when all have.
 static void ask(uint64_t cpus, uint32_t epoch)
 {
+    uint64_t awake;
+
+    round.asker = cpu_number();
+    __atomic_store_n(&round.cpus, cpus, __ATOMIC_SEQ_CST);
     for (uint64_t left = cpus; left; left &= left - 1)
-        __atomic_store_n(&mm.cpu[__builtin_ctzll(left)].asked, epoch, __ATOMIC_RELEASE);
+        ask_one((uint32_t)__builtin_ctzll(left), epoch);
     if (unlikely(tlb_broken))
         return;
-    ipi_shootdown(cpus);
-    for (uint64_t left = cpus; left; left &= left - 1)
-        wait_for((uint32_t)__builtin_ctzll(left), epoch);
+    awake = __atomic_load_n(&round.cpus, __ATOMIC_SEQ_CST);
+    ipi_shootdown(awake);
+    wait_for_all(epoch);
 }
 
 void tlb_ask_page(uint64_t cpus, vaddr_t va, uint32_t epoch)

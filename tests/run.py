@@ -48,12 +48,31 @@ GUESTS["128M-q35-smp4"] = {"smp": 4, "machine": "q35"}
 GUEST_TIMEOUT = 480.0
 
 # What must not go unnoticed: a part of the kernel that is broken on purpose, and what is said of it.
-BROKEN = {
+BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "shootdown": (
         {"smp": 2, "cmdline": "test=shootdown_unmap break=shootdown"},
         ("watch.stale == 0", "mm_check: B1:"),
     ),
-    "lock": ({"smp": 4, "cmdline": "test=stress break=lock stress-ops=400"}, ()),
+    "lock": (
+        {"smp": 4, "cmdline": "test=stress break=lock stress-ops=20000"},
+        ("PANIC: map_lock is broken: CPU ",),
+    ),
+    "frame_lock": (
+        {"smp": 4, "cmdline": "test=stress break=frame_lock stress-ops=20000"},
+        ("PANIC: frame_lock is broken: CPU ",),
+    ),
+    "order": (
+        {"cmdline": "test=stress break=order"},
+        ("PANIC: wrong order of locks: CPU 0 takes map_lock, and holds frame_lock",),
+    ),
+    "twice": (
+        {"cmdline": "test=stress break=twice"},
+        ("PANIC: wrong order of locks: CPU 0 takes map_lock, and holds map_lock already",),
+    ),
+    "unlock": (
+        {"cmdline": "test=stress break=unlock"},
+        ("PANIC: map_lock is broken: CPU 0 gives it back, nobody has it",),
+    ),
 }
 
 Judge = Callable[[str, str, "int | str"], "list[Result]"]

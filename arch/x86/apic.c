@@ -27,6 +27,11 @@ enum {
     APIC_ICR_LOW = 0x300,
     APIC_ICR_HIGH = 0x310,
     APIC_ICR_PENDING = 1 << 12,
+    APIC_TIMER = 0x320,
+    APIC_TIMER_COUNT = 0x380,
+    APIC_TIMER_PERIODIC = 1 << 17,
+    APIC_TIMER_MASKED = 1 << 16,
+    ALARM_TICKS = 1 << 29, // of the bus, divided by 2 as after reset
     APIC_SPURIOUS_ENABLE = 1 << 8,
 };
 #define APIC_BASE_ADDRESS 0x000ffffffffff000ULL
@@ -83,6 +88,12 @@ uint32_t apic_id(void)
 void apic_eoi(void)
 {
     *reg(APIC_EOI) = 0;
+}
+
+void apic_alarm(bool on)
+{
+    *reg(APIC_TIMER) = VECTOR_ALARM | (on ? APIC_TIMER_PERIODIC : APIC_TIMER_MASKED);
+    *reg(APIC_TIMER_COUNT) = on ? ALARM_TICKS : 0;
 }
 
 void apic_send(uint32_t to, uint32_t command)

@@ -19,6 +19,9 @@ uint32_t apic_id(void);
 /* The end of the interrupt that is being handled. */
 void apic_eoi(void);
 
+/* Interrupts this CPU by VECTOR_ALARM about every second, or no more. */
+void apic_alarm(bool on);
+
 // The lower half of the interrupt command register (SDM vol. 3, 11.6.1).
 enum apic_command {
     APIC_FIXED = 0 << 8, // + the vector

@@ -19,6 +19,9 @@ enum cr4_bits {
     CR4_SMEP = 1 << 20,
     CR4_SMAP = 1 << 21,
 };
+enum rflags_bits {
+    RFLAGS_IF = 1 << 9,
+};
 enum efer_bits {
     EFER_LME = 1 << 8,
     EFER_LMA = 1 << 10,

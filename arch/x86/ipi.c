@@ -37,7 +37,7 @@ bool ipi_handle(uint64_t vector)
         machine_halt();
     if (vector == VECTOR_SHOOTDOWN)
         tlb_answer();
-    else if (vector != VECTOR_WAKE) // the idle loop looks for its work itself
+    else if (vector != VECTOR_WAKE && vector != VECTOR_ALARM) // these end a cpu_park()
         return false;
     apic_eoi();
     return true;

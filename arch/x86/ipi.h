@@ -18,7 +18,7 @@ extern bool ipi_ready;
 
 /* Asks these CPUs (a mask, not this one) to run tlb_answer(). */
 void ipi_shootdown(uint64_t cpus);
-/* Wakes a CPU that has been given work. */
+/* Interrupts it, so that it halts no more: for cpu_unpark(). */
 void ipi_wake(uint32_t cpu);
 /* Handles an interrupt that another CPU sent. False if it is none of these. */
 bool ipi_handle(uint64_t vector);

@@ -33,8 +33,9 @@ uint64_t cpu_journal(void);
 struct cpu_work {
     void (*fn)(void *arg);
     void *arg;
-    uint32_t given; // counts up with each function
-    uint32_t done;  // follows `given`
+    uint32_t given;  // counts up with each function
+    uint32_t done;   // follows `given`
+    uint32_t waiter; // token of the CPU that waits for it, 0 if none does
 };
 
 // Invariant: the GS base of CPU n is &percpu[n], from its first C function on.
@@ -47,6 +48,8 @@ struct percpu {
     uint32_t apic_id;  // its number on the bus
     uint32_t noise;    // interrupts taken, but not those that ask for work
     uint32_t reported; // 1 while this CPU prints an exception
+    uint32_t rest;     // enum cpu_rest, written atomically
+    uint32_t unparked; // 1: its next cpu_park() returns at once
     struct probe_fault probe;
     struct cpu_work work;
 };

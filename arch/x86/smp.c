@@ -8,6 +8,7 @@
 #include "arch/x86/idt.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/layout.h"
+#include "arch/x86/park.h"
 #include "arch/x86/stack.h"
 #include "arch/x86/tlb.h"
 #include "boot/fw_cfg.h"
@@ -69,24 +70,26 @@ static void do_work(struct cpu_work *work)
 {
     void (*fn)(void *) = __atomic_load_n(&work->fn, __ATOMIC_ACQUIRE);
     void *arg = work->arg;
+    uint32_t waiter;
 
     __atomic_store_n(&work->fn, NULL, __ATOMIC_RELEASE);
     fn(arg);
-    __atomic_fetch_add(&work->done, 1, __ATOMIC_RELEASE);
+    __atomic_fetch_add(&work->done, 1, __ATOMIC_SEQ_CST);
+    waiter = __atomic_load_n(&work->waiter, __ATOMIC_SEQ_CST);
+    if (waiter)
+        cpu_unpark(waiter - 1);
 }
 
 static _Noreturn void idle(void)
 {
     struct cpu_work *work = &this_cpu()->work;
 
+    sti();
     for (;;) {
-        cli();
-        if (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE)) {
-            sti();
+        if (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE))
             do_work(work);
-        } else {
-            __asm__ volatile("sti\n\thlt" : : : "memory"); // nothing comes between the two
-        }
+        else
+            cpu_park();
     }
 }
 
@@ -210,13 +213,15 @@ void smp_run(uint32_t cpu, void (*fn)(void *arg), void *arg)
     work->arg = arg;
     work->given++;
     __atomic_store_n(&work->fn, fn, __ATOMIC_RELEASE);
-    ipi_wake(cpu);
+    cpu_unpark(cpu);
 }
 
 void smp_wait(uint32_t cpu)
 {
-    const struct cpu_work *work = &percpu[cpu].work;
+    struct cpu_work *work = &percpu[cpu].work;
 
-    while (__atomic_load_n(&work->done, __ATOMIC_ACQUIRE) != work->given)
-        cpu_pause();
+    __atomic_exchange_n(&work->waiter, cpu_token(), __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(&work->done, __ATOMIC_SEQ_CST) != work->given)
+        cpu_park();
+    __atomic_store_n(&work->waiter, 0, __ATOMIC_RELAXED);
 }

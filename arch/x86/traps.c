@@ -4,6 +4,7 @@
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/ipi.h"
+#include "arch/x86/park.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/probe.h"
 #include "arch/x86/stack.h"
@@ -145,6 +146,7 @@ static _Noreturn void trap_report(const struct trap_frame *frame)
 
 void trap_handle(struct trap_frame *frame)
 {
+    cpu_awake();
     // The processor leaves the key to user memory as it was; a handler has to take it away.
     user_access_end();
     if (user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS ||

@@ -13,6 +13,7 @@ enum vector {
     VECTOR_EXCEPTIONS = 32, // from here on interrupts
     VECTOR_SHOOTDOWN = 0xf0,
     VECTOR_WAKE = 0xf1,
+    VECTOR_ALARM = 0xf2,    // of the local APIC's timer
     VECTOR_SPURIOUS = 0xff, // of the local APIC
 };
 

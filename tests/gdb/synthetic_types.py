@@ -79,7 +79,7 @@ STRUCTS = {
     ],
     "struct order_list": ["u4 head", "u4 free", "u4 used", "u4 last_free", "u8 refs", "u8 maps"],
     "struct region": ["u8 start", "u8 end", "u4 kind", "u4 zero"],
-    "struct spinlock": ["u4 owner", "u4 rank"],
+    "struct spinlock": ["u4 waiting", "u4 owner", "u8 sleepers", "u4 rank", "u4 inside"],
     "struct tlb_batch": [
         "u4 pending",
         "u4 all",

@@ -61,5 +61,8 @@ int plant_bug(const char *rule);
  * -1 if there is no such kind. */
 int crash(const char *kind);
 
+/* break=KIND: breaks that part of the kernel. The same results. */
+int break_part(const char *kind);
+
 /* bench: measures. */
 void bench_run(void);
