@@ -89,6 +89,9 @@ void tlb_gone(const space_t *space, vaddr_t va, unsigned level, uint64_t count);
 /* The record is on no list any more; tlb_commit() takes its refs off the frame's mapcount and frees
  * it. */
 void tlb_release(frame_t *frame, uint32_t index);
+/* The same for the only mapping, or one of several, of `pages` blocks of order 0 from mfn on, whose
+ * records are gone already: each frame loses one of its mapcount. False if no more can be noted. */
+bool tlb_release_run(uint64_t mfn, uint64_t pages) must_check;
 /* One round of shootdown for all that is pending; then the releases. */
 void tlb_commit(void);
 /* One round for one page; nothing else may be pending. */
@@ -179,8 +182,9 @@ static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
     return true;
 }
 
-/* mapcount - less, unless that makes the frame free: then false. map_lock is held. */
-static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
+/* mapcount - less, unless that makes the frame free: then false. The order's sum is the caller's.
+ */
+static always_inline bool frame_uncounted(frame_t *frame, uint32_t less)
 {
     frame_counts_t *at = frame_counts_at(frame);
     uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -192,6 +196,14 @@ static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
             return false;
     } while (unlikely(
         !__atomic_compare_exchange_n(at, &old, new, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)));
+    return true;
+}
+
+/* The same, the order's sum included. map_lock is held. */
+static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
+{
+    if (!frame_uncounted(frame, less))
+        return false;
     mm.order[frame->order].maps -= less;
     return true;
 }
@@ -205,6 +217,8 @@ void frame_unmapped(frame_t *frame, uint32_t less);
 /* Puts record m at the front of the frame's list, or takes it off; mapcount follows by m->refs. */
 void mapping_link(frame_t *frame, uint32_t index);
 void mapping_unlink(frame_t *frame, uint32_t index);
+/* Only off the list. */
+void mapping_unlist(frame_t *frame, uint32_t index);
 /* Makes a new mapping of pages [offset, offset + 2^order) by entries of that level. All arguments
  * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
 int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,

@@ -75,7 +75,7 @@ void mapping_link(frame_t *frame, uint32_t index)
         panic("frame 0x%lx is free, and gets a mapping", (uint64_t)frame->mfn);
 }
 
-static void list_remove(frame_t *frame, uint32_t index)
+void mapping_unlist(frame_t *frame, uint32_t index)
 {
     mapping_t *m = mapping_at(index);
 
@@ -89,7 +89,7 @@ static void list_remove(frame_t *frame, uint32_t index)
 
 void mapping_unlink(frame_t *frame, uint32_t index)
 {
-    list_remove(frame, index);
+    mapping_unlist(frame, index);
     frame_unmapped(frame, mapping_at(index)->refs);
 }
 
@@ -239,7 +239,7 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
         pt_prune(s.slot);
     }
     space->mappings--;
-    list_remove(frame, index);
+    mapping_unlist(frame, index);
     tlb_release(frame, index);
 }
 

@@ -36,6 +36,7 @@ struct region {
 
 enum {
     TLB_BATCH_PAGES = 32,               // more than this: the whole TLB is cheaper
+    TLB_BATCH_RUNS = 4,                 // of a range; what is beyond is released one by one
     REGION_MAX = 4 * BOOT_MEM_MAX + 64, // an unaligned entry has four ends
 };
 
@@ -50,6 +51,12 @@ struct order_list {
     uint64_t maps;      // sum of mapcount; guarded by map_lock
 };
 
+// Consecutive frames of order 0 that lose one of their mapcount each.
+struct tlb_run {
+    uint64_t mfn;
+    uint64_t pages;
+};
+
 // Entries that were taken away or changed and are still to be flushed by other CPUs, and what may
 // only be released then. Guarded by map_lock; other CPUs read it while they are asked to flush.
 struct tlb_batch {
@@ -60,6 +67,8 @@ struct tlb_batch {
                       // index of its frame, which loses `refs` mappings
     uint64_t cpus;    // who may hold any of it
     uint64_t va[TLB_BATCH_PAGES];
+    uint64_t runs; // of run[]
+    struct tlb_run run[TLB_BATCH_RUNS];
 };
 
 // What the memory manager keeps of a CPU. B1: no frame is free whose epoch lies in

@@ -3,6 +3,7 @@
 #include "lib/panic.h"
 #include "mm/internal.h"
 #include "mm/journal.h"
+#include "mm/run.h"
 
 // Part of a range: pages of one frame.
 struct piece {
@@ -29,8 +30,6 @@ static int check_range(const space_t *space, vaddr_t va, const frame_t *first, u
 {
     int err = frame_usable(first);
 
-    if (!space)
-        space = kernel_space();
     if (!pages || !space_is_live(space))
         return -EINVAL;
     if (err)
@@ -108,11 +107,27 @@ static void merge_range(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages
     upkeep();
 }
 
-// 0 if every page of the piece is mapped where it belongs.
-static int check_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
+// By runs, and what is none by the general code; *done counts the pages that are mapped.
+static int map_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct way *way,
+                   uint64_t *done)
 {
-    (void)way;
-    return vmap_check_part(space, va, p->frame, p->offset, p->order);
+    for (*done = 0; *done < pages;) {
+        vaddr_t at = VADDR(va.v + (*done << PAGE_SHIFT));
+        uint64_t some = run_map(space, at, mfn + *done, pages - *done, way->attr);
+        struct piece p;
+        int err;
+
+        *done += some;
+        if (some)
+            continue;
+        err = next_piece(mfn + *done, pages - *done, &p);
+        if (!err)
+            err = map_piece(space, at, &p, way);
+        if (err)
+            return err;
+        *done += UINT64_C(1) << p.order;
+    }
+    return 0;
 }
 
 static int map_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
@@ -125,7 +140,7 @@ static int map_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset
     if (err)
         return err;
     mfn = first->mfn + offset;
-    err = each_piece(space, va, mfn, pages, &way, map_piece, &done);
+    err = map_all(space, va, mfn, pages, &way, &done);
     // What was mapped has records of its own, so that taking it back needs no memory.
     if (err && done && each_piece(space, va, mfn, done, &way, put_piece, &undone))
         panic("undoing vmap_range at 0x%lx failed", va.v + (undone << PAGE_SHIFT));
@@ -140,7 +155,7 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     int err;
 
     map_lock();
-    err = map_range(space, va, first, offset, pages, attr);
+    err = map_range(space ? space : kernel_space(), va, first, offset, pages, attr);
     if (!err)
         journal(JOURNAL_MAP_RANGE, CALLER, va.v, part_word(first, offset, first->order),
                 frame_counts(first), (uint32_t)pages);
@@ -148,49 +163,119 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     return err;
 }
 
+// The last piece of the range. Pieces begin anew where a block does, so the last block tells.
+static int last_piece(uint64_t mfn, uint64_t pages, struct piece *p)
+{
+    const frame_t *last = find_mfn_frame(MFN(mfn + pages - 1));
+    uint64_t at = last ? MAX(mfn, last->mfn) : mfn, end = mfn + pages;
+    int err = next_piece(at, end - at, p);
+
+    while (!err && at + (UINT64_C(1) << p->order) < end) {
+        at += UINT64_C(1) << p->order;
+        err = next_piece(at, end - at, p);
+    }
+    return err;
+}
+
 // Splits off what the range has of a mapping that reaches beyond it, at both ends; then unmapping
 // cannot fail.
 static int split_ends(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
 {
-    uint64_t done = 0;
-    struct piece p;
-    int err;
+    struct piece first, last;
+    int err = next_piece(mfn, pages, &first);
+    uint64_t at;
 
-    err = next_piece(mfn, pages, &p);
     if (!err)
-        err = vmap_split_part(space, va, p.frame, p.offset, p.order);
-    while (!err && done < pages) {
-        err = next_piece(mfn + done, pages - done, &p);
-        done += UINT64_C(1) << p.order;
-    }
+        err = last_piece(mfn, pages, &last);
+    if (!err)
+        err = vmap_split_part(space, va, first.frame, first.offset, first.order);
     if (err)
         return err;
-    done -= UINT64_C(1) << p.order;
-    err = vmap_split_part(space, VADDR(va.v + (done << PAGE_SHIFT)), p.frame, p.offset, p.order);
-    if (!err || next_piece(mfn, pages, &p))
-        return err;
-    vmap_merge_part(space, va, p.frame, p.offset, p.order);
+    at = last.frame->mfn + last.offset - mfn;
+    err = vmap_split_part(space, VADDR(va.v + (at << PAGE_SHIFT)), last.frame, last.offset,
+                          last.order);
+    if (err)
+        vmap_merge_part(space, va, first.frame, first.offset, first.order);
     return err;
 }
 
-// All is checked before the first page changes.
+enum {
+    RUNS_MAX = TLB_BATCH_RUNS, // of a range; pages of others are taken one by one
+};
+
+// What of a range was found to be runs.
+struct runs {
+    unsigned count;
+    struct {
+        uint64_t first; // page of the range
+        uint64_t pages;
+    } run[RUNS_MAX];
+};
+
+// All is checked before the first page changes: 0 if every page is mapped where it belongs.
+static int check_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct runs *runs)
+{
+    runs->count = 0;
+    for (uint64_t done = 0; done < pages;) {
+        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
+        uint64_t some = run_check(space, at, mfn + done, pages - done);
+        struct piece p;
+        int err;
+
+        if (some) {
+            if (runs->count < RUNS_MAX) {
+                runs->run[runs->count].first = done;
+                runs->run[runs->count++].pages = some;
+            }
+            done += some;
+            continue;
+        }
+        err = next_piece(mfn + done, pages - done, &p);
+        if (!err)
+            err = vmap_check_part(space, at, p.frame, p.offset, p.order);
+        if (err)
+            return err;
+        done += UINT64_C(1) << p.order;
+    }
+    return 0;
+}
+
+// Up to the next run, or the end, piece by piece; then the run.
+static void change_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages,
+                       const struct runs *runs, struct way *way, range_fn *change)
+{
+    uint64_t done = 0;
+
+    for (unsigned i = 0; done < pages; i++) {
+        uint64_t end = i < runs->count ? runs->run[i].first : pages, some;
+        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
+        int err = each_piece(space, at, mfn + done, end - done, way, change, &some);
+
+        assert(!err);
+        done = end;
+        at = VADDR(va.v + (done << PAGE_SHIFT));
+        if (done < pages && run_unmap(space, at, mfn + done, runs->run[i].pages))
+            done += runs->run[i].pages;
+    }
+}
+
 static int change_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
                         range_fn *change)
 {
     int err = check_range(space, va, first, offset, pages);
     struct way way = {0, false};
-    uint64_t done, mfn;
+    struct runs runs;
+    uint64_t mfn;
 
     if (err)
         return err;
     mfn = first->mfn + offset;
-    err = each_piece(space, va, mfn, pages, &way, check_piece, &done);
+    err = check_all(space, va, mfn, pages, &runs);
     if (!err)
         err = split_ends(space, va, mfn, pages);
     if (err)
         return err;
-    err = each_piece(space, va, mfn, pages, &way, change, &done);
-    assert(!err);
+    change_all(space, va, mfn, pages, &runs, &way, change);
     if (way.apart)
         merge_range(space, va, mfn, pages);
     return 0;
@@ -201,7 +286,7 @@ int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     int err;
 
     map_lock();
-    err = change_range(space, va, first, offset, pages, put_piece);
+    err = change_range(space ? space : kernel_space(), va, first, offset, pages, put_piece);
     if (!err)
         journal(JOURNAL_PUT_RANGE, CALLER, va.v, part_word(first, offset, first->order),
                 frame_counts(first), (uint32_t)pages);
@@ -214,7 +299,7 @@ int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, ui
     int err;
 
     map_lock();
-    err = change_range(space, va, first, offset, pages, unmap_piece);
+    err = change_range(space ? space : kernel_space(), va, first, offset, pages, unmap_piece);
     if (!err)
         journal(JOURNAL_PUT_RANGE, CALLER, va.v, part_word(first, offset, first->order),
                 frame_counts(first), (uint32_t)pages);

@@ -47,6 +47,17 @@ void tlb_release(frame_t *frame, uint32_t index)
     mm.batch.pending = 1;
 }
 
+bool tlb_release_run(uint64_t mfn, uint64_t pages)
+{
+    struct tlb_batch *b = &mm.batch;
+
+    if (b->runs == TLB_BATCH_RUNS)
+        return false;
+    b->run[b->runs++] = (struct tlb_run){mfn, pages};
+    b->pending = 1;
+    return true;
+}
+
 /* --- one round
  * ------------------------------------------------------------------------------------ */
 
@@ -158,6 +169,29 @@ static void release_records(uint32_t index, uint32_t epoch)
     }
 }
 
+// Frames that stand in one page of descriptors; the page stays as long as one of them is mapped.
+static void release_frames(frame_t *frame, uint64_t count)
+{
+    uint64_t last = 0;
+
+    for (frame_t *end = frame + count; frame < end; frame++)
+        if (unlikely(!frame_uncounted(frame, 1))) {
+            last++;
+            frame_unmapped(frame, 1);
+        }
+    mm.order[0].maps -= count - last;
+}
+
+static void release_run(const struct tlb_run *run)
+{
+    for (uint64_t done = 0, some; done < run->pages; done += some) {
+        uint64_t mfn = run->mfn + done;
+
+        some = MIN(run->pages - done, FRAME_PAGE_COUNT - mfn % FRAME_PAGE_COUNT);
+        release_frames(find_mfn_frame(MFN(mfn)), some);
+    }
+}
+
 void tlb_commit(void)
 {
     struct tlb_batch *b = &mm.batch;
@@ -172,6 +206,9 @@ void tlb_commit(void)
     b->pending = b->all = b->count = b->records = 0;
     b->cpus = 0;
     release_records(records, epoch);
+    for (uint64_t i = 0; i < b->runs; i++)
+        release_run(&b->run[i]);
+    b->runs = 0;
 }
 
 void map_unlock(void)

@@ -80,6 +80,7 @@ STRUCTS = {
     "struct order_list": ["u4 head", "u4 free", "u4 used", "u4 last_free", "u8 refs", "u8 maps"],
     "struct region": ["u8 start", "u8 end", "u4 kind", "u4 zero"],
     "struct spinlock": ["u4 waiting", "u4 owner", "u8 sleepers", "u4 rank", "u4 inside"],
+    "struct tlb_run": ["u8 mfn", "u8 pages"],
     "struct tlb_batch": [
         "u4 pending",
         "u4 all",
@@ -87,6 +88,8 @@ STRUCTS = {
         "u4 records",
         "u8 cpus",
         "u8*32 va",
+        "u8 runs",
+        "struct tlb_run*4 run",
     ],
     "struct mm_cpu": ["u4 online", "u4 space", "u4 asked", "u4 flushed"],
     "struct journal_event": [

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Runs: the pages of a range that are blocks of order 0, one after the other in one page table.
+// What is the same for all of them is asked once; whatever is not as simple is left to the general
+// code.
+#include "mm/run.h"
+
+#include "mm/arena_internal.h"
+#include "mm/internal.h"
+#include "mm/journal.h"
+
+enum {
+    RUN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
+                1 << FRAME_BOOT | 1 << FRAME_LOW,
+    RUN_KIND = 15,         // of a descriptor's first word
+    RUN_BELOW_MFN = 0xfff, // its fields below the mfn
+};
+
+typedef uint32_t __attribute__((may_alias)) word_t;
+typedef uint64_t __attribute__((may_alias, aligned(4))) pair_t;
+
+// The descriptors of consecutive pages, as far as they stand side by side; the same for the
+// entries.
+struct run {
+    frame_t *frame;
+    uint64_t word; // the first of its descriptor: that of the next one is larger by RUN_NEXT
+    pgentry_t *entry;
+    uint32_t *shadow;
+    uint32_t at; // slot * 512 + entry
+    uint32_t count;
+};
+#define RUN_NEXT (UINT64_C(1) << PAGE_SHIFT) // the mfn stands where an entry has it
+
+static uint32_t slot_of(const struct run *r)
+{
+    return r->at / PT_ENTRIES;
+}
+
+// Pages of the range from here on that might be a run; count 0: not even the first.
+static void run_at(space_t *space, vaddr_t va, frame_t *frame, uint64_t mfn, uint64_t pages,
+                   struct run *r)
+{
+    struct pt_walk w;
+
+    *r = (struct run){0};
+    pt_walk(space, va, 1, &w);
+    // The manager's own windows are not for callers to change.
+    if (w.level != 1 || !frame ||
+        (space == kernel_space() && va.v >= LAYOUT_BASE && va.v < VA_STACKS))
+        return;
+    r->frame = frame;
+    r->word = frame_word(frame);
+    // Order and level are 0, and the page is the block's head.
+    if ((r->word & RUN_BELOW_MFN & ~(uint64_t)RUN_KIND) || frame->mfn != mfn ||
+        !(RUN_KINDS & mm.wb_kinds & 1u << (r->word & RUN_KIND)))
+        return;
+    r->at = w.slot * PT_ENTRIES + w.index;
+    r->entry = table_entries(w.slot) + w.index;
+    r->shadow = table_shadow(w.slot) + w.index;
+    r->count = MIN(PT_ENTRIES - w.index, FRAME_PAGE_COUNT - mfn % FRAME_PAGE_COUNT);
+    r->count = MIN(r->count, pages);
+}
+
+/* --- mapping
+ * -------------------------------------------------------------------------------------- */
+
+// One reference by a mapping more, if the frame is in use and its count not full.
+static always_inline bool count_up(frame_t *frame)
+{
+    uint64_t *at = (uint64_t *)frame_counts_at(frame);
+    uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED), more;
+
+    do {
+        if (unlikely(!old || __builtin_add_overflow(old, UINT64_C(1) << COUNT_MAP_SHIFT, &more)))
+            return false;
+    } while (unlikely(
+        !__atomic_compare_exchange_n(at, &old, more, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)));
+    return true;
+}
+
+// The two words of a record that say how it maps: one page, a block of its own, once.
+static uint64_t record_how(unsigned attr)
+{
+    mapping_t m = {.attr = attr, .level = 1, .refs = 1, .home_level = 1};
+
+    return *(const pair_t *)((const word_t *)&m + 3);
+}
+
+// Maps pages of the run, by the free records from `*index` on; how many.
+static uint32_t map_pages(const struct run *r, uint32_t *index, pgentry_t bits, unsigned attr)
+{
+    uint64_t word = r->word, entry = bits + (word & ~(uint64_t)RUN_BELOW_MFN);
+    uint64_t how = record_how(attr);
+    uint32_t i, record = *index;
+    frame_t *frame = r->frame;
+
+    for (i = 0; i < r->count; i++, frame++, word += RUN_NEXT, entry += RUN_NEXT) {
+        mapping_t *m = mapping_at(record);
+        uint32_t free = m->at, next;
+
+        if (r->shadow[i] || inject_failure() || !count_up(frame))
+            break;
+        // Only now that it is mapped it stays what it is.
+        next = frame->maps;
+        if (unlikely(frame_word(frame) != word ||
+                     (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE)))) {
+            mm.order[frame->order].maps++;
+            frame_unmapped(frame, 1);
+            break;
+        }
+        *(pair_t *)m = next; // and no previous one
+        if (unlikely(next))
+            mapping_at(next)->prev = record;
+        m->at = r->at + i;
+        *(pair_t *)((word_t *)m + 3) = how;
+        frame->maps = record;
+        r->shadow[i] = record;
+        r->entry[i] = entry;
+        record = free;
+    }
+    *index = record;
+    return i;
+}
+
+// Grows the arena of records so that `count` can be taken without using up the stock, if there is
+// memory for it.
+static void fill_records(uint32_t count)
+{
+    struct arena *a = &mm.arena[ARENA_MAPPINGS];
+
+    while (a->free < a->low + count && arena_grow(ARENA_MAPPINGS) == 0)
+        ;
+}
+
+static uint32_t map_some(space_t *space, struct run *r, pgentry_t bits, unsigned attr)
+{
+    struct arena *a = &mm.arena[ARENA_MAPPINGS];
+    struct arena_page *page;
+    uint32_t done;
+
+    if (!a->partial || a->free <= a->low)
+        return 0;
+    page = page_header(a, a->partial);
+    r->count = MIN(r->count, objects_per_page(a) - page->used);
+    r->count = MIN(r->count, a->free - a->low);
+    done = map_pages(r, &page->free, bits, attr);
+    page->used += done;
+    a->free -= done;
+    if (!page->free)
+        arena_page_remove(a, &a->partial, a->partial);
+    table_at(slot_of(r))->used += done;
+    space->mappings += done;
+    mm.order[0].maps += done;
+    return done;
+}
+
+uint64_t run_map(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, unsigned attr)
+{
+    pgentry_t bits = attr <= VATTR_ALL ? mm.leaf_bits[0][attr] : 0;
+    uint64_t done = 0, some;
+
+    if (!bits || ((attr & VATTR_U) && space == kernel_space()))
+        return 0;
+    fill_records(MIN(pages, PT_ENTRIES));
+    do {
+        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
+        struct run r;
+
+        run_at(space, at, find_mfn_frame(MFN(mfn + done)), mfn + done, pages - done, &r);
+        some = r.count ? map_some(space, &r, bits, attr) : 0;
+        done += some;
+    } while (some && done < pages);
+    return done;
+}
+
+/* --- unmapping
+ * ------------------------------------------------------------------------------------ */
+
+// The only mapping of its frame, once, or one of several of which this one is there once.
+static always_inline bool goes_with_one(const frame_t *frame, uint32_t index)
+{
+    const mapping_t *m = mapping_at(index);
+
+    if (likely(frame->maps == index && frame->mapcount == 1))
+        return true;
+    return index && !(index & SHADOW_TABLE) && m->refs == 1 && !m->order && !m->offset;
+}
+
+// How many pages of the run are mapped where they belong, and would go with one reference.
+static uint32_t check_pages(const struct run *r)
+{
+    const frame_t *frame = r->frame;
+    uint64_t word = r->word;
+    uint32_t i;
+
+    for (i = 0; i < r->count; i++, frame++, word += RUN_NEXT)
+        if (unlikely(frame_word(frame) != word || ((r->entry[i] ^ word) & PG_ADDR) ||
+                     !goes_with_one(frame, r->shadow[i])))
+            break;
+    return i;
+}
+
+uint64_t run_check(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
+{
+    uint64_t done = 0, some;
+
+    do {
+        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
+        struct run r;
+
+        run_at(space, at, find_mfn_frame(MFN(mfn + done)), mfn + done, pages - done, &r);
+        some = check_pages(&r);
+        done += some;
+    } while (some && done < pages);
+    return done;
+}
+
+// Takes the run's entries and records away. What mapcount each frame loses it loses after the
+// flush.
+static void clear_pages(const struct run *r)
+{
+    uint32_t epoch = mm.epoch + 1; // that of the flush
+    frame_t *frame = r->frame;
+
+    for (uint32_t i = 0; i < r->count; i++, frame++) {
+        uint32_t index = r->shadow[i];
+
+        if (likely(frame->maps == index && !mapping_at(index)->next))
+            frame->maps = 0;
+        else
+            mapping_unlist(frame, index);
+        frame->epoch = epoch;
+        r->shadow[i] = 0;
+        r->entry[i] = 0;
+        arena_free(ARENA_MAPPINGS, index);
+    }
+}
+
+bool run_unmap(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
+{
+    if (!tlb_release_run(mfn, pages))
+        return false;
+    for (uint64_t done = 0; done < pages;) {
+        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
+        struct run r;
+
+        run_at(space, at, find_mfn_frame(MFN(mfn + done)), mfn + done, pages - done, &r);
+        assert(r.count);
+        clear_pages(&r);
+        table_at(slot_of(&r))->used -= r.count;
+        space->mappings -= r.count;
+        tlb_gone(space, at, 1, r.count);
+        pt_prune(slot_of(&r));
+        done += r.count;
+    }
+    return true;
+}
