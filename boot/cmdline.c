@@ -37,14 +37,14 @@ bool cmdline_has(const char *word)
     return false;
 }
 
-// The value of the first 'key=value', its length in *len; NULL if there is none.
-static const char *find_value(const char *key, size_t *len)
+// The value of the n-th 'key=value', counted from 0, its length in *len; NULL if there is none.
+static const char *find_value(const char *key, unsigned n, size_t *len)
 {
     size_t key_len = strlen(key);
 
     for (const char *p = next_word(boot_info.cmdline, len); p != NULL;
          p = next_word(p + *len, len)) {
-        if (*len > key_len && memcmp(p, key, key_len) == 0 && p[key_len] == '=') {
+        if (*len > key_len && memcmp(p, key, key_len) == 0 && p[key_len] == '=' && n-- == 0) {
             *len -= key_len + 1;
             return p + key_len + 1;
         }
@@ -56,13 +56,18 @@ bool cmdline_has_key(const char *key)
 {
     size_t len;
 
-    return find_value(key, &len) != NULL;
+    return find_value(key, 0, &len) != NULL;
 }
 
 bool cmdline_get(const char *key, char *out, size_t size)
 {
+    return cmdline_get_nth(key, 0, out, size);
+}
+
+bool cmdline_get_nth(const char *key, unsigned n, char *out, size_t size)
+{
     size_t len;
-    const char *value = find_value(key, &len);
+    const char *value = find_value(key, n, &len);
 
     if (value == NULL)
         return false;

@@ -16,5 +16,8 @@ bool cmdline_has_key(const char *key);
  */
 bool cmdline_get(const char *key, char *out, size_t len);
 
+/* The same of the n-th, counted from 0, for words that may come more than once. */
+bool cmdline_get_nth(const char *key, unsigned n, char *out, size_t len);
+
 /* Tells on the console each word that is not among the known ones. Returns how many there are. */
 int cmdline_check(void);

@@ -86,16 +86,17 @@ static void devices_init(void)
         panic("the local APIC can't be mapped: %s", error_name(err));
 }
 
-// A list asked for is all that the run is for: *watched is set, so that the guest ends.
+// All that are named. A list asked for is all that the run is for: *watched is set, so that the
+// guest ends.
 static void plant_word(bool *watched)
 {
     char rule[32];
 
-    if (!cmdline_get("plant", rule, sizeof(rule)))
-        return;
-    if (plant_bug(rule) != 0)
-        panic("plant=%s: no such rule, plant=list prints all there are", rule);
-    *watched |= strcmp(rule, "list") == 0;
+    for (unsigned n = 0; cmdline_get_nth("plant", n, rule, sizeof(rule)); n++) {
+        if (plant_bug(rule) != 0)
+            panic("plant=%s: no such rule, plant=list prints all there are", rule);
+        *watched |= strcmp(rule, "list") == 0;
+    }
 }
 
 // The guest goes on with a part of it broken, for tests that must notice.

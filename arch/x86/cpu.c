@@ -8,7 +8,7 @@
 #include "lib/string.h"
 #include "mm/boot.h"
 
-static bool smap;
+uint64_t cpu_cr4;
 
 static uint32_t fixed_msr(unsigned i)
 {
@@ -107,12 +107,12 @@ void cpu_init(void)
     if (features.ecx & (1u << 2))
         cr4 |= CR4_UMIP;
     write_cr4(cr4);
-    smap = cr4 & CR4_SMAP;
+    cpu_cr4 = cr4 & (CR4_SMEP | CR4_SMAP | CR4_UMIP);
     wrmsr(MSR_PAT, pat_value());
     mtrr_init();
 }
 
 bool cpu_has_smap(void)
 {
-    return smap;
+    return cpu_cr4 & CR4_SMAP;
 }

@@ -164,6 +164,10 @@ static inline void outw(uint16_t port, uint16_t value)
  */
 void cpu_init(void);
 
+// The protection that cpu_init() switched on in CR4 (CR4_SMEP, CR4_SMAP, CR4_UMIP, as far as there
+// are); every CPU has it on, and the debugger holds them against it.
+extern uint64_t cpu_cr4;
+
 /* True if CR4.SMAP is on (and so stac and clac exist). */
 bool cpu_has_smap(void);
 

@@ -6,7 +6,7 @@ struct mtrr mtrr;
 
 // Entries 0 to 3 are those of reset, so that nothing changes for mappings made before; 4 and 5 are
 // new.
-static const uint8_t pat[8] = {
+const uint8_t memtype_pat[MEMTYPE_PAT_COUNT] = {
     [MEMTYPE_WB] = CACHE_WB,          [MEMTYPE_WT] = CACHE_WT, [MEMTYPE_UCM] = CACHE_UC_MINUS,
     [MEMTYPE_UC] = CACHE_UC,          [MEMTYPE_WP] = CACHE_WP, [MEMTYPE_WC] = CACHE_WC,
     [MEMTYPE_COUNT] = CACHE_UC_MINUS, [7] = CACHE_UC};
@@ -15,8 +15,8 @@ uint64_t pat_value(void)
 {
     uint64_t value = 0;
 
-    for (unsigned i = 0; i < ARRAY_SIZE(pat); i++)
-        value |= (uint64_t)pat[i] << (8 * i);
+    for (unsigned i = 0; i < ARRAY_SIZE(memtype_pat); i++)
+        value |= (uint64_t)memtype_pat[i] << (8 * i);
     return value;
 }
 
@@ -154,7 +154,7 @@ static enum cache_type table(enum cache_type entry, enum cache_type memory)
 
 enum cache_type memtype_effective(enum memtype type, enum cache_type mtrr_type)
 {
-    enum cache_type entry = pat[type];
+    enum cache_type entry = memtype_pat[type];
 
     return entry == CACHE_UC || entry == CACHE_WC ? entry : table(entry, mtrr_type);
 }
@@ -180,7 +180,7 @@ bool memtype_holds(const struct mtrr *m, enum memtype type, uint64_t paddr, uint
     if (!mtrr_active(m) || type == MEMTYPE_UC || type == MEMTYPE_WC)
         return true;
     effective = memtype_range_effective(m, type, paddr, bytes);
-    return type == MEMTYPE_UCM ? effective != CACHE_MIXED : effective == pat[type];
+    return type == MEMTYPE_UCM ? effective != CACHE_MIXED : effective == memtype_pat[type];
 }
 
 const char *cache_type_name(enum cache_type type)

@@ -29,6 +29,7 @@ enum mtrr_bits {
 enum {
     MTRR_FIXED_COUNT = 11, // 1 of 64K, 2 of 16K, 8 of 4K ranges, eight each
     MTRR_VARIABLE_MAX = 32,
+    MEMTYPE_PAT_COUNT = 8, // the last two are not used
 };
 
 // The MTRRs as they were at boot; the debugger reads them here.
@@ -44,7 +45,11 @@ struct mtrr {
 };
 extern struct mtrr mtrr;
 
-/* The value for IA32_PAT in which enum memtype is the index. */
+// What the PAT holds, by enum memtype (enum cache_type); every CPU has it so, and the debugger
+// reads it here.
+extern const uint8_t memtype_pat[MEMTYPE_PAT_COUNT];
+
+/* The same as a value for IA32_PAT. */
 uint64_t pat_value(void);
 
 /* Whether the MTRRs say anything: they exist and are on. Where they do not, all is write-back to

@@ -11,9 +11,12 @@ from . import (
     rules_frames,
     rules_map,
     rules_mappings,
+    rules_rights,
     rules_slots,
     rules_smp,
     rules_tables,
+    rules_traps,
+    rules_types,
 )
 from .database import Database
 from .findings import Report, Rule
@@ -24,11 +27,16 @@ _MODULES = (
     rules_slots,
     rules_map,
     rules_frames,
+    rules_types,
+    rules_rights,
     rules_cpu,
     rules_smp,
+    rules_traps,
 )
 _ALL = [rule for module in _MODULES for rule in module.RULES]
-_ORDER = "P1 P2 P3 P4 P5 P6 P7 T1 T2 T3 T4 T5 T6 T7 A1 A2 A3 A4 A5 A6 X1 B1 C1".split()
+_ORDER = (
+    "P1 P2 P3 P4 P5 P6 P7 T1 T2 T3 T4 T5 T6 T7 A1 A2 A3 A4 A5 A6 M1 M2 X1 X2 X3 B1 C1 C2".split()
+)
 RULES: dict[str, Rule] = {name: next(r for r in _ALL if r.name == name) for name in _ORDER}
 
 

@@ -1,36 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Rules X1 and C1: what the CPUs use is safe, and known.
-"""Rules on effective rights and on control registers; docs/invariants.md says why and how each can be broken."""
+# Rule C1: what the CPUs use is known.
+"""The rule on control registers; docs/invariants.md says why and how it can be broken."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from .database import Database
-from .findings import Report, Rule, Violation
-from .maps import perm_text
-from .paging import W, X
-from .rules_mappings import frame_text, leaf
+from .findings import Report, Rule
 
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
-
-
-def x1(db: Database, out: Report) -> None:
-    """By the effective rights of all levels nothing is writable and executable."""
-    leaves = db.reach.leaves
-    bad = np.flatnonzero((leaves.perm & (W | X)) == (W | X))
-
-    def describe(i: int) -> Violation:
-        frame = int(db.reach.leaf_frame[i])
-        what = frame_text(db, frame) if frame else f"mfn {int(db.reach.leaf_mfn[i]):#x}"
-        text = f"{what} is {perm_text(int(leaves.perm[i]))}: writable and executable"
-        return leaf(db, "X1", i, text)
-
-    out.each("X1", bad, describe)
-    for cpu in db.session.cpus:
-        if not cpu.paging_problem() and not cpu.nxe:
-            text = "EFER.NXE is off: everything that can be read can be executed"
-            out.add("X1", f"CPU {cpu.number}: {text}")
 
 
 def c1(db: Database, out: Report) -> None:
@@ -75,6 +52,5 @@ def _c1_current(db: Database, out: Report) -> None:
 
 
 RULES = [
-    Rule("X1", "nothing is both writable and executable", x1),
     Rule("C1", "CR3 of every CPU is a known root", c1),
 ]

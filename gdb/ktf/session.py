@@ -22,7 +22,7 @@ from .spaces import Space, SpaceList, read_spaces
 from .walk import walk
 
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
-CR4_PAE, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 12, 1 << 20, 1 << 21
+CR4_PAE, CR4_UMIP, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 11, 1 << 12, 1 << 20, 1 << 21
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 
 

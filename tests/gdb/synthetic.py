@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from synthetic_model import (
     PAGE,
     PAGES,
     RAM,
+    STACKS,
     WINDOW,
     Model,
     W,
@@ -29,11 +31,12 @@ from synthetic_model import (
     leaf,
     shift,
 )
-from synthetic_types import ARENAS, MM_VA, FakeTypes
+from synthetic_types import ARENAS, ENUMS, MM_VA, SYMBOLS, FakeTypes
 
 from ktf.kernel import Segment
 from ktf.layout import Layout, Records
 from ktf.readers import MappedReader, RamMap, RamRange
+from ktf.registers import CONTROL, GENERAL, Registers, Segment as Register
 from ktf.session import Cpu, Session
 
 LIMITS = (64 << 30, 8 << 30, 512 << 20, 256 << 20, 16 << 30, 64 << 20)
@@ -41,6 +44,7 @@ STRUCTS = ("frame_t", "mapping_t", "struct frame_node", "struct table", "struct 
 UNITS = (32, 4, 8192, 32, 2048, 128)
 LOW = (4, 48, 1, 0, 0, 0)
 MAGIC = 0x314D4D2D46544B00
+CR0, CR4 = 0x80010011, 0x300820
 
 
 class Machine(Model):
@@ -71,6 +75,7 @@ class Machine(Model):
             for mfn, page in zip(frames, data):
                 self.words[mfn] = page.view(np.uint64)
         self._write_mm()
+        self._write_cpu()
 
     def _write_frames(self) -> None:
         data = self.column("frame_t")
@@ -222,6 +227,7 @@ class Machine(Model):
         values.update(levels=4, page_1g=1, region_count=len(self.REGIONS))
         for name, value in values.items():
             mm[name] = value
+        mm["cpu"]["online"][0], mm["cpu"]["space"][0] = 1, 1
         for level in (1, 2):
             for attr in range(64):
                 allowed = attr >> 3 < 6 and attr & (W | X) != W | X
@@ -233,6 +239,47 @@ class Machine(Model):
         mfn = (MM_VA - IMAGE) >> 12
         self.words.view(np.uint8)[mfn:].reshape(-1)[: layout.size] = raw.view(np.uint8)
 
+    def symbol(self, name: str) -> np.ndarray:
+        """The bytes of a variable besides mm, to be written."""
+        va, size = SYMBOLS[name]
+        return self.words.view(np.uint8).reshape(-1)[va - IMAGE : va - IMAGE + size]
+
+    def rows(self, name: str, struct: str) -> np.ndarray:
+        """The same as structs, to be written."""
+        layout = Layout(self.types.struct(struct))
+        raw = self.symbol(name)
+        rows: np.ndarray = raw[: len(raw) // layout.size * layout.size].view(layout.dtype)
+        return rows
+
+    def _write_cpu(self) -> None:
+        """What one CPU needs for exceptions, and its memory types."""
+        cache = ENUMS["cache_type"]
+        pat = [cache[f"CACHE_{n}"] for n in "WB WT UC_MINUS UC WP WC UC_MINUS UC".split()]
+        self.symbol("memtype_pat")[:] = pat
+        mtrr = self.rows("mtrr", "struct mtrr")[0]
+        mtrr["cap"], mtrr["def_type"], mtrr["limit"], mtrr["count"] = 0x508, 0xC06, 1 << 46, 8
+        mtrr["fixed"][:2], mtrr["fixed"][3:] = 0x0606060606060606, 0x0505050505050505
+        mtrr["base"][0], mtrr["mask"][0] = 0x80000000, (1 << 46) - (1 << 31) | 0x800
+        stacks = self.rows("stacks", "struct stack_info")
+        for i, (bottom, top) in enumerate(STACKS):
+            stacks[i]["bottom"]["v"], stacks[i]["top"]["v"] = bottom, top
+            stacks[i]["name"] = f"stack{i}".encode()
+        self.symbol("stack_count").view(np.uint32)[0] = len(STACKS)
+        self.symbol("cpu_cr4").view(np.uint64)[0] = CR4 & ~0x20
+        gates = self.rows("idt", "struct idt_gate")
+        handler = IMAGE + 0x210000 + 16 * np.arange(256, dtype=np.uint64)
+        gates["offset_low"] = handler & np.uint64(0xFFFF)
+        gates["offset_middle"] = handler >> np.uint64(16) & np.uint64(0xFFFF)
+        gates["offset_high"] = handler >> np.uint64(32)
+        gates["selector"], gates["type"] = 8, 0x8E
+        gates["ist"][[8, 2, 18]] = 1, 2, 3
+        tss = SYMBOLS["tss"][0]
+        gdt = self.symbol("gdt").view(np.uint64)
+        gdt[1:5] = 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF
+        gdt[5] = 103 | (tss & 0xFFFFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56
+        gdt[6] = tss >> 32
+        self.rows("tss", "struct tss")[0]["ist"][:3] = [top for _, top in STACKS[1:]]
+
     def twin(self) -> Machine:
         """The same guest with memory of its own."""
         other = copy.copy(self)
@@ -241,16 +288,37 @@ class Machine(Model):
 
     # --- reading and breaking ----------------------------------------------------------------------
 
-    def session(self, cr3: int | None = None) -> Session:
-        """One CPU, in the kernel's space unless told otherwise."""
+    def session(self, cr3: int | None = None, **registers: int) -> Session:
+        """One CPU, in the kernel's space unless told otherwise; registers of Cpu and CpuTables."""
         flat = self.words.view(np.uint8).reshape(-1)
         reader = MappedReader(RamMap([RamRange(0, RAM * PAGE, "ram")]), [flat], "an array")
         root = self.tables[self.roots[1]]
         assert root is not None
         value = root.mfn << 12 if cr3 is None else cr3
-        cpu = Cpu(0, cr0=0x80010011, cr2=0, cr3=value, cr4=0x20, efer=0xD00)
+        cpu = Cpu(0, cr0=CR0, cr2=0, cr3=value, cr4=CR4, efer=0xD00, rsp=STACKS[0][1] - 64)
+        cpu = replace(cpu, **{f: v for f, v in registers.items() if hasattr(cpu, f)})
         image = [Segment(IMAGE + 0x210000, 0x210000, 0x30000)]
-        return Session([cpu], 0, reader, self.types, image, phys_bits=46)
+        own = self._registers(cpu, registers)
+        return Session([cpu], 0, reader, self.types, image, 46, lambda: [own])
+
+    @staticmethod
+    def _registers(cpu: Cpu, changed: dict[str, int]) -> Registers:
+        """Those of the CPU; changed: "idt" and the like for bases, "idt_limit", "task" for TR, "ring"."""
+        limits = {"gdt": 63, "idt": 4095, "tss": 103}
+        selectors = {"tss": changed.get("task", 0x28), "cs": 8 | changed.get("ring", 0)}
+        segments = {
+            "tr"
+            if n == "tss"
+            else n: Register(
+                selectors.get(n, 0),
+                changed.get(n, SYMBOLS[n][0] if n in SYMBOLS else 0),
+                changed.get(f"{n}_limit", limits.get(n, 0)),
+                0,
+            )
+            for n in ("cs", "gdt", "idt", "tss")
+        }
+        general = {**dict.fromkeys(GENERAL, 0), "rsp": cpu.rsp}
+        return Registers(0, general, segments, dict.fromkeys(CONTROL, 0), cpu.efer)
 
     def place(self, struct: str, index: int) -> np.ndarray:
         """The bytes of an object, to be written."""

@@ -28,6 +28,11 @@ NX, PS = 1 << 63, 1 << 7
 W, X, U, UC = 1, 2, 4, 3 << 3
 K = {name: number for number, name in enumerate(KINDS)}
 RAM = 0x4000  # pages
+STACK_WINDOW = BASE + 0x4034000000
+STACKS = tuple(  # of one CPU: its own, and those of three exceptions
+    (STACK_WINDOW + at * PAGE, STACK_WINDOW + (at + count) * PAGE)
+    for at, count in ((1, 4), (7, 2), (11, 2), (15, 2))
+)
 
 
 def shift(level: int) -> int:
@@ -146,6 +151,9 @@ class Model:
             for mfn, order in aligned(first, last):
                 if mfn in self.blocks:
                     self.map(1, IMAGE + mfn * PAGE, mfn, attr)
+        for bottom, top in STACKS:
+            for va in range(bottom, top, PAGE):
+                self.map(1, va, self.take("AVAILABLE").mfn, W)
         self._clients()
         for slot in range(1, len(self.tables)):
             assert self.tables[slot] is not None

@@ -8,7 +8,7 @@ from ktf.errors import KtfError
 from ktf.layout import FieldDesc, Symbol, TypeDesc
 
 # Members in order: "u4 next" an integer of 4 bytes, "u8 order:5 tail:7" bit-fields of one, "u4*512 entry" an array,
-# "c*22 name" characters, "struct region*64 region" structs.
+# "c*22 name" characters, "struct region*64 region" structs; "packed" alone: without gaps.
 STRUCTS = {
     "frame_t": [
         "u8 kind:4 order:5 level:3 mfn:40 tail:7 zero:5",
@@ -78,6 +78,37 @@ STRUCTS = {
         "u4 empty",
     ],
     "struct order_list": ["u4 head", "u4 free", "u4 used", "u4 last_free", "u8 refs", "u8 maps"],
+    "vaddr_t": ["u8 v"],
+    "struct stack_info": ["vaddr_t bottom", "vaddr_t top", "c*16 name"],
+    "struct mtrr": [
+        "u8 cap",
+        "u8 def_type",
+        "u8*11 fixed",
+        "u8*32 base",
+        "u8*32 mask",
+        "u8 limit",
+        "u4 count",
+        "u4 zero",
+    ],
+    "struct idt_gate": [
+        "u2 offset_low",
+        "u2 selector",
+        "u1 ist",
+        "u1 type",
+        "u2 offset_middle",
+        "u4 offset_high",
+        "u4 reserved",
+    ],
+    "struct tss": [
+        "packed",
+        "u4 reserved0",
+        "u8*3 rsp",
+        "u8 reserved1",
+        "u8*7 ist",
+        "u8 reserved2",
+        "u2 reserved3",
+        "u2 io_map",
+    ],
     "struct region": ["u8 start", "u8 end", "u4 kind", "u4 zero"],
     "struct spinlock": ["u4 waiting", "u4 owner", "u8 sleepers", "u4 rank", "u4 inside"],
     "struct tlb_run": ["u8 mfn", "u8 pages"],
@@ -156,6 +187,23 @@ ENUMS = {
         **{f"MEMTYPE_{k}": i for i, k in enumerate("WB WT UCM UC WP WC".split())},
         "MEMTYPE_COUNT": 6,
     },
+    "cache_type": {
+        "CACHE_UC": 0,
+        "CACHE_WC": 1,
+        "CACHE_WT": 4,
+        "CACHE_WP": 5,
+        "CACHE_WB": 6,
+        "CACHE_UC_MINUS": 7,
+        "CACHE_MIXED": 8,
+    },
+    "mtrr_bits": {
+        "MTRR_CAP_COUNT": 0xFF,
+        "MTRR_CAP_FIXED": 1 << 8,
+        "MTRR_DEF_TYPE": 0xFF,
+        "MTRR_DEF_FIXED": 1 << 10,
+        "MTRR_DEF_ENABLE": 1 << 11,
+        "MTRR_MASK_VALID": 1 << 11,
+    },
     "vattr": {
         "VATTR_R": 0,
         "VATTR_W": 1,
@@ -183,8 +231,20 @@ CONSTANTS = {
     "STOCK_NODES": 1,
     "STOCK_MAPPINGS": 48,
 }
-MM_VA = 0xFFFFFFFF80230000
-SYMBOLS = {"journal_ring": (0xFFFFFFFF80210000, 64 * 8 * 64)}  # 8 events for each CPU
+IMAGE = 0xFFFFFFFF80000000
+MM_VA = IMAGE + 0x230000
+# Variables besides mm: place, bytes.
+SYMBOLS = {
+    "journal_ring": (IMAGE + 0x210000, 64 * 8 * 64),  # 8 events for each CPU
+    "memtype_pat": (IMAGE + 0x220000, 8),
+    "stacks": (IMAGE + 0x22C000, 272 * 32),
+    "stack_count": (IMAGE + 0x22F000, 4),
+    "mtrr": (IMAGE + 0x22F100, 640),
+    "cpu_cr4": (IMAGE + 0x22F800, 8),
+    "idt": (IMAGE + 0x23A000, 4096),
+    "gdt": (IMAGE + 0x23B000, 4096),
+    "tss": (IMAGE + 0x23C000, 64 * 104),
+}
 
 
 class FakeTypes:
@@ -204,9 +264,12 @@ class FakeTypes:
     def _make(self, name: str) -> TypeDesc:
         fields: list[FieldDesc] = []
         at, align = 0, 1
-        for line in STRUCTS[name]:
+        lines = STRUCTS[name]
+        packed = lines[0] == "packed"
+        for line in lines[packed:]:
             kind, _, members = line.rpartition(" ") if ":" not in line else line.partition(" ")
             desc, step = self._type(kind)
+            step = 1 if packed else step
             align = max(align, step)
             at = -(-at // step) * step
             bit = 0
@@ -225,7 +288,7 @@ class FakeTypes:
             return TypeDesc("array", element.size * int(count), text, element=element), step
         if text == "c":
             return TypeDesc("char", 1, "char"), 1
-        if text.startswith("struct "):
+        if text.startswith("struct ") or text == "vaddr_t":
             return self.struct(text), 8
         return TypeDesc("uint", int(text[1:]), text), int(text[1:])
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import unittest
 from pathlib import Path
@@ -12,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from rule_cases import CASES
-from synthetic import STRUCTS, Machine
-from synthetic_model import BASE
+from synthetic import CR0, CR4, STRUCTS, Machine
+from synthetic_model import BASE, STACKS
 from synthetic_types import MM_VA
 
 from ktf.commands_check import CheckCommand, examine, text
@@ -88,7 +89,31 @@ class RuleTests(unittest.TestCase):
         self.assertEqual(report.kept["C1"][0].mfn, m.page.mfn)
         user = m.tables[m.roots[2]]
         assert user is not None
+        m.mm_row("cpu", 0, "space", 2)
         self.assertEqual(self.examine(m, user.mfn << 12).total(), 0)
+
+    def test_registers(self) -> None:
+        """What only a CPU's registers show."""
+        for rule, word, registers in (
+            ("X2", "WP", {"cr0": CR0 & ~(1 << 16)}),
+            ("X2", "SMEP", {"cr4": CR4 & ~(1 << 20)}),
+            ("X2", "SMAP", {"cr4": CR4 & ~(1 << 21)}),
+            ("X2", "UMIP", {"cr4": CR4 & ~(1 << 11)}),
+            ("C2", "IDTR", {"idt": MM_VA}),
+            ("C2", "IDTR", {"idt_limit": 0xFFE}),
+            ("C2", "GDTR", {"gdt": MM_VA}),
+            ("C2", "TR is", {"tss": MM_VA}),
+            ("C2", "selector", {"task": 0x38}),
+            ("C2", "guard|not mapped", {"rsp": STACKS[0][0] - 0x800}),
+            ("C2", "r-x-", {"rsp": 0xFFFFFFFF80211000}),
+        ):
+            with self.subTest(registers=registers):
+                m = HEALTHY.twin()
+                report = examine(m.session(None, **registers), list(RULES))[0]
+                self.assertEqual({r for r, n in report.counts.items() if n}, {rule})
+                self.assertRegex(report.kept[rule][0].message, word)
+        user = {"rsp": 0x1000, "ring": 3}
+        self.assertEqual(examine(HEALTHY.session(None, **user), list(RULES))[0].total(), 0)
 
     def test_accessed_and_dirty_don_t_matter(self) -> None:
         """The CPU sets them in any present entry."""
@@ -209,6 +234,14 @@ class DocumentTests(unittest.TestCase):
             self.assertEqual(body.splitlines()[0], f"{name}: {rule.text}")
             self.assertRegex(body, rf"(?m)^    {name}: ")
             self.assertIn(f"`plant={name}`", body)
+
+    def test_plants(self) -> None:
+        """Every rule has its plant in the guest, and a run of check_plants.py of it alone."""
+        root = Path(__file__).resolve().parents[2]
+        source = (root / "tests/guest/plant.c").read_text(encoding="utf-8")
+        self.assertEqual(re.findall(r'(?m)^    \{"(\w+)", "', source), list(RULES))
+        script = (root / "tests/gdb/check_plants.py").read_text(encoding="utf-8")
+        self.assertEqual(re.findall(r'(?m)^# guest:.*cmdline="plant=(\w+)"', script), list(RULES))
 
     def test_help(self) -> None:
         """The command's help speaks of all its options."""

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // plant=RULE: commits, in the running guest, the bug that breaks that rule and as little else as
 // can be.
+#include "arch/x86/idt.h"
+#include "arch/x86/stack.h"
 #include "arch/x86/tlb.h"
+#include "arch/x86/traps.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
@@ -10,8 +13,10 @@
 #include "tests/guest/test.h"
 
 // Each plant has its own 2 MiB of the kernel's space: PLANT_VA is the first page of it.
-#define PLANT_VA   VADDR(VA_VMAP + 0x7000000000)
+#define PLANT_VA   VADDR(VA_VMAP + 0x7000000000 + ((uint64_t)planted << 21))
 #define PLANT_USER VADDR(0x40000000)
+
+static unsigned planted; // how many so far
 
 frame_t *plant_frame(unsigned order)
 {
@@ -232,6 +237,36 @@ static void plant_t7(void)
     pt_set(table_at(w.slot)->parent, table_at(w.slot)->index, 0, 0);
 }
 
+// The record and the entry of a mapping made with other attributes, behind everybody's back.
+static void rewrite(vaddr_t va, unsigned clear, unsigned set)
+{
+    struct pt_walk w = plant_at(kernel_space(), va, 1);
+    mapping_t *record = mapping_at(w.shadow);
+
+    record->attr = (record->attr & ~clear) | set;
+    table_entries(w.slot)[w.index] =
+        pgentry_leaf(pgentry_mfn(table_entries(w.slot)[w.index], 1), 1, record->attr);
+}
+
+static void plant_m1(void)
+{
+    frame_t *frame;
+
+    if (get_device_frame(PADDR(hole() << PAGE_SHIFT), 0, &frame))
+        panic("plant: no device frame");
+    plant_map(NULL, PLANT_VA, frame, VATTR_W);
+    rewrite(PLANT_VA, VATTR_TYPE, 0);
+}
+
+static void plant_m2(void)
+{
+    frame_t *frame = plant_frame(0);
+
+    plant_map(NULL, PLANT_VA, frame, VATTR_W);
+    plant_map(NULL, second_page(), frame, VATTR_W);
+    rewrite(second_page(), VATTR_TYPE, VATTR_UC);
+}
+
 static void plant_x1(void)
 {
     struct pt_walk w;
@@ -240,6 +275,34 @@ static void plant_x1(void)
     w = plant_at(kernel_space(), PLANT_VA, 1);
     mapping_at(w.shadow)->attr |= VATTR_X;
     table_entries(w.slot)[w.index] &= ~PG_NX;
+}
+
+// All levels give ring 3 what is the kernel's.
+static void plant_x2(void)
+{
+    plant_map(NULL, PLANT_VA, plant_frame(0), VATTR_W);
+    rewrite(PLANT_VA, 0, VATTR_U);
+    for (unsigned level = 2; level <= kernel_space()->levels; level++) {
+        struct pt_walk w = plant_at(kernel_space(), PLANT_VA, level);
+
+        table_entries(w.slot)[w.index] |= PG_U;
+    }
+}
+
+// The page below the boot CPU's stack: an overflow would go on in it.
+static void plant_x3(void)
+{
+    plant_map(NULL, VADDR(stacks[0].bottom.v - PAGE_SIZE), plant_frame(0), VATTR_W);
+}
+
+// The gate of the general protection fault leads to data.
+static void plant_c2(void)
+{
+    uintptr_t handler = (uintptr_t)&mm;
+
+    idt[VECTOR_GP].offset_low = handler & 0xffff;
+    idt[VECTOR_GP].offset_middle = handler >> 16 & 0xffff;
+    idt[VECTOR_GP].offset_high = (uint32_t)(handler >> 32);
 }
 
 // The bug of an unmap that does not wait for the others: the frame is free, and a CPU has not
@@ -291,9 +354,14 @@ static const struct {
     {"A4", "a counter of free blocks is off by one", plant_a4},
     {"A5", "two free buddies are not merged", plant_a5},
     {"A6", "an available frame says that it is an ACPI table", plant_a6},
+    {"M1", "device memory is mapped write-back", plant_m1},
+    {"M2", "a frame is mapped write-back and uncached", plant_m2},
     {"X1", "a mapping is writable and executable", plant_x1},
+    {"X2", "a page of the kernel's half can be reached by ring 3", plant_x2},
+    {"X3", "the guard page below a stack is mapped", plant_x3},
     {"B1", "a frame is free, and a CPU has not flushed since its last unmap", plant_b1},
     {"C1", "CR3 holds a copy of the root table", plant_c1},
+    {"C2", "the gate of an exception leads to data", plant_c2},
 };
 
 int plant_bug(const char *rule)
@@ -305,6 +373,7 @@ int plant_bug(const char *rule)
             printk("plant=%s %s\n", plants[i].rule, plants[i].text);
         } else if (strcmp(rule, plants[i].rule) == 0) {
             plants[i].run();
+            planted++;
             printk("planted %s: %s\n", plants[i].rule, plants[i].text);
             return 0;
         }

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Rules X1 to X3: what may be done with an address, by the rights of all levels and the CPUs' protection.
+"""Rules on effective rights; docs/invariants.md says why and how each can be broken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .database import Database
+from .findings import Report, Rule, Violation
+from .maps import perm_text
+from .paging import U, W, X
+from .readers import PAGE
+from .rules_mappings import frame_text, leaf
+from .session import CR0_WP, CR4_SMAP, CR4_SMEP, CR4_UMIP, Cpu
+
+
+def what(db: Database, i: int) -> str:
+    """What leaf i maps, in a few words."""
+    frame = int(db.reach.leaf_frame[i])
+    return frame_text(db, frame) if frame else f"mfn {int(db.reach.leaf_mfn[i]):#x}"
+
+
+def online(db: Database) -> list[Cpu]:
+    """The CPUs that page and that the kernel has set up."""
+    row = db.mm["cpu"][0]
+    cpus = [c for c in db.session.cpus if not c.paging_problem()]
+    return [c for c in cpus if c.number < len(row) and row.value("online", c.number)]
+
+
+def x1(db: Database, out: Report) -> None:
+    """By the effective rights of all levels nothing is writable and executable."""
+    leaves = db.reach.leaves
+    bad = np.flatnonzero((leaves.perm & (W | X)) == (W | X))
+
+    def describe(i: int) -> Violation:
+        rights = perm_text(int(leaves.perm[i]))
+        return leaf(db, "X1", i, f"{what(db, i)} is {rights}: writable and executable")
+
+    out.each("X1", bad, describe)
+    for cpu in db.session.cpus:
+        if not cpu.paging_problem() and not cpu.nxe:
+            text = "EFER.NXE is off: everything that can be read can be executed"
+            out.add("X1", f"CPU {cpu.number}: {text}")
+
+
+# --- X2 ------------------------------------------------------------------------------------------------
+
+# Protection in CR4, and what is open without it.
+PROTECTION = (
+    (CR4_SMEP, "SMEP", "the kernel can execute what user code can reach"),
+    (CR4_SMAP, "SMAP", "the kernel can read and write what user code can reach by mistake"),
+    (CR4_UMIP, "UMIP", "user code can read where the kernel's tables are"),
+)
+
+
+def x2(db: Database, out: Report) -> None:
+    """Ring 3 reaches nothing outside of the lower half of user spaces; the CPUs' protection is on."""
+    reach = db.reach
+    leaves = reach.leaves
+    kernel = np.array([s.kernel for s in db.spaces.rows] or [True], bool)
+    some = np.flatnonzero(leaves.perm & U)
+    space = reach.space[leaves.table[some]]
+    bad = some[kernel[space] | (leaves.va[some] >> np.uint64(63) != 0)]
+
+    def describe(i: int) -> Violation:
+        rights = perm_text(int(leaves.perm[i]))
+        text = f"{what(db, i)} is {rights} by all levels together: ring 3 reaches the kernel's half"
+        return leaf(db, "X2", i, f"{text}, should not")
+
+    out.each("X2", bad, describe)
+    _x2_cpus(db, out)
+
+
+def _x2_cpus(db: Database, out: Report) -> None:
+    """CR0.WP, SMEP, SMAP and UMIP of each CPU, as the kernel switched them on where there are any."""
+    symbol = db.kernel.types.symbol("cpu_cr4")
+    wanted = int.from_bytes(db.kernel.read(symbol.va, 8), "little") if symbol else 0
+    for cpu in online(db):
+        if not cpu.cr0 & CR0_WP:
+            text = f"CR0 is {cpu.cr0:#x}, WP should be on: the kernel can write what is read-only"
+            out.add("X2", f"CPU {cpu.number}: {text}")
+        for bit, name, opens in PROTECTION:
+            if wanted & bit and not cpu.cr4 & bit:
+                text = f"CR4 is {cpu.cr4:#x}, {name} should be on: {opens}"
+                out.add("X2", f"CPU {cpu.number}: {text}")
+
+
+# --- X3 ------------------------------------------------------------------------------------------------
+
+
+class Stacks:
+    """The kernel's stacks, stacks[0 .. stack_count): bottom and top of each, and its name."""
+
+    def __init__(self, db: Database) -> None:
+        self.problem = ""
+        kernel = db.kernel
+        place, size = kernel.types.symbol("stacks"), kernel.types.symbol("stack_count")
+        if place is None or size is None:
+            self.problem = "the symbols have no stacks"
+            self.bottom = self.top = np.zeros(0, np.uint64)
+            return
+        rows = kernel.layout("struct stack_info").records(kernel.read(place.va, place.size))
+        count = int.from_bytes(kernel.read(size.va, size.size), "little")
+        if count > len(rows):
+            self.problem = f"stack_count is {count}, but there is room for {len(rows)}"
+        rows = rows[: min(count, len(rows))]
+        self.bottom, self.top = rows["bottom"]["v"], rows["top"]["v"]
+        self.names = [bytes(n).split(b"\0")[0].decode("ascii", "replace") for n in rows["name"]]
+
+    def __len__(self) -> int:
+        return len(self.bottom)
+
+    def sound(self, i: int) -> bool:
+        """True if stack i is whole pages of the kernel's half, above the one before and its guards."""
+        bottom, top = int(self.bottom[i]), int(self.top[i])
+        good = bottom % PAGE == 0 and top % PAGE == 0 and 1 << 63 <= bottom < top < (1 << 64) - PAGE
+        return good and (i == 0 or bottom == int(self.top[i - 1]) + 2 * PAGE)
+
+
+def x3(db: Database, out: Report) -> None:
+    """Below and above each stack a page is not mapped, and between the stacks nothing is."""
+    stacks = Stacks(db)
+    if stacks.problem:
+        out.add("X3", stacks.problem)
+    unsound = [i for i in range(len(stacks)) if not stacks.sound(i)]
+    for i in unsound[:20]:
+        text = f"[{int(stacks.bottom[i]):#x}, {int(stacks.top[i]):#x})"
+        out.add("X3", f"stack {i} {text} does not follow the guard pages of the one before")
+    if not len(stacks) or unsound:
+        return
+    leaves = db.reach.leaves
+    low, high = int(stacks.bottom[0]) - PAGE, int(stacks.top[-1]) + PAGE
+    near = np.flatnonzero(
+        (leaves.va >= np.uint64(low & -(1 << 30))) & (leaves.va < np.uint64(high))
+    )
+    last = leaves.va[near] + (leaves.take(near).size - np.uint64(1))
+    near, last = near[last >= np.uint64(low)], last[last >= np.uint64(low)]
+    at = np.searchsorted(stacks.bottom, leaves.va[near], side="right") - 1
+    at = np.maximum(at, 0)
+    inside = (leaves.va[near] >= stacks.bottom[at]) & (last < stacks.top[at])
+
+    def describe(i: int) -> Violation:
+        va = max(int(leaves.va[i]), low)
+        below = int(np.searchsorted(stacks.bottom, np.uint64(va), side="right")) - 1
+        if below >= 0 and va < int(stacks.top[below]) + PAGE:
+            text = f"the guard page above stack '{stacks.names[below]}'"
+        else:
+            text = f"the guard page below stack '{stacks.names[below + 1]}'"
+        return leaf(db, "X3", i, f"{text} is mapped, to {what(db, i)}; should not be")
+
+    out.each("X3", near[~inside], describe)
+
+
+RULES = [
+    Rule("X1", "nothing is both writable and executable", x1),
+    Rule(
+        "X2",
+        "user access only in user areas, by the effective bits of all levels, CR0.WP, EFER.NXE, "
+        "SMEP and SMAP considered",
+        x2,
+    ),
+    Rule("X3", "guard pages are not mapped", x3),
+]
