@@ -24,14 +24,14 @@ def load(folder: str) -> None:
         sys.path.insert(0, folder)
     for name in [n for n in sys.modules if n.split(".")[0] == "ktf"]:
         del sys.modules[name]  # loaded again: take the files as they are now
-    from ktf import functions, registry, target
+    from ktf import functions, register, registry, target
 
     guest = target.Target()
     for command in registry.commands():
-        target.register(guest, command)
+        register.register(guest, command)
     for function in functions.FUNCTIONS:
-        target.register_function(guest, function)
-    target.register_parameters(guest)
+        register.register_function(guest, function)
+    register.register_parameters(guest)
 
 
 load(os.path.dirname(os.path.abspath(__file__)))

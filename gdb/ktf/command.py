@@ -58,8 +58,8 @@ class Context(Protocol):
     def write(self, text: str) -> None:
         """Prints."""
 
-    def refused_readers(self) -> list[str]:
-        """Why faster ways to read memory were not taken, a line each."""
+    def reader_story(self) -> list[str]:
+        """How memory is read, and why so; why not by the ways that were tried before: lines."""
 
     def set_variable(self, name: str, value: int) -> None:
         """Sets the convenience variable $name."""

@@ -216,9 +216,7 @@ class Listing:
 
     def _verbose(self) -> Iterator[str]:
         session, rules = self.session, self.session.rules
-        yield f"read by {session.reader.name}: {session.reader.detail}\n"
-        for line in self.context.refused_readers():
-            yield f"not by {line}\n"
+        yield from (f"{line}\n" for line in self.context.reader_story())
         nx = "on" if rules.nxe else "off"
         yield f"{rules.levels} levels, NX {nx}, {rules.phys_bits} bits of physical address\n"
         if session.kernel is not None:

@@ -22,7 +22,13 @@ import numpy as np
 from .errors import KtfError, NoGuest, Unreadable
 from .readers import PAGE, MappedReader, ProcMemReader, RamMap, RamRange, Reader, StubReader
 
-READERS = ("auto", "ramfile", "procmem", "gdbstub")
+READERS = ("auto", "ramfile", "procmem", "gdbstub", "core")
+FORCED = "`set ktf reader auto` takes what works"
+START_RAMFILE = (
+    "start QEMU with -object memory-backend-file,id=ram,size=SIZE,mem-path=FILE,share=on "
+    "-machine memory-backend=ram (`make debug` does)"
+)
+SAME_USER = "run GDB on QEMU's machine, in its PID namespace, as its user or root"
 
 
 class Link(Protocol):
@@ -43,6 +49,14 @@ class Opened:
 
     reader: Reader
     refused: list[str]
+
+    def story(self, wanted: str) -> list[str]:
+        """What is used, why, and why not the others."""
+        why = "chosen by itself, the first of ramfile, procmem, gdbstub that works"
+        if wanted != "auto":
+            why = "as `set ktf reader` says"
+        head = f"read by {self.reader.name}: {self.reader.detail}; {why}"
+        return [head, *(f"not by {line}" for line in self.refused)]
 
 
 def ram_map(mtree: str) -> RamMap:
@@ -68,6 +82,8 @@ def open_reader(link: Link, wanted: str, mtree: str, probe: list[int]) -> Opened
     ram = ram_map(mtree)
     if not ram.ranges:
         raise NoGuest("the stub does not tell its RAM (`monitor info mtree -f`): it is not QEMU's")
+    if wanted == "core":
+        raise KtfError(f"can't read by core: the guest is live, no core file is open; {FORCED}")
     stub = StubReader(ram, link.read_physical, f"physical reads at {link.details}")
     refused: list[str] = []
     makers = {"ramfile": _ram_file, "procmem": _proc_mem}
@@ -81,7 +97,7 @@ def open_reader(link: Link, wanted: str, mtree: str, probe: list[int]) -> Opened
         except KtfError as e:
             refused.append(f"{name}: {e}")
     if wanted in makers:
-        raise KtfError(f"can't read by {refused[0]}; `set ktf reader auto` takes what works")
+        raise KtfError(f"can't read by {refused[0]}; {FORCED}")
     return Opened(stub, refused)
 
 
@@ -105,7 +121,7 @@ def _ram_file(link: Link, ram: RamMap, stub: StubReader) -> Reader:
         places.append(files[area.inode][offset:end])
         paths.add(area.path)
     if not paths:
-        raise KtfError("QEMU's RAM is no shared file (memory-backend-file,share=on)")
+        raise KtfError(f"QEMU's RAM is no shared file: {START_RAMFILE}")
     detail = f"{', '.join(sorted(paths))} of process {pid}"
     return MappedReader(ram, places, detail, rest=stub)
 
@@ -145,7 +161,7 @@ def host_addresses(link: Link, ram: RamMap) -> list[int | None]:
 def find_process(details: str) -> int:
     """PID of the process at the other end of a connection; KtfError if it is none of this machine."""
     if details.startswith("|"):
-        raise KtfError("the connection is a pipe")
+        raise KtfError("the connection is a pipe, whose other end is not known: use a socket")
     tcp = re.fullmatch(r"(?:(?:tcp[46]?):)?(?:\[.*\]|[^/:]*):(\d+)", details)
     if tcp:
         sockets = _tcp_peers(int(tcp[1]))
@@ -153,7 +169,7 @@ def find_process(details: str) -> int:
         sockets = _unix_sockets(re.sub(r"^unix:", "", details))
     pid = _owner(sockets)
     if pid is None:
-        raise KtfError(f"no process that we may look into stands behind {details}")
+        raise KtfError(f"no process that we may look into stands behind {details}: {SAME_USER}")
     return pid
 
 
@@ -256,7 +272,7 @@ def read_maps(pid: int) -> Iterator[Area]:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as f:
             lines = f.read().splitlines()
     except OSError as e:
-        raise KtfError(f"/proc/{pid}/maps: {e.strerror}") from e
+        raise KtfError(f"/proc/{pid}/maps: {e.strerror}: {SAME_USER}") from e
     for line in lines:
         words = line.split(None, 5)
         start, end = (int(x, 16) for x in words[0].split("-"))

@@ -210,7 +210,9 @@ class ProcMemReader(Reader):
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as e:
-            raise KtfError(f"{path}: {e.strerror}") from e
+            raise KtfError(
+                f"{path}: {e.strerror}: run GDB as root or QEMU's user (and look at /proc/sys/kernel/yama/ptrace_scope)"
+            ) from e
 
     def close(self) -> None:
         """Gives back the file descriptor."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# The only module that talks to gdb: registers, symbols, types, the connection, and what commands print.
-"""Target: GDB's side of everything; register(): makes GDB commands of our Command objects.
+# What GDB knows of the guest: registers, symbols, types, the connection; and what commands print.
+"""Target: GDB's side of everything. Only this module, register.py and stops.py talk to gdb.
 
 Physical memory is read with raw packets in QEMU's physical mode. These pass by GDB's own caches, so
 that nothing physical is left in them; the mode is put back as it was in a finally.
@@ -17,11 +17,9 @@ from typing import TypeVar
 
 import gdb
 
-from .command import Command, json_line
 from .core import open_core
 from .errors import KtfError, NoGuest, Unreadable, UsageError
 from .expressions import effect
-from .functions import Function
 from .kernel import Segment, elf_segments
 from .layout import FieldDesc, Symbol, TypeDesc
 from .qemu import READERS, Opened, open_reader, physical_bits
@@ -44,7 +42,7 @@ class GdbTypes:
     def struct(self, name: str) -> TypeDesc:
         """See layout.Types."""
         if name not in self._structs:
-            desc = _describe(_lookup(name))
+            desc = _describe(lookup(name))
             if desc.kind != "struct":
                 raise KtfError(f"{name} is no struct in the symbols")
             self._structs[name] = desc
@@ -52,7 +50,7 @@ class GdbTypes:
 
     def enum(self, name: str) -> dict[str, int]:
         """See layout.Types."""
-        return {f.name: int(f.enumval) for f in _lookup(f"enum {name}").fields()}
+        return {f.name: int(f.enumval) for f in lookup(f"enum {name}").fields()}
 
     def constant(self, name: str) -> int:
         """See layout.Types."""
@@ -72,7 +70,7 @@ class GdbTypes:
             return None
 
 
-def _lookup(name: str) -> gdb.Type:
+def lookup(name: str) -> gdb.Type:
     try:
         return gdb.lookup_type(name)
     except gdb.error as e:
@@ -160,7 +158,7 @@ class Target:
 
     def __init__(self) -> None:
         self.wanted_reader = READERS[0]
-        self.refused: list[str] = []
+        self.story: list[str] = []
         self._opened: dict[tuple[int, str, str], Opened] = {}
         self._phys_bits: dict[int, int | None] = {}
 
@@ -182,7 +180,12 @@ class Target:
         image = _image() if types else []
         if connection.type == "core":
             core = open_core(_core_path())
-            self.refused = []
+            if self.wanted_reader not in ("auto", "core"):
+                raise KtfError(
+                    f"can't read by {self.wanted_reader}: the guest is a core file, which is read as it is; "
+                    "`set ktf reader auto` lets it be"
+                )
+            self.story = [f"read by core: {core.reader.detail}; a core is always read as it is"]
             selected = min(max(_number(thread), 0), len(core.registers) - 1)
             bits, registers = core.phys_bits, core.registers
             return Session(core.cpus, selected, core.reader, types, image, bits, lambda: registers)
@@ -197,7 +200,7 @@ class Target:
             self._opened[key] = open_reader(link, self.wanted_reader, mtree, [root])
             self._phys_bits = {connection.num: physical_bits(link)}
         opened = self._opened[key]
-        self.refused = opened.refused
+        self.story = opened.story(self.wanted_reader)
         opened.reader.begin()
         bits = self._phys_bits.get(connection.num)
         return Session(
@@ -211,12 +214,20 @@ class Target:
             raise UsageError(f"{expression}: {why}: not evaluated")
         try:
             with _no_calls():
-                return self._evaluate(expression)
+                return self._evaluate(self._with_registers(expression))
         except (gdb.error, TypeError, ValueError, OverflowError) as e:
             text = " ".join(str(e).split())
             if "may-call-functions" in text:
                 text = "a call runs the guest: not evaluated"
             raise KtfError(f"{expression}: {text}") from e
+
+    def _with_registers(self, expression: str) -> str:
+        """On a core, whose control registers GDB does not know: their values in their places."""
+        connection = gdb.selected_inferior().connection
+        if not re.search(r"\$cr[0234]\b", expression) or getattr(connection, "type", "") != "core":
+            return expression
+        cpu = self.session().cpu
+        return re.sub(r"\$(cr[0234])\b", lambda m: f"{getattr(cpu, m[1]):#x}", expression)
 
     def _evaluate(self, expression: str) -> int:
         value = gdb.parse_and_eval(expression)
@@ -228,7 +239,7 @@ class Target:
                 raise KtfError(f"{expression} is no number and no address")
             value = value.address
         elif kind.code == gdb.TYPE_CODE_FLAGS:
-            value = value.cast(_u64())
+            value = value.cast(u64())
         elif kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
             raise KtfError(f"{expression} is a struct: give its address")
         return int(value) & U64
@@ -256,9 +267,9 @@ class Target:
         """See command.Context."""
         gdb.write(text)
 
-    def refused_readers(self) -> list[str]:
+    def reader_story(self) -> list[str]:
         """See command.Context."""
-        return self.refused
+        return self.story
 
     def set_variable(self, name: str, value: int) -> None:
         """See command.Context."""
@@ -314,7 +325,7 @@ def _number(thread: gdb.InferiorThread) -> int:
     return thread.ptid[1] - 1
 
 
-def _u64() -> gdb.Type:
+def u64() -> gdb.Type:
     return gdb.selected_inferior().architecture().integer_type(64, False)
 
 
@@ -343,7 +354,7 @@ def _register(name: str) -> int:
     value = gdb.parse_and_eval(f"${name}")
     if value.type.code == gdb.TYPE_CODE_VOID:
         raise NoGuest(f"the stub has no register {name}: is it a 64-bit x86 guest of QEMU?")
-    return int(value.cast(_u64()))
+    return int(value.cast(u64()))
 
 
 def _cpu(number: int) -> Cpu:
@@ -380,106 +391,3 @@ def _image() -> list[Segment]:
             return elf_segments(f.read(65536))
     except (OSError, KtfError):
         return []
-
-
-# Commands and parameters -------------------------------------------------------------------------------
-
-
-def register(target: Target, command: Command) -> None:
-    """Makes a GDB command of it."""
-
-    class Registered(gdb.Command):
-        """Replaced by the command's own help."""
-
-        __doc__ = command.__doc__
-
-        def invoke(self, argument: str, from_tty: bool) -> None:
-            """Runs it; errors become one line."""
-            self.dont_repeat()
-            try:
-                command.invoke(target, argument)
-            except KtfError as e:
-                raise gdb.GdbError(f"{command.name}: {e}") from None
-            except KeyboardInterrupt:
-                if "--json" in argument.split():
-                    gdb.write(json_line(command.name, False, error="interrupted"))
-                    return
-                raise gdb.GdbError(f"{command.name}: interrupted") from None
-
-        def complete(self, text: str, word: str | None) -> object:
-            """Options, and the values of the option before the cursor."""
-            try:
-                return command.complete(target, text, word)
-            except (KtfError, gdb.error):
-                return []
-
-    Registered(command.name, gdb.COMMAND_DATA)
-
-
-def register_function(target: Target, function: Function) -> None:
-    """Makes a GDB convenience function of it."""
-
-    class Registered(gdb.Function):
-        """Replaced by the function's own help."""
-
-        __doc__ = function.__doc__
-
-        def invoke(self, *values: gdb.Value) -> gdb.Value:
-            """Calls it; errors become one line."""
-            try:
-                result = function.call(target, *(_as_number(v) for v in values))
-            except KtfError as e:
-                raise gdb.GdbError(f"${function.name}: {e}") from None
-            value = gdb.Value(result & U64).cast(_u64())
-            if function.pointer:
-                value = value.cast(_lookup(function.pointer).pointer())
-            return value
-
-    Registered(function.name)
-
-
-def _as_number(value: gdb.Value) -> int:
-    """An argument as an unsigned 64-bit number; structs of one member (mfn_t and its like) as that."""
-    kind = value.type.strip_typedefs()
-    if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) == 1:
-        return _as_number(value[kind.fields()[0]])
-    if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_STRUCT):
-        return int(value.address) & U64
-    if kind.code == gdb.TYPE_CODE_FLAGS:
-        value = value.cast(_u64())
-    return int(value) & U64
-
-
-def register_parameters(target: Target) -> None:
-    """set/show ktf reader."""
-    doc = "Settings of the ktf commands."
-    prefix = type("Prefix", (gdb.Command,), {"__doc__": doc})
-    prefix("set ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
-    prefix("show ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
-
-    class ReaderParameter(gdb.Parameter):
-        """How the guest's memory is read.
-
-        auto     the fastest that works
-        ramfile  the guest's RAM file (memory-backend-file,share=on), mapped
-        procmem  /proc/PID/mem of a QEMU on this machine
-        gdbstub  physical reads through the stub: slow, always there
-        A core is always read as the file it is."""
-
-        set_doc = "Set how the guest's memory is read."
-        show_doc = "Show how the guest's memory is read."
-
-        def __init__(self) -> None:
-            super().__init__("ktf reader", gdb.COMMAND_DATA, gdb.PARAM_ENUM, READERS)
-            self.value = READERS[0]
-
-        def get_set_string(self) -> str:
-            """Takes it over."""
-            target.wanted_reader = self.value
-            return ""
-
-        def get_show_string(self, value: str) -> str:
-            """What `show ktf reader` prints."""
-            return f"The guest's memory is read by: {value}."
-
-    ReaderParameter()

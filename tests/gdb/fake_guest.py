@@ -110,7 +110,7 @@ class Plain:
         """Keeps it."""
         self.printed.append(text)
 
-    def refused_readers(self) -> list[str]:
+    def reader_story(self) -> list[str]:
         """None were."""
         return []
 

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Makes GDB commands, functions and parameters of ours.
+"""register(), register_function(), register_parameters(): what ktf-gdb.py calls when it is loaded."""
+
+from __future__ import annotations
+
+import gdb
+
+from .command import Command, json_line
+from .errors import KtfError
+from .functions import Function
+from .qemu import READERS
+from .target import U64, Target, lookup, u64
+
+
+def register(target: Target, command: Command) -> None:
+    """Makes a GDB command of it."""
+
+    class Registered(gdb.Command):
+        """Replaced by the command's own help."""
+
+        __doc__ = command.__doc__
+
+        def invoke(self, argument: str, from_tty: bool) -> None:
+            """Runs it; errors become one line."""
+            self.dont_repeat()
+            try:
+                command.invoke(target, argument)
+            except KtfError as e:
+                raise gdb.GdbError(f"{command.name}: {e}") from None
+            except KeyboardInterrupt:
+                if "--json" in argument.split():
+                    gdb.write(json_line(command.name, False, error="interrupted"))
+                    return
+                raise gdb.GdbError(f"{command.name}: interrupted") from None
+
+        def complete(self, text: str, word: str | None) -> object:
+            """Options, and the values of the option before the cursor."""
+            try:
+                return command.complete(target, text, word)
+            except (KtfError, gdb.error):
+                return []
+
+    Registered(command.name, gdb.COMMAND_DATA)
+
+
+def register_function(target: Target, function: Function) -> None:
+    """Makes a GDB convenience function of it."""
+
+    class Registered(gdb.Function):
+        """Replaced by the function's own help."""
+
+        __doc__ = function.__doc__
+
+        def invoke(self, *values: gdb.Value) -> gdb.Value:
+            """Calls it; errors become one line."""
+            try:
+                result = function.call(target, *(_as_number(v) for v in values))
+            except KtfError as e:
+                raise gdb.GdbError(f"${function.name}: {e}") from None
+            value = gdb.Value(result & U64).cast(u64())
+            if function.pointer:
+                value = value.cast(lookup(function.pointer).pointer())
+            return value
+
+    Registered(function.name)
+
+
+def _as_number(value: gdb.Value) -> int:
+    """An argument as an unsigned 64-bit number; structs of one member (mfn_t and its like) as that."""
+    kind = value.type.strip_typedefs()
+    if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) == 1:
+        return _as_number(value[kind.fields()[0]])
+    if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_STRUCT):
+        return int(value.address) & U64
+    if kind.code == gdb.TYPE_CODE_FLAGS:
+        value = value.cast(u64())
+    return int(value) & U64
+
+
+def register_parameters(target: Target) -> None:
+    """set/show ktf reader."""
+    for verb in ("set", "show"):
+        doc = f"{verb.capitalize()} how the ktf commands work: `{verb} ktf reader`."
+        prefix = type("Prefix", (gdb.Command,), {"__doc__": doc})
+        prefix(f"{verb} ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+
+    class ReaderParameter(gdb.Parameter):
+        """How the guest's memory is read.
+
+        auto     the first of these that works (the default)
+        ramfile  the guest's RAM file (memory-backend-file,share=on), mapped
+        procmem  /proc/PID/mem of a QEMU on this machine
+        gdbstub  physical reads through the stub: slow, always there
+        core     the core file that GDB has open, which is never read in another way
+
+        All give the same answers. `ktf-maps -v` shows which one is used, and why. One that can't be used
+        is an error of the next command, which says what to do.
+
+        Example:
+          (gdb) set ktf reader gdbstub
+          (gdb) show ktf reader
+          The guest's memory is read by: gdbstub."""
+
+        set_doc = "Set how the guest's memory is read."
+        show_doc = "Show how the guest's memory is read."
+
+        def __init__(self) -> None:
+            super().__init__("ktf reader", gdb.COMMAND_DATA, gdb.PARAM_ENUM, READERS)
+            self.value = READERS[0]
+
+        def get_set_string(self) -> str:
+            """Takes it over."""
+            target.wanted_reader = self.value
+            return ""
+
+        def get_show_string(self, value: str) -> str:
+            """What `show ktf reader` prints."""
+            return f"The guest's memory is read by: {value}."
+
+    ReaderParameter()
