@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // crash=KIND: ways to go down, each the honest consequence of a bug.
+#include "tests/guest/crash.h"
+
 #include "arch/x86/cpu.h"
 #include "arch/x86/idt.h"
 #include "arch/x86/pgtable.h"
+#include "arch/x86/stack.h"
 #include "lib/panic.h"
 #include "lib/string.h"
-#include "mm/mm.h"
 #include "tests/guest/test.h"
 
 // The bug: an entry cleared behind its record's back, and it happens to map the IDT. The next
@@ -21,12 +23,53 @@ static void triple_fault(void)
     __asm__ volatile("int3");
 }
 
+// The same by a call that should never have been made: the journal knows who made it.
+static void idt_unmapped(void)
+{
+    crash_unmap(ptr_vaddr(idt));
+    __asm__ volatile("int3");
+}
+
 static void page_fault(void)
 {
     // Through a variable, so that the compiler doesn't see what it is asked for.
     volatile uint64_t *volatile nowhere = (volatile uint64_t *)16;
 
     *nowhere = 1;
+}
+
+static void null_call(void)
+{
+    void (*volatile nobody)(void) = NULL;
+
+    nobody();
+}
+
+static void write_text(void)
+{
+    *(volatile uint32_t *)(uintptr_t)&null_call = 0xcccccccc;
+}
+
+// Bytes that are a function, on a page that is not executable.
+static void exec_data(void)
+{
+    crash_page(NULL, CRASH_VA, VATTR_W);
+    *(volatile uint8_t *)vaddr_ptr(CRASH_VA) = 0xc3; // ret
+    ((void (*)(void))vaddr_ptr(CRASH_VA))();
+}
+
+static void smap(void)
+{
+    space_t *space;
+
+    if (!(read_cr4() & CR4_SMAP))
+        panic("crash=smap needs a CPU with SMAP: CPU=max has it");
+    if (space_create("user", &space))
+        panic("crash: no address space");
+    crash_page(space, CRASH_USER, VATTR_W | VATTR_U);
+    if (space_switch(space))
+        panic("crash: the space can't be loaded");
+    *(volatile uint64_t *)vaddr_ptr(CRASH_USER) = 1;
 }
 
 // Infinite recursion, up to the guard page.
@@ -40,6 +83,28 @@ static void stack_overflow(void)
     fill[1] = 2; // not a tail call
 }
 
+// Then there is no stack for the double fault either.
+static void ist_unmapped(void)
+{
+    for (uint32_t i = 0; i < stack_count; i++)
+        if (strcmp(stacks[i].name, "cpu0 #DF") == 0)
+            crash_unmap(VADDR(stacks[i].top.v - PAGE_SIZE));
+    stack_overflow();
+}
+
+// An address bit that the CPU does not have. SDM vol. 3, 4.5.4: reserved.
+static void reserved_bit(void)
+{
+    struct pt_walk w;
+
+    if (mm.phys_limit > PG_ADDR)
+        panic("crash=reserved-bit needs a CPU with fewer than 52 address bits");
+    crash_page(NULL, CRASH_VA, VATTR_W);
+    pt_walk(kernel_space(), CRASH_VA, 1, &w);
+    table_entries(w.slot)[w.index] |= mm.phys_limit;
+    *(volatile uint64_t *)vaddr_ptr(CRASH_VA) = 1;
+}
+
 static void give_up(void)
 {
     panic("crash=panic was asked for");
@@ -49,9 +114,24 @@ static const struct {
     const char *kind, *text;
     void (*run)(void);
 } kinds[] = {
+    {"null-call", "a call through a null pointer", null_call},
+    {"use-after-unmap", "a buffer is read after it was unmapped and put", crash_use_after_unmap},
+    {"write-text", "a write to the kernel's own text", write_text},
+    {"exec-data", "a call into a page that is not executable", exec_data},
+    {"smap", "a user page is written by the kernel, without stac", smap},
+    {"stack-overflow", "infinite recursion into the stack's guard page", stack_overflow},
+    {"reserved-bit", "an entry with a reserved bit, then a write through it", reserved_bit},
+    {"table-reuse", "a page is put while an entry lives on, and is written as a page table",
+     crash_table_reuse},
+    {"idt-unmapped", "the page of the IDT is unmapped, then int3", idt_unmapped},
+    {"ist-unmapped", "the stack of the double fault is unmapped, then a stack overflow",
+     ist_unmapped},
+    {"dead-cr3", "the page tables of a destroyed space are loaded", crash_dead_cr3},
+    {"wild-store", "a wild store hits an entry, which is noticed 100,000 instructions later",
+     crash_wild_store},
+    {"cpu2", "a buffer is read after it was unmapped, on CPU 2", crash_cpu2},
     {"triple-fault", "the page table entry of the IDT is cleared, then int3", triple_fault},
     {"page-fault", "a write to address 0x10", page_fault},
-    {"stack-overflow", "infinite recursion into the stack's guard page", stack_overflow},
     {"panic", "panic() is called", give_up},
 };
 
