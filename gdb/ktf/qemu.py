@@ -14,6 +14,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,7 +124,11 @@ def _ram_file(link: Link, ram: RamMap, stub: StubReader) -> Reader:
     if not paths:
         raise KtfError(f"QEMU's RAM is no shared file: {START_RAMFILE}")
     detail = f"{', '.join(sorted(paths))} of process {pid}"
-    return MappedReader(ram, places, detail, rest=stub)
+    rest: Reader = stub
+    if any(p is None for p in places):  # the video memory, ROMs
+        with suppress(KtfError):
+            rest = _proc_mem(link, ram, stub)
+    return MappedReader(ram, places, detail, rest=rest)
 
 
 def _proc_mem(link: Link, ram: RamMap, stub: StubReader) -> Reader:

@@ -14,6 +14,7 @@ MODULES = (
     "ktf.commands_frame",
     "ktf.commands_check",
     "ktf.commands_journal",
+    "ktf.commands_core",
 )
 
 

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Cores of made-up guests: each segment leads to the bytes that the page tables lead to, and failures leave nothing.
+"""Tests of ktf.core_write, read back by ktf.core and by hand."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import unittest
+from unittest import mock
+
+import numpy as np
+
+from fake_guest import Memory
+from synthetic import Machine
+from synthetic_model import IMAGE
+
+from ktf import core_write
+from ktf.core import open_core
+from ktf.errors import KtfError, Unreadable
+from ktf.paging import NX, P, RW
+from ktf.readers import PAGE
+from ktf.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
+from ktf.session import Session
+
+LOAD = struct.Struct("<IIQQQQQQ")
+HIGH = 0xFFFF_8000_0000_0000
+
+
+def with_registers(session: Session) -> Session:
+    """The same with all registers of its CPU, whose numbers are made up but for those that count."""
+    cpu = session.cpu
+    general = {n: i for i, n in enumerate(GENERAL)}
+    segments = {n: Segment(8 * i, 0x1000 * i, 0xFFFF, 0) for i, n in enumerate(SEGMENTS)}
+    control = {n: int(getattr(cpu, n, 0)) for n in CONTROL}
+    registers = Registers(0, general, segments, control, cpu.efer)
+    return Session([cpu], 0, session.reader, session.types, session.image, 46, lambda: [registers])
+
+
+class Writing(unittest.TestCase):
+    """Files in a directory of the test's own."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.path = os.path.join(folder.name, "core")
+
+    def loads(self) -> list[tuple[int, ...]]:
+        """(flags, offset, va, pa, size) of each PT_LOAD."""
+        with open(self.path, "rb") as f:
+            self.data = f.read()
+        (at,) = struct.unpack_from("<Q", self.data, 32)
+        (count,) = struct.unpack_from("<H", self.data, 56)
+        rows = [LOAD.unpack_from(self.data, at + 56 * i) for i in range(count)]
+        self.assertTrue(all(r[2] % PAGE == 0 for r in rows[1:]))
+        return [(r[1], r[2], r[3], r[4], r[5]) for r in rows if r[0] == 1]
+
+    def test_kernel(self) -> None:
+        """Memory page by page, and every mapped page of the kernel's space, by address."""
+        machine = Machine()
+        session = with_registers(machine.session())
+        written = core_write.write_core(session, self.path)
+        loads = self.loads()
+        self.assertEqual(written.ranges, len(loads) - 1)
+        _, offset, va, pa, size = loads[0]
+        self.assertEqual((va, pa, size), (core_write.PHYSICAL, 0, len(machine.words) * PAGE))
+        words = np.frombuffer(self.data, np.uint64, size // 8, offset).reshape(-1, 512)
+        self.assertTrue(np.array_equal(words, machine.words))
+        leaves = session.walk(session.spaces().spaces[0]).leaves
+        leaves = leaves.take(leaves.pa < len(machine.words) * PAGE)  # not the device
+        seen = 0
+        for _, offset, va, pa, size in loads[1:]:
+            inside = (leaves.va >= va) & (leaves.va < va + size)
+            seen += int(inside.sum())
+            self.assertTrue(np.array_equal(leaves.pa[inside] - pa, leaves.va[inside] - va))
+            self.assertEqual(int(leaves.size[inside].sum()), size)
+            self.assertEqual(offset - loads[0][1], pa)
+        self.assertEqual(seen, len(leaves))
+        self.assertTrue(any(va <= IMAGE + 0x210000 < va + size for _, _, va, _, size in loads))
+
+    def test_back(self) -> None:
+        """Our own reader gets memory, registers, EFER and the size of physical addresses back."""
+        machine = Machine()
+        session = with_registers(machine.session())
+        core_write.write_core(session, self.path)
+        core = open_core(self.path)
+        self.assertEqual(core.registers, session.registers)
+        self.assertEqual(core.phys_bits, 46)
+        pages, ok = core.reader.read_pages(np.arange(len(machine.words), dtype=np.uint64))
+        self.assertTrue(ok.all() and np.array_equal(pages, machine.words))
+
+    def test_user(self) -> None:
+        """In a user space its own half is there as well, the kernel's half from the kernel's tables."""
+        machine = Machine()
+        root = machine.tables[machine.roots[2]]
+        assert root is not None
+        session = with_registers(machine.session(root.mfn << 12))
+        core_write.write_core(session, self.path)
+        low = [load for load in self.loads()[1:] if load[2] < 1 << 47]
+        leaves = session.walk(session.cr3_space(), 0, 1 << 47).leaves
+        self.assertTrue(len(leaves))
+        self.assertEqual(sum(load[4] for load in low), int(leaves.size.sum()))
+
+    def test_beyond_memory(self) -> None:
+        """What is mapped but is no RAM is left out, a large page's RAM part is kept; rights become flags."""
+        m = Memory(64, start=0x200000)
+        m.map(HIGH, 0x200000, P | RW | NX)
+        m.map(HIGH + PAGE, 0xFEE00000, P | RW | NX)
+        m.map(HIGH + (2 << 20), 0x200000, P, level=2)
+        core_write.write_core(with_registers(m.session()), self.path)
+        loads = self.loads()[1:]
+        self.assertEqual([load[2] for load in loads], [HIGH, HIGH + (2 << 20)])
+        self.assertEqual([load[4] for load in loads], [PAGE, 64 * PAGE])
+        self.assertEqual([load[0] for load in loads], [4 | 2, 4 | 1])
+
+    def test_no_paging(self) -> None:
+        """Before paging is on addresses are physical ones."""
+        m = Memory(8)
+        core_write.write_core(with_registers(m.session(cr0=0x10)), self.path)
+        self.assertEqual([load[2:] for load in self.loads()], [(0, 0, 8 * PAGE)])
+
+    def test_too_many(self) -> None:
+        """More ranges than GDB opens: the lowest are left out, and counted."""
+        m = Memory(64)
+        for i in range(20):
+            m.map(HIGH + 2 * i * PAGE, i * PAGE)
+        with mock.patch.object(core_write, "SEGMENTS", 5):
+            written = core_write.write_core(with_registers(m.session()), self.path)
+        self.assertEqual((written.ranges, written.left_out), (5, 15))
+        vas = [load[2] for load in self.loads()[1:]]
+        self.assertEqual(vas, [HIGH + 2 * i * PAGE for i in range(15, 20)])
+
+    def test_failures(self) -> None:
+        """A write that fails, a page that can't be read: an error, the old file as it was, nothing beside it."""
+        session = with_registers(Memory(8).session())
+        core_write.write_core(session, self.path)
+        with open(self.path, "rb") as f:
+            before = f.read()
+        failing = {
+            "pwrite": mock.patch("os.pwrite", side_effect=OSError(28, "No space left on device")),
+            "read": mock.patch.object(
+                session.reader, "read_pages", return_value=(np.zeros((8, 512)), np.zeros(8, bool))
+            ),
+            "interrupt": mock.patch("os.pwrite", side_effect=KeyboardInterrupt),
+            "registers": mock.patch.object(session, "_registers", side_effect=Unreadable("no")),
+        }
+        for name, patch in failing.items():
+            session.__dict__.pop("registers", None)
+            with patch, self.assertRaises((KtfError, KeyboardInterrupt), msg=name):
+                core_write.write_core(session, self.path)
+            self.assertEqual(os.listdir(self.folder), ["core"], name)
+            with open(self.path, "rb") as f:
+                self.assertEqual(f.read(), before, name)
+
+    def test_refused(self) -> None:
+        """Other people's files, devices, directories."""
+        session = with_registers(Memory(8).session())
+        with open(self.path, "w", encoding="ascii") as f:
+            f.write("\x7fELF and no core")
+        for path, why in (
+            (self.path, "is no core"),
+            ("/dev/null", "no regular file"),
+            (self.folder, "directory"),
+            (self.folder + "/none/core", "No such file"),
+        ):
+            with self.assertRaisesRegex(KtfError, why):
+                core_write.write_core(session, path)
+        self.assertEqual(os.listdir(self.folder), ["core"])
+
+
+if __name__ == "__main__":
+    unittest.main()
