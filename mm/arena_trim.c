@@ -143,6 +143,7 @@ static void trim(void)
     while (again) {
         again = objects_trim(ARENA_MAPPINGS, STOCK_MAPPINGS + 200);
         again |= objects_trim(ARENA_SPACES, 16);
+        again |= pt_trim(STOCK_TABLES);
         again |= slots_trim(STOCK_SLOTS + 16);
         again |= nodes_trim(STOCK_NODES + 1);
         again |= frames_trim(STOCK_FRAME_PAGES + 4, 1);
@@ -159,6 +160,7 @@ static void trim_all(void)
     while (again) {
         again = objects_trim(ARENA_MAPPINGS, 0);
         again |= objects_trim(ARENA_SPACES, 0);
+        again |= pt_trim(0);
         again |= slots_trim(0);
         again |= nodes_trim(0);
         again |= frames_trim(0, UINT32_MAX);

@@ -137,6 +137,34 @@ static uint64_t count_spaces(void)
     return count;
 }
 
+static bool is_blank(uint32_t slot)
+{
+    for (unsigned i = 0; i < PT_ENTRIES; i++)
+        if (table_entries(slot)[i] || table_shadow(slot)[i])
+            return false;
+    return true;
+}
+
+// A table in stock is one to the letter: a frame of its own, shown in the window, empty.
+static void check_stock(struct check *c)
+{
+    uint32_t count = 0;
+
+    for (uint32_t slot = mm.stock_slot; slot; slot = table_at(slot)->parent) {
+        const struct table *t = table_at(slot);
+        const frame_t *f = frame_at(t->frame);
+
+        if (slot >= mm.slot_count || ++count > mm.stock_count || t->level || !t->stock ||
+            t->frame >= mm.frame_limit || f->kind != FRAME_TABLE || f->slot != slot) {
+            check_fail(c, "T7", "slot %u is listed as in stock, and is not", slot);
+            return;
+        }
+        EXPECT(c, "T7", is_blank(slot), "the table in stock in slot %u is not empty", slot);
+    }
+    EXPECT(c, "A4", count == mm.stock_count, "%u tables are in stock, the count says %u", count,
+           mm.stock_count);
+}
+
 static void check_arenas(struct check *c)
 {
     const struct arena *frames = &mm.arena[ARENA_FRAMES];
@@ -154,8 +182,10 @@ static void check_arenas(struct check *c)
     }
     EXPECT(c, "A4", slots == mm.free_slots, "%u slots are free, the count says %u", slots,
            mm.free_slots);
-    EXPECT(c, "T7", c->tables + slots + 1 == mm.slot_count,
-           "%lu tables and %u free slots, but %u slots", c->tables, slots, mm.slot_count);
+    EXPECT(c, "T7", c->tables + slots + mm.stock_count + 1 == mm.slot_count,
+           "%lu tables, %u in stock and %u free slots, but %u slots", c->tables, mm.stock_count,
+           slots, mm.slot_count);
+    check_stock(c);
 }
 
 // B1: whoever was asked to flush has done so before the frame became free.
@@ -185,8 +215,9 @@ static void check_all(struct check *c)
     check_spaces(c);
     check_regions(c);
     check_arenas(c);
-    EXPECT(c, "T7", c->tables == c->table_frames,
-           "%lu page tables can be reached, %lu frames are tables", c->tables, c->table_frames);
+    EXPECT(c, "T7", c->tables + mm.stock_count == c->table_frames,
+           "%lu page tables can be reached, %u are in stock, %lu frames are tables", c->tables,
+           mm.stock_count, c->table_frames);
     EXPECT(c, "P4", c->leaves == c->record_entries,
            "%lu entries map something, the records stand for %lu", c->leaves, c->record_entries);
     if (!c->violations) // the rings are whole

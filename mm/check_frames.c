@@ -119,6 +119,11 @@ static void check_place(struct check *c, const frame_t *f)
            "free buddies 0x%lx and 0x%lx of order %u did not merge", mfn, buddy, f->order);
 }
 
+static bool in_stock(const frame_t *f)
+{
+    return f->slot < mm.slot_count && table_at(f->slot)->stock;
+}
+
 static void check_frame(struct check *c, const frame_t *f, unsigned order)
 {
     uint64_t mfn = f->mfn;
@@ -129,8 +134,8 @@ static void check_frame(struct check *c, const frame_t *f, unsigned order)
            "frame 0x%lx: bad kind or tail", mfn);
     EXPECT(c, "A4", !frame_is_free(f) || (!f->maps && f->kind == FRAME_AVAILABLE),
            "free frame 0x%lx has mappings or is %s", mfn, frame_kind_name(f->kind));
-    EXPECT(c, "T2", (f->kind == FRAME_TABLE) == (f->level != 0), "frame 0x%lx: %s of level %u", mfn,
-           frame_kind_name(f->kind), f->level);
+    EXPECT(c, "T2", f->level ? f->kind == FRAME_TABLE : f->kind != FRAME_TABLE || in_stock(f),
+           "frame 0x%lx: %s of level %u", mfn, frame_kind_name(f->kind), f->level);
     EXPECT(c, "A4", f->kind != FRAME_METADATA || f->refcount == 1,
            "metadata frame 0x%lx has %u references", mfn, f->refcount);
     check_place(c, f);

@@ -299,7 +299,8 @@ static __attribute__((noinline)) frame_t *take_again(unsigned order)
         arenas_fill(STOCK_FRAME_PAGES, STOCK_NODES);
         frame = take_plain(order);
     }
-    if (!frame && order) { // what arenas hold in stock may be what keeps buddies apart
+    // What is held in stock may be what keeps buddies apart.
+    if (!frame && (order || mm.stock_count)) {
         mm_trim();
         frame = take_plain(order);
     }

@@ -17,6 +17,7 @@ enum {
     STOCK_NODES = 1,
     STOCK_MAPPINGS = 56, // a split mapping needs up to 20 records, its tables some more
     STOCK_SLOTS = 16,
+    STOCK_TABLES = 8, // empty ones, at most after each operation
     // Of it callers leave so much, however short memory is: without it no arena could grow any
     // more when memory comes back, for growing needs frames, records and tables itself.
     RESERVE_FRAME_PAGES = 2,

@@ -203,11 +203,11 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     return 0;
 }
 
-// An entry is only cleared or changed if it still maps the frame that its record names.
-static void check_entry(vaddr_t va, unsigned level, pgentry_t entry, uint64_t mfn)
+// An entry is only cleared or changed if it still is what its record says.
+static always_inline void check_entry(vaddr_t va, pgentry_t entry, pgentry_t want)
 {
-    if (unlikely(!(entry & PG_P) || pgentry_mfn(entry, level).v != mfn))
-        panic("entry of 0x%lx is 0x%lx: its record says mfn 0x%lx", va.v, entry, mfn);
+    if (unlikely((entry ^ want) & ~(pgentry_t)(PG_A | PG_D)))
+        panic("entry of 0x%lx is 0x%lx: its record says 0x%lx", va.v, entry, want);
 }
 
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
@@ -216,15 +216,15 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
     vaddr_t va = mapping_va(m);
     unsigned level = m->level;
     uint64_t count = entry_count(m->order, level);
-    uint64_t mfn = frame->mfn + m->offset;
+    pgentry_t want = pgentry_leaf(MFN(frame->mfn + m->offset), level, m->attr);
 
     for (uint64_t done = 0; done < count;) {
         struct span s = span_at(space, va, level, done, count);
         pgentry_t *entries = table_entries(s.slot) + s.index;
         uint32_t *shadows = table_shadow(s.slot) + s.index;
 
-        for (uint64_t i = 0; i < s.count; i++, mfn += UINT64_C(1) << level_order(level)) {
-            check_entry(entry_va(va, level, done + i), level, entries[i], mfn);
+        for (uint64_t i = 0; i < s.count; i++, want += UINT64_C(1) << level_shift(level)) {
+            check_entry(entry_va(va, level, done + i), entries[i], want);
             entries[i] = 0;
             shadows[i] = 0;
         }
@@ -248,16 +248,16 @@ void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned a
     mapping_t *m = mapping_at(index);
     vaddr_t va = mapping_va(m);
     uint64_t count = entry_count(m->order, m->level);
-    pgentry_t entry = pgentry_leaf(MFN(frame->mfn + m->offset), m->level, attr);
+    pgentry_t want = pgentry_leaf(MFN(frame->mfn + m->offset), m->level, m->attr);
+    pgentry_t change = want ^ pgentry_leaf(MFN(frame->mfn + m->offset), m->level, attr);
 
     for (uint64_t done = 0; done < count;) {
         struct span s = span_at(space, va, m->level, done, count);
         pgentry_t *entries = table_entries(s.slot) + s.index;
 
-        for (uint64_t i = 0; i < s.count; i++, entry += UINT64_C(1) << level_shift(m->level)) {
-            check_entry(entry_va(va, m->level, done + i), m->level, entries[i],
-                        pgentry_mfn(entry, m->level).v);
-            entries[i] = entry;
+        for (uint64_t i = 0; i < s.count; i++, want += UINT64_C(1) << level_shift(m->level)) {
+            check_entry(entry_va(va, m->level, done + i), entries[i], want);
+            entries[i] = want ^ change;
         }
         done += s.count;
     }

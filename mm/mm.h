@@ -63,6 +63,8 @@ struct tlb_batch {
     uint32_t pending; // 1 if there is anything
     uint32_t all;     // 1: too many pages, or whole tables: flush everything
     uint32_t count;   // of va[]
+    uint32_t tables;  // slot of the first empty table that goes to the stock, linked by parent
+    uint32_t zero;
     uint32_t records; // index of the first record to be freed, linked by `next`; `prev` is the
                       // index of its frame, which loses `refs` mappings
     uint64_t cpus;    // who may hold any of it
@@ -107,6 +109,8 @@ struct mm {
     uint32_t
         slot_count; // slots that have a shadow and a struct table; slot 0 counts but is never used
     uint32_t free_slots;  // of them free
+    uint32_t stock_slot;  // first of those whose table is empty and in stock, 0 if none
+    uint32_t stock_count; // of them
     uint32_t next_space;  // id of the next space to be made
     uint32_t live;        // 1 once the final page tables are loaded
     uint32_t busy;        // 1 while upkeep runs, so that it does not nest

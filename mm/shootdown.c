@@ -196,6 +196,7 @@ void tlb_commit(void)
 {
     struct tlb_batch *b = &mm.batch;
     uint32_t records = b->records;
+    uint32_t tables = b->tables;
     uint32_t epoch = ++mm.epoch;
     uint64_t others = b->cpus & cpu_others();
 
@@ -203,8 +204,9 @@ void tlb_commit(void)
         ask(others, epoch);
         journal(JOURNAL_SHOOTDOWN, CALLER, b->va[0], 0, 0, (uint32_t)b->count);
     }
-    b->pending = b->all = b->count = b->records = 0;
+    b->pending = b->all = b->count = b->records = b->tables = 0;
     b->cpus = 0;
+    pt_flushed(tables);
     release_records(records, epoch);
     for (uint64_t i = 0; i < b->runs; i++)
         release_run(&b->run[i]);

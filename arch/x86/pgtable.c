@@ -56,6 +56,11 @@ static void slot_unlist(uint32_t slot)
         work_add(MM_GROW);
 }
 
+static bool slot_is_free(uint32_t slot)
+{
+    return !table_at(slot)->level && !table_at(slot)->stock;
+}
+
 // The table that maps 512 slots must stand before the first of them is handed out.
 static int window_pin(uint32_t slot)
 {
@@ -111,8 +116,8 @@ bool slots_trim(uint32_t keep)
     uint32_t first = mm.slot_count - SLOTS_PER_SHADOW_PAGE;
 
     if (mm.arena[ARENA_SHADOWS].pages <= mm.arena[ARENA_SHADOWS].boot ||
-        mm.free_slots < keep + SLOTS_PER_SHADOW_PAGE || table_at(first)->level ||
-        table_at(first + 1)->level)
+        mm.free_slots < keep + SLOTS_PER_SHADOW_PAGE || !slot_is_free(first) ||
+        !slot_is_free(first + 1))
         return false;
     slot_unlist(first);
     slot_unlist(first + 1);
@@ -157,8 +162,8 @@ static void hook(space_t *space, uint32_t parent, unsigned index, uint32_t slot)
                      SHADOW_TABLE | slot);
 }
 
-// A zeroed table that is visible at its slot; 0 if there is no memory.
-static uint32_t table_create(space_t *space, unsigned level, uint64_t va)
+// A frame for a table, mapped in the window, all zero as its shadow is; 0 if there is no memory.
+static uint32_t table_back(void)
 {
     uint32_t slot = mm.free_slots > reserve(RESERVE_SLOTS) ? mm.free_slot : 0;
     frame_t *frame = slot ? frame_take(0, FRAME_TABLE) : NULL;
@@ -173,36 +178,113 @@ static uint32_t table_create(space_t *space, unsigned level, uint64_t va)
     }
     arch_meta_map(window_va(slot), frame_mfn(frame));
     memset(table_entries(slot), 0, PAGE_SIZE);
-    memset(table_shadow(slot), 0, sizeof(struct shadow));
-    frame->level = level;
     frame->slot = slot;
-    *table_at(slot) = (struct table){
-        .va = va, .frame = frame_index(frame), .space = space_index(space), .level = level};
+    table_at(slot)->frame = frame_index(frame);
+    return slot;
+}
+
+static uint32_t stock_pop(void)
+{
+    uint32_t slot = mm.stock_slot;
+
+    mm.stock_slot = table_at(slot)->parent;
+    mm.stock_count--;
+    return slot;
+}
+
+static uint32_t table_take(void)
+{
+    if (unlikely(!mm.stock_slot))
+        return table_back();
+    return inject_failure() ? 0 : stock_pop();
+}
+
+static uint32_t table_create(space_t *space, unsigned level, uint64_t va)
+{
+    uint32_t slot = table_take();
+    struct table *t = table_at(slot);
+
+    if (!slot)
+        return 0;
+    frame_at(t->frame)->level = level;
+    *t = (struct table){.va = va, .frame = t->frame, .space = space_index(space), .level = level};
     space->tables++;
     return slot;
 }
 
-// The table is hooked in nowhere.
-static void table_free(uint32_t slot)
+// Its frame and its slot go back; the frame only after the next flush.
+static void table_unback(uint32_t slot)
 {
-    struct table *t = table_at(slot);
-    frame_t *frame = frame_at(t->frame);
+    frame_t *frame = frame_at(table_at(slot)->frame);
     struct pt_walk w;
 
-    space_at(t->space)->tables--;
-    for (unsigned i = 0; i < 2; i++)
-        if (space_at(t->space)->recent[i].slot == slot)
-            space_at(t->space)->recent[i] = (struct recent_table){0};
-    memset(table_shadow(slot), 0, sizeof(struct shadow));
     pt_walk(kernel_space(), window_va(slot), 1, &w);
     frame->kind = FRAME_AVAILABLE; // whoever still maps it, read-only, maps no table any more
-    frame->level = 0;
     frame->epoch = 0;
     mapping_destroy(kernel_space(), frame, w.shadow);
     arch_meta_unmap(window_va(slot));
     frame_drop(frame);
     slot_push(slot);
     work_add(MM_TRIM);
+}
+
+// The table is hooked in nowhere, and not of its space any more.
+static void table_forget(uint32_t slot)
+{
+    struct table *t = table_at(slot);
+    space_t *space = space_at(t->space);
+
+    space->tables--;
+    for (unsigned i = 0; i < 2; i++)
+        if (space->recent[i].slot == slot)
+            space->recent[i] = (struct recent_table){0};
+    frame_at(t->frame)->level = 0;
+}
+
+static void table_free(uint32_t slot)
+{
+    table_forget(slot);
+    memset(table_shadow(slot), 0, sizeof(struct shadow));
+    table_unback(slot);
+}
+
+// The table is empty: it is kept for the next one, unless others than the manager have to do with
+// it.
+static void table_keep(uint32_t slot)
+{
+    uint32_t index = table_at(slot)->frame;
+    const frame_t *frame = frame_at(index);
+
+    table_forget(slot);
+    if (frame->refcount != 1 || frame->mapcount != 1) {
+        table_unback(slot);
+        return;
+    }
+    *table_at(slot) = (struct table){.frame = index, .parent = mm.batch.tables, .stock = 1};
+    mm.batch.tables = slot;
+    mm.batch.pending = 1;
+}
+
+void pt_flushed(uint32_t first)
+{
+    while (first) {
+        uint32_t next = table_at(first)->parent;
+
+        table_at(first)->parent = mm.stock_slot;
+        mm.stock_slot = first;
+        if (++mm.stock_count > STOCK_TABLES)
+            work_add(MM_TRIM);
+        first = next;
+    }
+}
+
+bool pt_trim(uint32_t keep)
+{
+    bool more = mm.stock_count > keep;
+
+    while (mm.stock_count > keep)
+        table_unback(stock_pop());
+    return more;
 }
 
 void pt_prune(uint32_t slot)
@@ -215,7 +297,7 @@ void pt_prune(uint32_t slot)
             return;
         set_parent_entry(parent, t->index, 0, 0);
         tlb_gone(space_at(t->space), VADDR(t->va), 1, 1);
-        table_free(slot);
+        table_keep(slot);
         slot = parent;
     }
 }

@@ -12,18 +12,20 @@
 //
 // Invariant: `used` counts the present entries and the pins; a table without any is freed, roots
 // excepted. parent is the slot of the table whose entry `index` points here; a root's parent is 0.
-// A free slot has level 0.
+// A free slot has level 0. So has one in stock: a table that became empty stays mapped in the
+// window, all zero as it is, for the next one that is made (mm.stock_slot; linked by parent).
+// Nothing leads to it, and no CPU remembers that anything did.
 struct table {
     uint64_t va;     // first address that the table covers, canonical
     uint32_t frame;  // index of its frame; in a free slot: the next free slot
-    uint32_t parent; // slot
+    uint32_t parent; // slot; in stock: the next one there
     uint32_t space;  // index of its address space
     uint16_t index;  // entry of the parent
     uint16_t used;
-    uint8_t level; // 1 to 5; 0: the slot is free
-    uint8_t pins;  // kept even when empty
-    uint16_t zero;
-    uint32_t zero2;
+    uint8_t level;  // 1 to 5; 0: the slot is free
+    uint8_t pins;   // kept even when empty
+    uint16_t stock; // 1: in stock, or will be after the next flush
+    uint32_t zero;
 };
 _Static_assert(sizeof(struct table) == 32, "one size for kernel, host tests and the debugger");
 
@@ -81,6 +83,10 @@ static inline void pt_walk(const space_t *space, vaddr_t va, unsigned target, st
 int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *w) must_check;
 /* Frees the table if nothing is in it, then its parent, and so on. */
 void pt_prune(uint32_t slot);
+/* After a flush: the empty tables from slot `first` on (linked by parent) go to the stock. */
+void pt_flushed(uint32_t first);
+/* Frees tables in stock until `keep` are left. True if there were more. */
+bool pt_trim(uint32_t keep);
 /* Makes a space's root table; the kernel's half is copied from the kernel's space. -ENOMEM. */
 int pt_root_create(space_t *space) must_check;
 /* Frees an empty root. */

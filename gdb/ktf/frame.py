@@ -373,6 +373,8 @@ class Block:
         rows = np.flatnonzero(reach.mfn == self.mfn)
         places = [reach.path(int(r)) for r in rows[:4]]
         where = f"reached as {', '.join(places)}" if places else "not reached from any root (T7)"
+        if 0 < slot < slots.count and slots.spare[slot] and slots.frame[slot] == self.index:
+            return f"empty, in stock, slot {slot}"
         if not 0 < slot < slots.count or not slots.live[slot]:
             return f"level {self.level}, slot {slot}, which is not its own (T7), {where}"
         parent = int(slots.parent[slot])

@@ -205,14 +205,22 @@ def _a3_rings(db: Database, out: Report) -> None:
 
 
 def _a3_slots(db: Database, out: Report) -> None:
-    """The list of free slots holds exactly those that are free."""
+    """The list of free slots holds exactly those that are free, that of the stock those in stock."""
     slots = db.slots
-    listed = slots.free_list(db.number("free_slot"), out)
-    unlisted = np.setdiff1d(np.flatnonzero(~slots.live & slots.ok)[1:], listed)
-    taken = listed[slots.live[listed]] if len(listed) else listed
-    for name, some in (("is free, but not on", unlisted), ("is in use, but on", taken)):
-        for slot in some[:50].tolist():
-            out.add("A3", f"slot {slot} {name} the list of free ones", va=slots.tables.va(slot))
+    lists = (
+        ("free", "the list of free ones", slots.free, slots.free_list, "free_slot"),
+        ("in stock", "the list of the stock", slots.spare, slots.stock_list, "stock_slot"),
+    )
+    for state, where, mask, follow, head in lists:
+        listed = follow(db.number(head), out)
+        unlisted = np.setdiff1d(np.flatnonzero(mask), listed)
+        others = listed[~mask[listed]] if len(listed) else listed
+        for name, some in (
+            (f"is {state}, but not on", unlisted),
+            (f"is not {state}, but on", others),
+        ):
+            for slot in some[:50].tolist():
+                out.add("A3", f"slot {slot} {name} {where}", va=slots.tables.va(slot))
 
 
 def _a3_windows(db: Database, out: Report) -> None:
@@ -394,8 +402,8 @@ def _a4_spaces(db: Database, out: Report) -> None:
 
 def _a4_slots(db: Database, out: Report) -> None:
     slots = db.slots
-    free = int((~slots.live & slots.ok)[1:].sum())
-    _count(db, out, "mm.free_slots", db.number("free_slots"), free)
+    _count(db, out, "mm.free_slots", db.number("free_slots"), int(slots.free.sum()))
+    _count(db, out, "mm.stock_count", db.number("stock_count"), int(slots.spare.sum()))
     present = ((slots.content & np.uint64(1)) != 0).sum(axis=1)
     at = np.flatnonzero(slots.live & slots.readable)
     bad = at[slots.used[at] != present[at]]

@@ -13,9 +13,10 @@ from .rules_tables import below_distrust, primary_rows, slot_violation
 
 
 def t7(db: Database, out: Report) -> None:
-    """Every page-table frame is reached, has its slot, and the slot tells the truth about it."""
+    """Every page-table frame is reached or in stock, has its slot, and the slot tells the truth about it."""
     _t7_frames(db, out)
     _t7_slots(db, out)
+    _t7_stock(db, out)
     _t7_rows(db, out)
     _t7_recent(db, out)
     _t7_free(db, out)
@@ -25,7 +26,8 @@ def _t7_frames(db: Database, out: Report) -> None:
     reach, frames, slots = db.reach, db.frames, db.slots
     tables = frames.heads[frames.kind[frames.heads] == db.kinds["FRAME_TABLE"]]
     mfn = frames.mfn[tables].astype(np.int64)
-    lost = tables[~np.isin(mfn, reach.mfn[~below_distrust(db)])]
+    spare = np.isin(tables, slots.spare_frames())
+    lost = tables[~np.isin(mfn, reach.mfn[~below_distrust(db)]) & ~spare]
     slot = np.minimum(frames.slot[lost].astype(np.int64), slots.count - 1) if slots.count else lost
     # Below a table that can't be reached, all the others can't be either: the topmost ones are named.
     parent = slots.parent[slot].astype(np.int64) if slots.count else lost * 0
@@ -45,7 +47,7 @@ def _t7_frames(db: Database, out: Report) -> None:
     number = frames.slot[tables].astype(np.int64)
     inside = number < slots.count
     number = np.where(inside, number, 0)
-    bad = tables[~(slots.live[number] & (slots.frame[number] == tables))]
+    bad = tables[~((slots.live[number] | slots.spare[number]) & (slots.frame[number] == tables))]
 
     def mismatch(frame: int) -> Violation:
         text = f"{frame_text(db, frame)} says slot {int(frames.slot[frame])}, which is not its own"
@@ -77,7 +79,7 @@ def _t7_slots(db: Database, out: Report) -> None:
 
     out.each("T7", at[~spaces], no_space)
     pins = _expected_pins(db)
-    for name, want in (("zero", pins * 0), ("zero2", pins * 0), ("pins", pins)):
+    for name, want in (("zero", pins * 0), ("stock", pins * 0), ("pins", pins)):
         have = getattr(slots, name)
 
         def field(slot: int, n: str = name) -> Violation:
@@ -87,6 +89,31 @@ def _t7_slots(db: Database, out: Report) -> None:
             return slot_violation(db, "T7", slot, text)
 
         out.each("T7", at[have[at] != want[at]], field)
+
+
+def _t7_stock(db: Database, out: Report) -> None:
+    """A table in stock is empty, has a frame of its own, and its slot says nothing else."""
+    slots, frames = db.slots, db.frames
+    at = np.flatnonzero(slots.spare)
+    frame = np.where(slots.has_frame[at], slots.frame[at], 0).astype(np.int64)
+    table = (frame > 0) & (frames.kind[frame] == db.kinds["FRAME_TABLE"])
+    bad = ~table | (frames.slot[frame] != at) | (frames.level[frame] != 0)
+
+    def no_table(slot: int) -> Violation:
+        index = int(slots.frame[slot])
+        what = frame_text(db, index) if slots.has_frame[slot] else f"{index:#x}, which is no frame"
+        return slot_violation(db, "T7", slot, f"slot {slot}, in stock, names frame {what}")
+
+    out.each("T7", at[bad], no_table)
+    dirty = (slots.stock[at] != 1) | slots.content[at].any(axis=1) | slots.shadow[at].any(axis=1)
+    for name in ("va", "space", "index", "used", "pins", "zero"):
+        dirty |= getattr(slots, name)[at] != 0
+
+    def not_blank(slot: int) -> Violation:
+        text = f"slot {slot}, in stock, is not blank: its entries, shadow or description"
+        return slot_violation(db, "T7", slot, text)
+
+    out.each("T7", at[dirty], not_blank)
 
 
 def _expected_pins(db: Database) -> np.ndarray:
@@ -157,9 +184,10 @@ def _t7_recent(db: Database, out: Report) -> None:
 def _t7_free(db: Database, out: Report) -> None:
     """Free slots hold nothing; slot 0 is never used."""
     slots = db.slots
-    free = ~slots.live & slots.ok
+    free = slots.free.copy()
+    free[:1] = slots.ok[:1]
     words = np.zeros(slots.count, bool)
-    for name in ("va", "space", "index", "used", "pins", "zero", "zero2", "level"):
+    for name in ("va", "space", "index", "used", "pins", "stock", "zero", "level"):
         words |= getattr(slots, name) != 0
     words |= slots.shadow.any(axis=1)
     if slots.count:

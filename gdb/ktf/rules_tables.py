@@ -52,7 +52,7 @@ def below_distrust(db: Database) -> np.ndarray:
 
 
 def t2(db: Database, out: Report) -> None:
-    """A table stands at its own level; only tables have one."""
+    """A table stands at its own level; only tables have one, and none of those in stock."""
     reach, frames = db.reach, db.frames
     bad = np.flatnonzero(reach.is_table & ~reach.right_level & ~below_distrust(db))
 
@@ -64,13 +64,14 @@ def t2(db: Database, out: Report) -> None:
     out.each("T2", bad, describe)
     heads = frames.heads
     table = frames.kind[heads] == db.kinds["FRAME_TABLE"]
+    table &= ~np.isin(heads, db.slots.spare_frames())
+    tables = set(heads[table].tolist())
     level = frames.level[heads]
     odd = heads[table != ((level > 0) & (level <= 5))]
 
     def odd_level(frame: int) -> Violation:
         text = f"{frame_text(db, frame)}: level {int(frames.level[frame])}, should be "
-        is_table = int(frames.kind[frame]) == db.kinds["FRAME_TABLE"]
-        text += "1 to 5" if is_table else "0, as it is no table"
+        text += "1 to 5" if frame in tables else "0, as it is no table in use"
         return Violation("T2", text, mfn=int(frames.mfn[frame]))
 
     out.each("T2", odd, odd_level)
@@ -239,17 +240,18 @@ def t4(db: Database, out: Report) -> None:
     end = np.uint64(window) + np.uint64(slots.count << 12)
     inside = np.flatnonzero((leaves.va >= np.uint64(window)) & (leaves.va < end))
     slot = ((leaves.va[inside] - np.uint64(window)) >> np.uint64(12)).astype(np.int64)
-    mine = slots.live[slot] & (slots.frame[slot] == reach.leaf_frame[inside])
+    shown = slots.live | slots.spare
+    mine = shown[slot] & (slots.frame[slot] == reach.leaf_frame[inside])
     strange = inside[~mine]
 
     def describe_window(i: int) -> Violation:
         number = (int(leaves.va[i]) - window) >> 12
-        state = "holds another table" if slots.live[number] else "is free"
+        state = "holds another table" if shown[number] else "is free"
         text = f"the window shows mfn {int(reach.leaf_mfn[i]):#x} for slot {number}, which {state}"
         return leaf(db, "T4", i, text)
 
     out.each("T4", strange, describe_window)
-    hidden = slots.live & slots.has_frame
+    hidden = shown & slots.has_frame
     hidden[slot[mine]] = False
 
     def describe_hidden(slot: int) -> Violation:

@@ -5,6 +5,7 @@
     slots.level[slot], .frame[slot], ...    struct table
     slots.shadow[slot, i]                   what entry i stands for
     slots.content[slot, i]                  the entry itself, read from the slot's frame
+    slots.live, .spare, .free               masks: in use, an empty table in stock, neither
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .paging import Rules
 from .pools import Objects, Pool
 from .readers import WORDS, Reader
 
-COLUMNS = ("va", "frame", "parent", "space", "index", "used", "level", "pins", "zero", "zero2")
+COLUMNS = ("va", "frame", "parent", "space", "index", "used", "level", "pins", "stock", "zero")
 
 
 class Slots:
@@ -55,6 +56,10 @@ class Slots:
         self.shadow = shadows.records(layouts[1])["entry"].reshape(-1, WORDS)[:count]
         self.live = (self.level != 0) & self.ok
         self.live[:1] = False
+        self.spare = (self.level == 0) & (self.stock != 0) & self.ok
+        self.spare[:1] = False
+        self.free = self.ok & ~self.live & ~self.spare
+        self.free[:1] = False
         self._content(frames, reader)
 
     va: np.ndarray
@@ -65,12 +70,13 @@ class Slots:
     used: np.ndarray
     level: np.ndarray
     pins: np.ndarray
+    stock: np.ndarray
     zero: np.ndarray
-    zero2: np.ndarray
 
     def _content(self, frames: Frames, reader: Reader) -> None:
-        """The entries of every live table, from the frame that its slot names."""
-        frame = np.where(self.live & (self.frame < frames.count), self.frame, 0).astype(np.int64)
+        """The entries of every table, live or in stock, from the frame that its slot names."""
+        tables = self.live | self.spare
+        frame = np.where(tables & (self.frame < frames.count), self.frame, 0).astype(np.int64)
         self.has_frame = (frames.is_head[frame] if frames.count else np.zeros(self.count, bool)) & (
             frame > 0
         )
@@ -81,6 +87,10 @@ class Slots:
         self.content[at] = pages
         self.readable = np.zeros(self.count, bool)
         self.readable[at] = ok
+
+    def spare_frames(self) -> np.ndarray:
+        """The frames of the tables in stock."""
+        return self.frame[self.spare & self.has_frame].astype(np.int64)
 
     def entry_va(self, slot: np.ndarray, entry: np.ndarray, rules: Rules) -> np.ndarray:
         """Address that an entry of a slot stands for."""
@@ -122,6 +132,16 @@ class Slots:
                 text = f"parent (the one before) is {int(self.parent[slot])}, should be {before}"
                 out.add("A3", f"{what}: slot {slot}: {text}", va=self.tables.va(slot))
             before = slot
+        return np.array(seen, np.int64)
+
+    def stock_list(self, first: int, out: Report) -> np.ndarray:
+        """The slots on the list of tables in stock; linked by parent."""
+        link = np.where(self.parent == 0, NONE, self.parent.astype(np.int64)).tolist()
+        seen, why = chains.follow(link, first if first else NONE, self.count)
+        if why:
+            text = "comes round again" if why == "loop" else f"leaves the {self.count} slots"
+            end = seen[-1] if seen else "mm.stock_slot"
+            out.add("A3", f"slots: list of tables in stock: {text} after {end}")
         return np.array(seen, np.int64)
 
 

@@ -315,6 +315,12 @@ def free_slot_dirty(m: Machine) -> None:
     m.poke("struct table", m.free[1], va=0x1000)
 
 
+@case("T7", "A3 A4")
+def stock_without_table(m: Machine) -> None:
+    """A slot says that it is in stock, but has no table, and is on no list."""
+    m.poke("struct table", m.free[1], stock=1, frame=0x123456)
+
+
 # --- A: the allocator --------------------------------------------------------------------------------
 
 

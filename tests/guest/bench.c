@@ -49,6 +49,16 @@ frame_t *bench_get(unsigned order)
     return frame;
 }
 
+// What reading the clock twice costs by itself: subtracted where each operation is measured alone.
+static uint64_t clock_ticks(void)
+{
+    uint64_t ticks = 0;
+
+    for (unsigned i = 0; i < BENCH_MIN; i++)
+        BENCH_LOOP(ticks, j, 1, __asm__ volatile("" : : : "memory"));
+    return ticks;
+}
+
 static vaddr_t page_va(uint64_t i)
 {
     return VADDR(BENCH_VA + (i << PAGE_SHIFT));
@@ -137,6 +147,23 @@ static void bench_new_table(void)
     bench_say("vunmap_4k_last_of_table", unmap, ops);
 }
 
+// The table that the last unmapping has emptied is in stock.
+static void bench_stock_table(void)
+{
+    uint64_t map = 0, unmap = 0, clock = clock_ticks();
+    int err = vmap_4k(NULL, big_va(PT_ENTRIES - 1), page[PAGES - 1], VATTR_W);
+
+    for (uint64_t i = 0; i < BENCH_MIN; i++) {
+        vaddr_t va = big_va(i % (PT_ENTRIES - 1));
+
+        BENCH_LOOP(map, j, 1, err |= vmap_4k(NULL, va, page[i], VATTR_W));
+        BENCH_LOOP(unmap, j, 1, err |= vunmap(NULL, va, page[i]));
+    }
+    bench_check(err | vunmap(NULL, big_va(PT_ENTRIES - 1), page[PAGES - 1]), "a table in stock");
+    bench_say_plain("vmap_4k_stock_table", map - clock, BENCH_MIN);
+    bench_say_plain("vunmap_4k_stock_table", unmap - clock, BENCH_MIN);
+}
+
 static void bench_2m(void)
 {
     uint64_t map = 0, unmap = 0, ops = 0;
@@ -223,16 +250,6 @@ static void bench_range_2m(void)
 /* --- aliases
  * -------------------------------------------------------------------------------------- */
 
-// What reading the clock twice costs by itself: subtracted where each operation is measured alone.
-static uint64_t clock_ticks(void)
-{
-    uint64_t ticks = 0;
-
-    for (unsigned i = 0; i < BENCH_MIN; i++)
-        BENCH_LOOP(ticks, j, 1, __asm__ volatile("" : : : "memory"));
-    return ticks;
-}
-
 // `others` more mappings of page[0], from the benchmark's second TiB on.
 static vaddr_t other_va(uint64_t i)
 {
@@ -310,6 +327,7 @@ static void bench_maps(void)
     bench_4k();
     bench_4k_apart();
     bench_new_table();
+    bench_stock_table();
     bench_2m();
     bench_range_4k();
     bench_range_2m();
