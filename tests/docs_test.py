@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
 
-from qemu import ROOT, Guest, gdb_command
+from qemu import ROOT, Guest, free_port, gdb_command
 from run import parse_guest, runs_on, wait_stop
-from transcript import Comparison, Mismatch
+from transcript import ZERO, Comparison, Mismatch
 
 DOCS = ("docs/gdb.md",)
 PROMPT = "(gdb) "
 MARK = "@@docs@@"
 SESSION = re.compile(r"<!-- session: *(.*?) *-->")
-VARIES = re.compile(r"<!-- varies: (.*?) *-->")
+VARIES = re.compile(r"<!-- varies(, 0 too)?: (.*?) *-->")
 TIMEOUT = 60.0
 ONLY = ""  # test the sessions with this word alone
 
@@ -37,6 +37,7 @@ class Command:
     text: str
     first: int
     last: int
+    real: str = ""  # with the numbers of the guest that it was run on
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Document:
                 config = {key: value.strip('"') for key, value in words}
                 self.sessions.append(Session(f"{name}:{number + 1}", config))
             elif match := VARIES.search(line):
-                self.varies.append(match[1])
+                self.varies.append(match[2] + (ZERO if match[1] else ""))
 
     def printed(self, command: Command) -> list[str]:
         """What the document says that a command prints."""
@@ -147,7 +148,8 @@ def talk(document: Document, session: Session) -> Iterator[tuple[Command, list[s
         gdb = Gdb(guest, stop, symbols)
         try:
             for command in session.commands:
-                printed, why = gdb.run(comparison.translate(command.text)), ""
+                command.real = comparison.translate(command.text)
+                printed, why = gdb.run(command.real), ""
                 try:
                     comparison.compare(document.printed(command), printed)
                 except Mismatch as e:
@@ -172,7 +174,7 @@ def write(document: Document, word: str) -> None:
             if "..." not in [line.strip() for line in document.printed(command)]:
                 edits.append((command, printed))
     for command, printed in reversed(edits):
-        document.lines[command.first : command.last] = printed
+        document.lines[command.first - 1 : command.last] = [PROMPT + command.real, *printed]
     document.path.write_text("\n".join(document.lines) + "\n")
 
 
@@ -187,6 +189,21 @@ class Sessions(unittest.TestCase):
                     with self.subTest(at=f"{document.path.name}:{command.first}"):
                         text = "\n".join(printed[:60])
                         self.assertEqual(why, "", f"\n(gdb) {command.text}\n{text}")
+
+    def test_recipe(self) -> None:
+        """The recipe for continuous integration ends with the status that it says, on a good and on a bad guest."""
+        text = (ROOT / DOCS[0]).read_text()
+        match = re.search(r"<!-- recipe -->\n```sh\n(.*?)```", text, re.S)
+        assert match is not None
+        for word, status in (("", 0), ("-fw_cfg name=opt/ktf/cmdline,string=plant=P2", 1)):
+            script = match[1].replace(":1234", f":{free_port()}").replace(" -S &", f" {word} -S &")
+            done = subprocess.run(
+                ["timeout", "60", "bash", "-c", script], cwd=ROOT, capture_output=True, text=True
+            )
+            said = f"{done.stdout}\n{done.stderr}"
+            self.assertIn(f"exit status {status}\n", done.stdout, said)
+            self.assertIn(": 0 violations" if status == 0 else "P2: kernel", done.stdout, said)
+            self.assertNotIn("Traceback", said)
 
     def test_every_command_has_one(self) -> None:
         """Each ktf command and function stands in docs/gdb.md behind a prompt."""

@@ -30,6 +30,7 @@ VARIES = (
     r"\b(\d+\.\d+) seconds",
     r"\bprocess (\d+)",
 )
+ZERO = "(?# 0 too)"  # at the end of a pattern whose groups may be 0 here and something else there
 NUMBER = re.compile(r"\b0x[0-9a-f]+\b")
 SHORT = 0x100
 
@@ -121,6 +122,6 @@ def _vary(match: re.Match[str]) -> str:
     text, base = match[0], match.start()
     spans = [match.span(i) for i in range(1, (match.re.groups or 0) + 1) if match[i] is not None]
     for first, last in sorted(spans, reverse=True):
-        if text[first - base : last - base] != "0":
+        if text[first - base : last - base] != "0" or match.re.pattern.endswith(ZERO):
             text = text[: first - base] + "#" + text[last - base :]
     return text

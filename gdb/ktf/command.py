@@ -8,7 +8,7 @@ import json
 import os
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Sequence
+from typing import Any, Callable, Protocol, Sequence
 
 from .errors import KtfError, UsageError
 from .session import Session
@@ -46,6 +46,15 @@ class Args:
         return values[0] if values else None
 
 
+class Breakpoint(Protocol):
+    """One of GDB's."""
+
+    number: int
+
+    def is_valid(self) -> bool:
+        """False when it was deleted."""
+
+
 class Context(Protocol):
     """What a command may do; target.py implements it with gdb, tests without."""
 
@@ -63,6 +72,9 @@ class Context(Protocol):
 
     def set_variable(self, name: str, value: int) -> None:
         """Sets the convenience variable $name."""
+
+    def break_at(self, where: str, asked: Callable[[], bool]) -> Breakpoint:
+        """A breakpoint; asked() says at each hit whether the guest shall stay. KtfError if there is no such place."""
 
     def quit(self, status: int) -> None:
         """Ends GDB with that exit status, without letting the guest run."""

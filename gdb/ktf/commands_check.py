@@ -66,7 +66,9 @@ class CheckCommand(Command):
 
     def run(self, context: Context, args: Args) -> None:
         """Checks, counts, prints."""
-        names = self._rules(args)
+        if args.rest:
+            raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
+        names = chosen_rules(args)
         started = time.monotonic()
         session = context.session()
         report, counts = examine(session, names)
@@ -90,23 +92,23 @@ class CheckCommand(Command):
             return
         context.write(unsettled_text(locks, unsettled) + text(report, counts))
 
-    def _rules(self, args: Args) -> list[str]:
-        if args.rest:
-            raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
-        if not args.has("--rule"):
-            return list(RULES)
-        words = ",".join(args.options["--rule"]).upper().split(",")
-        names = [w.strip() for w in words if w.strip()]
-        for name in names:
-            if name not in RULES:
-                raise UsageError(f"no rule {name}; there are: {' '.join(RULES)}")
-        if not names:
-            raise UsageError(f"--rule names no rule; there are: {' '.join(RULES)}")
-        return names
-
     def choices(self, context: Context, option: str) -> Sequence[str]:
         """Names of rules."""
         return tuple(RULES) if option == "--rule" else ()
+
+
+def chosen_rules(args: Args) -> list[str]:
+    """Those that --rule names, all without it."""
+    if not args.has("--rule"):
+        return list(RULES)
+    words = ",".join(args.options["--rule"]).upper().split(",")
+    names = [w.strip() for w in words if w.strip()]
+    for name in names:
+        if name not in RULES:
+            raise UsageError(f"no rule {name}; there are: {' '.join(RULES)}")
+    if not names:
+        raise UsageError(f"--rule names no rule; there are: {' '.join(RULES)}")
+    return names
 
 
 def examine(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, int]]:

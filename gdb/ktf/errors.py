@@ -15,6 +15,10 @@ class NoGuest(KtfError):
     """There is nothing to look at: no connection, running, exited, paging off."""
 
 
+class NotYet(NoGuest):
+    """The guest has not come so far in its boot: paging is off, or the manager is not set up."""
+
+
 class Unreadable(KtfError):
     """Bytes of the guest that can't be read.
 

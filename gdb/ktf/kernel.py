@@ -16,7 +16,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .errors import Corrupt, KtfError, NoGuest, Unreadable
+from .errors import Corrupt, KtfError, NotYet, Unreadable
 from .layout import Layout, Records, Types
 from .paging import Rules
 from .readers import PAGE, Reader
@@ -145,7 +145,7 @@ class Kernel:
         assert symbol is not None
         magic = self.read(symbol.va, 8)
         if magic == bytes(8):
-            raise NoGuest("the kernel has no frames yet: mm_init() has not run")
+            raise NotYet("the kernel has no frames yet: mm_init() has not run")
         if magic != MAGIC:
             raise Corrupt(
                 f"mm at {symbol.va:#x} holds {magic.hex()}, not its magic number: "

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gdb
 
-from .command import Command, json_line
+from .command import Command, internal_error, json_line
 from .errors import KtfError
 from .functions import Function
 from .qemu import READERS
@@ -56,8 +56,11 @@ def register_function(target: Target, function: Function) -> None:
             """Calls it; errors become one line."""
             try:
                 result = function.call(target, *(_as_number(v) for v in values))
-            except KtfError as e:
-                raise gdb.GdbError(f"${function.name}: {e}") from None
+            except KeyboardInterrupt:
+                raise gdb.GdbError(f"${function.name}: interrupted") from None
+            except Exception as e:  # the one place where nothing may get through
+                message = str(e) if isinstance(e, KtfError) else internal_error(e)
+                raise gdb.GdbError(f"${function.name}: {message}") from None
             value = gdb.Value(result & U64).cast(u64())
             if function.pointer:
                 value = value.cast(lookup(function.pointer).pointer())

@@ -13,6 +13,7 @@ MODULES = (
     "ktf.commands",
     "ktf.commands_frame",
     "ktf.commands_check",
+    "ktf.commands_at",
     "ktf.commands_journal",
     "ktf.commands_core",
 )

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import KtfError, NoGuest
+from .errors import KtfError, NoGuest, NotYet
 from .kernel import Kernel, Segment, VirtualMemory
 from .layout import Types
 from .memtype import MemoryTypes, memory_types
@@ -134,7 +134,7 @@ class Session:
         """NoGuest if the selected CPU has no page tables; else the rules are as the kernel knows them."""
         problem = self.cpu.paging_problem()
         if problem:
-            raise NoGuest(problem)
+            raise NotYet(problem)
         _ = self.kernel
 
     @property
@@ -162,7 +162,7 @@ class Session:
         if self.kernel is None:
             if self.types is None:
                 raise NoGuest("no kernel symbols: load them with `file build/kernel.elf`")
-            raise NoGuest(self.notes[-1] if self.notes else "no kernel in the guest")
+            raise NotYet(self.notes[-1] if self.notes else "no kernel in the guest")
         return self.kernel
 
     def _find_kernel(self) -> Kernel | None:

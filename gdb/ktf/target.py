@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import gdb
 
+from .command import Breakpoint
 from .core import open_core
 from .errors import KtfError, NoGuest, Unreadable, UsageError
 from .expressions import effect
@@ -25,6 +26,7 @@ from .layout import FieldDesc, Symbol, TypeDesc
 from .qemu import READERS, Opened, open_reader, physical_bits
 from .registers import Registers, parse
 from .session import Cpu, Session
+from .stops import break_at
 
 T = TypeVar("T")
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
@@ -275,6 +277,10 @@ class Target:
         """See command.Context."""
         gdb.set_convenience_variable(name, value)
 
+    def break_at(self, where: str, asked: Callable[[], bool]) -> Breakpoint:
+        """See command.Context."""
+        return break_at(where, asked)
+
     def quit(self, status: int) -> None:
         """See command.Context."""
         gdb.flush()
@@ -304,7 +310,11 @@ def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
     if not isinstance(connection, gdb.RemoteTargetConnection):
         raise NoGuest(f"a guest of QEMU is needed, not a {connection.type} process")
     if any(t.is_running() for t in gdb.selected_inferior().threads()):
-        raise NoGuest(RUNNING)
+        # Where a breakpoint's condition is judged they still count as running, but can be read.
+        try:
+            gdb.selected_frame().pc()
+        except gdb.error as e:
+            raise NoGuest(RUNNING) from e
     return connection, thread
 
 

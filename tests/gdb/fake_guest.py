@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 
+from ktf.command import Breakpoint
 from ktf.errors import KtfError
 from ktf.paging import NX, PS, P, RW, US, Rules
 from ktf.readers import MappedReader, RamMap, RamRange
@@ -117,6 +120,10 @@ class Plain:
     def set_variable(self, name: str, value: int) -> None:
         """Keeps it."""
         self.variables[name] = value
+
+    def break_at(self, where: str, asked: Callable[[], bool]) -> Breakpoint:
+        """Can't."""
+        raise KtfError(f"{where}: no such place")
 
     def quit(self, status: int) -> None:
         """Does not."""
