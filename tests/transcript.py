@@ -23,6 +23,8 @@ from typing import Sequence
 # Groups vary from build to build: line numbers, counts of things, times, places in tables.
 VARIES = (
     r"\bat [\w./-]+:(\d+)",  # source lines
+    r"^(\d+)\t",
+    r"\bfile [\w./-]+, line (\d+)",
     r"<[\w.]+\+(\d+)>|\b\w+ \+ (\d+)",  # offsets in functions
     r"\b(\d+) entries, (\d+) frames, (\d+) mappings",
     r"\b(\d+) ranges?, (\d+) pages?, (\d+[KMGT]?)",
