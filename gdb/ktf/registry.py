@@ -16,6 +16,7 @@ MODULES = (
     "ktf.commands_at",
     "ktf.commands_journal",
     "ktf.commands_core",
+    "ktf.commands_snapshot",
 )
 
 
