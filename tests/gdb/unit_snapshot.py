@@ -99,10 +99,6 @@ class Changes(unittest.TestCase):
     def test_mappings(self) -> None:
         """Other refs, other rights, another part of the frame; a table that is gone."""
         index = self.record()
-        attr = (
-            self.machine.peek_record(index, "attr") if hasattr(self.machine, "peek_record") else 0
-        )
-        self.assertEqual(attr, attr)
         self.twin.poke("mapping_t", index, refs=7)
         found = self.diff()
         self.assertEqual(sorted(found), ["references_of_mappings_changed"])
@@ -124,7 +120,6 @@ class Changes(unittest.TestCase):
     def test_other_boot(self) -> None:
         """Two guests are told."""
         self.twin.poke("struct mm", 0, boot_ticks=77)
-        self.diff()
         self.assertIn("different boots", command(self.twin, DiffCommand, "a"))
 
 
