@@ -8,10 +8,13 @@
 #include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/serial.h"
+#include "arch/x86/traps.h"
 #include "lib/printk.h"
+#include "mm/journal.h"
 
 char panic_message[256];
 bool panicking;
+struct panic_record panic_record;
 
 static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
 {
@@ -29,13 +32,19 @@ static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_lis
         machine_stop();
     }
     panicking = true;
+    if (panic_record.frame == NULL) {
+        panic_record.cpu = cpu_number();
+        panic_record.caller = rip;
+    }
     if (ipi_ready)
         ipi_stop_others();
     vsnprintk(panic_message, sizeof(panic_message), fmt, args);
     printk("\nPANIC: %s\n", panic_message);
     if (ipi_ready)
         printk("on CPU %u\n", cpu_number());
-    backtrace_print(rip, rbp);
+    backtrace_print(panic_record.frame != NULL ? rip : 0, rbp);
+    if (panic_record.vector == VECTOR_PF)
+        journal_print_page(VADDR(panic_record.address));
     machine_stop();
 }
 
@@ -44,7 +53,8 @@ _Noreturn void panic(const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    report(0, (uintptr_t)__builtin_frame_address(0), fmt, args);
+    report((uintptr_t)__builtin_return_address(0), (uintptr_t)__builtin_frame_address(0), fmt,
+           args);
 }
 
 _Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)

@@ -17,6 +17,19 @@ _Noreturn void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)))
 _Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+struct trap_frame;
+
+// What stopped the kernel first, for the debugger.
+struct panic_record {
+    uint32_t cpu;
+    uint32_t vector;                // of the exception; 0 without one
+    uint64_t error;                 // its error code
+    uint64_t address;               // CR2 as the exception left it
+    uint64_t caller;                // who called panic(), or what the exception interrupted
+    const struct trap_frame *frame; // NULL: the kernel itself gave up
+};
+extern struct panic_record panic_record;
+
 // The message of the first panic, for the debugger; empty if there was none.
 extern char panic_message[256];
 // True from the first panic on: the other CPUs are being stopped, and locks count no more.

@@ -6,6 +6,10 @@
 #include "lib/string.h"
 #include "mm/internal.h"
 
+enum {
+    PAGE_EVENTS = 12, // that a panic prints
+};
+
 struct journal_ring journal_ring[JOURNAL_CPUS];
 
 #ifdef KTF_HOST
@@ -106,21 +110,88 @@ static int count_event(const struct journal_event *event, unsigned cpu, void *ar
     return 0;
 }
 
-static int print_event(const struct journal_event *e, unsigned cpu, void *arg)
+static void print_one(const struct journal_event *e, unsigned cpu)
 {
-    struct counting *c = arg;
-
-    if (c->skip) {
-        c->skip--;
-        return 0;
-    }
     printk("%lu cpu%u %s mfn 0x%lx order %u", e->seq / JOURNAL_STEP, cpu, journal_op_name(e->op),
            (uint64_t)e->mfn, (unsigned)e->order);
     if (e->va)
         printk(" va 0x%lx", e->va);
     printk(" count %u: refcount %u mapcount %u, by 0x%lx\n", e->count, e->refcount, e->mapcount,
            e->caller);
+}
+
+static int print_event(const struct journal_event *e, unsigned cpu, void *arg)
+{
+    struct counting *c = arg;
+
+    if (c->skip)
+        c->skip--;
+    else
+        print_one(e, cpu);
     return 0;
+}
+
+// A page, and the frame that was last seen there.
+struct about {
+    uint64_t va;
+    uint64_t mfn;
+    bool known; // the frame
+    struct counting counting;
+};
+
+static bool names_va(const struct journal_event *e, uint64_t va)
+{
+    bool range = e->op == JOURNAL_MAP_RANGE || e->op == JOURNAL_PUT_RANGE;
+    uint64_t pages = range ? e->count : UINT64_C(1) << e->order;
+
+    return e->va && va - e->va < pages * PAGE_SIZE;
+}
+
+static int find_frame(const struct journal_event *e, unsigned cpu, void *arg)
+{
+    struct about *about = arg;
+
+    (void)cpu;
+    if (names_va(e, about->va) && e->kind) {
+        about->mfn = e->mfn;
+        about->known = true;
+    }
+    return 0;
+}
+
+static bool is_about(const struct journal_event *e, const struct about *about)
+{
+    return names_va(e, about->va) || (about->known && e->kind && e->mfn == about->mfn);
+}
+
+static int count_about(const struct journal_event *e, unsigned cpu, void *arg)
+{
+    struct about *about = arg;
+
+    return is_about(e, about) ? count_event(e, cpu, &about->counting) : 0;
+}
+
+static int print_about(const struct journal_event *e, unsigned cpu, void *arg)
+{
+    struct about *about = arg;
+
+    return is_about(e, about) ? print_event(e, cpu, &about->counting) : 0;
+}
+
+void journal_print_page(vaddr_t va)
+{
+    struct about about = {.va = va.v & ~(uint64_t)(PAGE_SIZE - 1)};
+    unsigned total;
+
+    (void)journal_each(find_frame, &about);
+    (void)journal_each(count_about, &about);
+    total = about.counting.total;
+    about.counting.skip = total > PAGE_EVENTS ? total - PAGE_EVENTS : 0;
+    printk("the journal has %u events of 0x%lx%s\n", total, about.va,
+           about.counting.skip ? ", the last ones are"
+           : total             ? ":"
+                               : "");
+    (void)journal_each(print_about, &about);
 }
 
 void journal_print(unsigned count)

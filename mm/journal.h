@@ -128,6 +128,8 @@ void journal_part(enum journal_op op, const void *caller, struct space *space, v
 void journal_reset(void);
 /* Calls fn for the events, oldest first, until it returns non-zero, which is returned. */
 int journal_each(int (*fn)(const struct journal_event *event, unsigned cpu, void *arg), void *arg);
+/* Prints the last events that name va's page, or the frame that was last mapped there. */
+void journal_print_page(vaddr_t va);
 /* Prints the last `count` events (0: all), oldest first. */
 void journal_print(unsigned count);
 /* "get", "put", ...; "?" for a number that is no operation. */

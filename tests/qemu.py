@@ -84,7 +84,8 @@ def machine_args(
         args += ["-bios", OVMF]
     if cmdline:
         args += ["-fw_cfg", "name=opt/ktf/cmdline,string=" + cmdline.replace(",", ",,")]
-    args += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-no-reboot", "-no-shutdown"]
+    args += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-device", "pvpanic"]
+    args += ["-no-reboot", "-no-shutdown"]
     return args
 
 
@@ -386,6 +387,7 @@ def run_console(args: argparse.Namespace) -> int:
         args.mem, args.smp, args.machine, args.cpu, args.uefi, args.cmdline, None
     )
     command += boot_args() + ["-nographic"]
+    command += ["-d", "int,cpu_reset", "-D", str(private_file(BUILD / "run.log"))]
     status = subprocess.call(["setpriv", "--pdeathsig", "KILL"] + command)
     if status != EXIT_SUCCESS:
         print(f"guest ended with status {status} ({EXIT_SUCCESS} is success)", file=sys.stderr)

@@ -9,6 +9,9 @@ enum {
     // QEMU's exit status is twice this plus 1: never 0, which a mere power-off would give too.
     DEBUG_EXIT_SUCCESS = 0x10,
     DEBUG_EXIT_FAILURE = 0x11,
+    PVPANIC_PORT = 0x505,
+    PVPANIC_PANICKED = 1 << 0, // what the device can be told, and what it is told
+    NO_DEVICE = 0xff,          // what a port without one reads as
 };
 
 static bool exit_wanted;
@@ -32,9 +35,19 @@ void machine_exit_wanted(void)
     exit_wanted = true;
 }
 
+// QEMU's pvpanic device (docs/specs/pvpanic) stops the machine and tells who watches it.
+static void tell_panic(void)
+{
+    uint8_t events = inb(PVPANIC_PORT);
+
+    if (events != NO_DEVICE && (events & PVPANIC_PANICKED))
+        outb(PVPANIC_PORT, PVPANIC_PANICKED);
+}
+
 _Noreturn void machine_stop(void)
 {
     if (exit_wanted)
         machine_exit(false);
+    tell_panic();
     machine_halt();
 }

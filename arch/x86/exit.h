@@ -17,5 +17,6 @@ _Noreturn void machine_halt(void);
  * halting it. */
 void machine_exit_wanted(void);
 
-/* Stops after a fault or a panic: machine_exit(false) if wanted, else machine_halt(). */
+/* Stops after a fault or a panic: machine_exit(false) if wanted, else QEMU is told by its pvpanic
+ * device, if there is one, and the CPU halts. */
 _Noreturn void machine_stop(void);

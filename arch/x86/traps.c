@@ -133,6 +133,14 @@ static _Noreturn void trap_report(const struct trap_frame *frame)
         panic("vector %lu (%s) at 0x%lx while another one was reported", frame->vector, name,
               frame->rip);
     }
+    panic_record = (struct panic_record){
+        .cpu = cpu_number(),
+        .vector = frame->vector,
+        .error = frame->error,
+        .address = read_cr2(),
+        .caller = frame->rip,
+        .frame = frame,
+    };
     printk("\nEXCEPTION: vector %lu (%s), error code 0x%lx\n", frame->vector, name, frame->error);
     if (ipi_ready)
         printk("  on CPU %u\n", cpu_number());
