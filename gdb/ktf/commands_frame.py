@@ -6,15 +6,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import journal
+from .block import Block
 from .command import JSON, Args, Command, Context, Option, json_line
 from .database import Database
 from .errors import KtfError, UsageError
-from .frame import Block, Place, Summary, free_blocks, locate
+from .findings import Report, Violation
+from .frame import Place, Summary, free_blocks, locate
+from .readers import PAGE
 from .rules import RULES, check
 from .rules_smp import COVERED, held
 
-CHECKED = ("A2", "A3", "A4")  # what the tables are made of
+CHECKED = tuple(rule for rule in RULES if not rule.startswith("C"))  # all that are about memory
 HOWS = ("mfn", "pa", "va")
+EVENTS = 6  # of the journal that are shown
+BROKEN = 12  # violations that are shown
 
 
 class FrameCommand(Command):
@@ -24,13 +30,14 @@ class FrameCommand(Command):
     ktf-frame WHERE [--mfn | --pa | --va] [--json]
 
     Without WHERE: how many blocks of each order and kind there are, free and used.
-    With WHERE (an expression): the block that holds it: its pages, kind, counts, region of the
-    boot's memory map, every mapping (address space, address, rights, memory type, page size, refs,
-    which part), and why it does not merge with its buddy. For a page table also its level, slot,
-    parent and where it is reached.
+    With WHERE (an expression): the block that holds it, on one screen: its pages, kind, counts (who owns
+    it, where it is mapped), descriptor, region of the boot's memory map; every mapping (address space,
+    address, rights, effective memory type, page size, refs, which part, by which entry of which table);
+    why it does not merge with its buddy; what the journal still knows of it; and each rule of
+    ktf-pt-check that it breaks. Of a page table also its level, slot, parent and where it is reached.
 
-      --mfn, --pa, --va   WHERE is a frame number, a physical, a virtual address (of the kernel; in
-                          the lower half: of the space in the selected CPU's CR3)
+      --mfn, --pa, --va   WHERE is a frame number, a physical, a virtual address (of the kernel; in the
+                          lower half: of the space in the selected CPU's CR3)
                           Without one of these the value decides: a pointer to a frame_t or mapping_t,
                           a kernel address, else a physical address if it is a multiple of 4096, a
                           frame number if there is such a frame. What was taken is told.
@@ -38,17 +45,20 @@ class FrameCommand(Command):
       --json              one object on one line
 
     Example:
-      (gdb) ktf-frame 0x256
-      0x256 taken as frame number (--pa or --va if it is not)
-      frame 0x256, order 0 (4K), available, in use
-        pages       mfn 0x256 to 0x256, pa 0x256000 to 0x256fff
-        counts      refcount 1, mapcount 1
-        descriptor  0xffffff8000006ac0 (index 0x356)
-        memory map  region 8, available, mfn 0x24c to 0x7fdf
+      (gdb) ktf-frame 0x430
+      0x430 taken as frame number (--pa or --va if it is not)
+      frame 0x430, order 0 (4K), available, in use
+        pages       mfn 0x430 to 0x430, pa 0x430000 to 0x430fff
+        counts      refcount 1 (who owns it), mapcount 1 (where it is mapped)
+        descriptor  0xffffff8000009600 (index 0x4b0), ring 0x4af < > 0x4b1
+        memory map  region 11, available, mfn 0x301 to 0x7fdf
         mappings    1, refs together 1
-          space      va                 perm type page       refs part
-          kernel     0xffffffc034002000 rw-- WB   4K            1 whole
-        merging     it is in use; its buddy is in use: 0x257 order 0 available refcount 1 mapcount 1
+          space      va                 perm type page       refs part   entry
+          kernel     0xffffffc034002000 rw-- WB   4K            1 whole  0x8000000000430063 in 0x42e[2]
+        merging     it is in use; its buddy is in use: 0x431 order 0 available refcount 1 mapcount 1
+        journal
+          mapped by stack_make at arch/x86/stack.c:67, 12 events ago
+          taken by stack_make at arch/x86/stack.c:64, 13 events ago
 
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet, an
     address that is not mapped, a page that is in no frame."""
@@ -75,56 +85,114 @@ class FrameCommand(Command):
         self._one(context, args, db, expression, place)
 
     def _all(self, context: Context, args: Args, db: Database) -> None:
-        summary = Summary(db)
+        summary, broken = Summary(db), Broken(db)
         if args.has("--json"):
             free = [{"order": o, "mfn": f"{m:#x}"} for o, m in free_blocks(db)]
             orders, kinds = summary.orders(), summary.kinds()
-            line = json_line(self.name, orders=orders, kinds=kinds, free=free, notes=notes(db))
+            line = json_line(self.name, orders=orders, kinds=kinds, free=free, notes=broken.notes())
             context.write(line)
             return
         if args.has("--free"):
             lines = [f"free order {order} mfn {mfn:#x}" for order, mfn in free_blocks(db)]
         else:
             lines = list(summary.lines())
-        self._write(context, lines, db)
+        self._write(context, lines, broken)
 
     def _one(self, context: Context, args: Args, db: Database, text: str, place: Place) -> None:
         index = int(db.frames.find(np.array([place.mfn]))[0])
         if not index:
             raise KtfError(f"{text}, taken as {place.taken}: mfn {place.mfn:#x} is in no frame")
-        block = Block(db, index)
+        block, broken = Block(db, index), Broken(db)
+        mine = broken.of(block)
+        events, problem = _events(db, block)
         if args.has("--json"):
-            values, taken = block.values(), place.taken
-            context.write(json_line(self.name, frame=values, taken=taken, notes=notes(db)))
+            line = json_line(
+                self.name,
+                frame=block.values(),
+                details=block.details(),
+                journal=[journal.values(row, events, context.source) for row in events.rows]
+                if events
+                else [],
+                violations=[v.json() for v in mine],
+                taken=place.taken,
+                notes=[*broken.notes(), *([problem] if problem else [])],
+            )
+            context.write(line)
             return
         head = f"{text} taken as {place.taken}"
         if place.mfn != block.mfn:
             head += f"; page {place.mfn - block.mfn:#x} of the block"
-        self._write(context, [head, *block.lines()], db)
+        lines = [head, *block.lines()]
+        if events is None:
+            lines.append(f"  journal     {problem}")
+        else:
+            lines += _journal_lines(context, events)
+        lines += [f"  ! {v.text()}" for v in mine[:BROKEN]]
+        if len(mine) > BROKEN:
+            lines.append(f"  ! ... and {len(mine) - BROKEN} more")
+        self._write(context, lines, broken)
 
-    def _write(self, context: Context, lines: list[str], db: Database) -> None:
-        lines += [f"! {note}" for note in notes(db)]
+    def _write(self, context: Context, lines: list[str], broken: "Broken") -> None:
+        lines += [f"! {note}" for note in broken.notes()]
         context.write("".join(f"{line}\n" for line in lines))
 
 
-def notes(db: Database) -> list[str]:
-    """What was found broken on the way: not all can be trusted then."""
-    found = list(db.session.notes)
-    report = check(db, CHECKED)
-    locks = held(db, report)
-    unsettled = report.without(rule for h in locks for rule in COVERED[h.lock])
-    counts = report.counts.copy()
-    for rule, count in db.found.counts.items():
-        if rule not in CHECKED and rule in RULES:
-            counts[rule] = max(counts[rule], count)
-    total = counts.total()
-    if total:
-        rules = " ".join(rule for rule in RULES if counts[rule])
-        text = f"{total} violations of {rules}; see ktf-pt-check"
-        found.append(f"the frame database is broken: {text}")
-    if unsettled.total():
-        found += [h.text() for h in locks]
-    return found
+def _events(db: Database, block: Block) -> tuple[journal.Journal | None, str]:
+    """The journal's last events of a block, or why there are none."""
+    try:
+        return journal.events(db.session).of_frame(block.mfn, block.order), ""
+    except KtfError as e:
+        return None, f"can't be read: {e}"
+
+
+def _journal_lines(context: Context, events: journal.Journal) -> list[str]:
+    """The last events, the newest first."""
+    if not len(events):
+        return ["  journal     no event of it is kept"]
+    shown = events.last(EVENTS)
+    rows = [journal.describe(row, shown, context.source) for row in shown.rows[::-1]]
+    more = len(events) - len(shown)
+    tail = [f"    ... and {more} more; ktf-journal has them"] if more else []
+    return ["  journal", *(f"    {row}" for row in rows), *tail]
+
+
+class Broken:
+    """What is broken in the guest: of one frame, and at all. What a held lock covers does not count."""
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.report: Report = check(db, CHECKED)
+        self.locks = held(db, self.report)
+        self.unsettled = self.report.without(rule for h in self.locks for rule in COVERED[h.lock])
+
+    def of(self, block: Block) -> list[Violation]:
+        """Those that name a page of the block, or an address at which it is mapped."""
+        places = set()
+        for m in map(block.mapping, block.records.tolist()[:1000]):
+            if m["va"] is not None:
+                places.add((m["space"], int(m["va"], 16)))
+        return [
+            v
+            for v in self.report.all(RULES)
+            if (v.mfn is not None and block.mfn <= v.mfn < block.mfn + block.pages)
+            or (v.va is not None and (v.space, v.va // PAGE * PAGE) in places)
+        ]
+
+    def notes(self) -> list[str]:
+        """Lines on all of the guest: not all can be trusted then."""
+        found = list(self.db.session.notes)
+        counts = self.report.counts.copy()
+        for rule, count in self.db.found.counts.items():
+            if rule not in CHECKED and rule in RULES:
+                counts[rule] = max(counts[rule], count)
+        total = counts.total()
+        if total:
+            rules = " ".join(rule for rule in RULES if counts[rule])
+            text = f"{total} violations of {rules}; see ktf-pt-check"
+            found.append(f"the frame database is broken: {text}")
+        if self.unsettled.total():
+            found += [h.text() for h in self.locks]
+        return found
 
 
 COMMANDS: list[Command] = [FrameCommand()]

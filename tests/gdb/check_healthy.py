@@ -50,19 +50,22 @@ found = 0
 leaves = [x for x in json_of("ktf-maps --leaves --space kernel")["leaves"]]
 for leaf in leaves[:: max(len(leaves) // 6, 1)]:
     va, pa = int(leaf["va"], 16), int(leaf["pa"], 16)
-    frame = json_of(f"ktf-frame --va {va:#x}")["frame"]
-    equal(json_of(f"ktf-frame --pa {pa:#x}")["frame"], frame, f"{va:#x}")
-    equal(json_of(f"ktf-frame --mfn {pa >> 12:#x}")["frame"], frame, f"{va:#x}")
-    equal(json_of(f"ktf-frame {frame['descriptor']}")["frame"], frame, f"{va:#x}")
+    answer = json_of(f"ktf-frame --va {va:#x}")
+    frame, details = answer["frame"], answer["details"]
+    for how in (f"--pa {pa:#x}", f"--mfn {pa >> 12:#x}", details["descriptor"]):
+        again = json_of(f"ktf-frame {how}")
+        equal((again["frame"], again["details"]), (frame, details), how)
     equal(frame["mapcount"], sum(m["refs"] for m in frame["mappings"]), f"{va:#x}")
-    equal(frame["unrecorded"], [], f"{va:#x}")
+    equal(details["unrecorded"], [], f"{va:#x}")
     places = [
-        range(int(m["va"], 16), int(m["va"], 16) + m["pages"] * 4096) for m in frame["mappings"]
+        range(int(m["va"], 16), int(m["va"], 16) + more["pages"] * 4096)
+        for m, more in zip(frame["mappings"], details["mappings"], strict=True)
     ]
     check(any(va in p for p in places), f"{va:#x} is not among {frame['mappings']}")
-    check(not any(m["problem"] for m in frame["mappings"]), str(frame))
+    check(not any(m["problem"] for m in details["mappings"]), str(details))
+    equal((answer["violations"], answer["notes"]), ([], []), f"{va:#x}")
     pointer = int(gdb.parse_and_eval(f"$ktf_frame({pa:#x})"))
-    equal(hex(pointer), frame["descriptor"], "$ktf_frame")
+    equal(hex(pointer), details["descriptor"], "$ktf_frame")
     equal(int(gdb.parse_and_eval(f"(long)$ktf_frame({pa:#x})->refcount")), frame["refcount"])
     equal(int(gdb.parse_and_eval(f"$ktf_paddr({va:#x})")), pa, "$ktf_paddr")
     equal(int(gdb.parse_and_eval(f"$ktf_maps_of({pa:#x})")), len(frame["mappings"]))
@@ -71,7 +74,7 @@ check(found > 5, "too few leaves")
 
 # The symbols' own things.
 root = run("ktf-frame --pa mm.arena[0].base*0 + $cr3")
-check("level 4" in root and "a root" in root and "reached as kernel" in root, root)
+check("level 4" in root and "it is a root" in root and "reached     as kernel" in root, root)
 check("bss" in run("ktf-frame &mm"), run("ktf-frame &mm"))
 check("text" in run("ktf-frame ktf_ready"), run("ktf-frame ktf_ready"))
 device = json_of("ktf-frame 0xfee00000")["frame"]

@@ -160,6 +160,7 @@ for violation in mine:
         continue
     text = run(where)
     check("frame 0x" in text and "merging" in text, text)
+    check(f"  ! {rule}: " in text or rule in ("C1", "C2"), f"{where} does not name {rule}: {text}")
     if rule in ("P2", "P4"):
         check("without a record" in text, text)
     if rule == "P5":
