@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Callable, Protocol, Sequence
+from typing import Any, Callable, Iterable, Protocol, Sequence
 
 from .errors import KtfError, UsageError
 from .session import Session
@@ -88,6 +89,7 @@ class Command:
 
     name = ""
     options: Sequence[Option] = (JSON,)
+    operand = ""  # what stands without an option: "expression", "location", for completion
 
     def run(self, context: Context, args: Args) -> None:
         """Does it; KtfError for what the user should know."""
@@ -102,7 +104,7 @@ class Command:
 
         GDB replaces only word, the end of the last of our words behind a "-" or ",".
         """
-        token = text.split()[-1] if text and not text[-1].isspace() else ""
+        token = self.token(text)
         before = text[: len(text) - len(token)].split()
         last = before[-1] if before else ""
         if any(o.name == last and o.values for o in self.options):
@@ -114,6 +116,20 @@ class Command:
         skip = len(start) - len(word or "")
         return [c[skip:] for c in found if c.startswith(start) and skip >= 0]
 
+    @staticmethod
+    def token(text: str) -> str:
+        """The word that is being typed."""
+        return text.split()[-1] if text and not text[-1].isspace() else ""
+
+    def takes_operand(self, text: str) -> bool:
+        """Whether the word that is being typed, and begun, is the operand."""
+        token = self.token(text)
+        before = text[: len(text) - len(token)].split()
+        values = {o.name: o.values for o in self.options}
+        after = [w for i, w in enumerate(reversed(before[-2:])) if values.get(w, 0) > i]
+        asked = any(values[word] == 2 for word in after)  # the ends of a range are expressions
+        return bool(self.operand and token and not token.startswith("-") and (asked or not after))
+
     def parse(self, line: str) -> Args:
         """Splits and sorts a command line; UsageError for what it does not know."""
         args = Args()
@@ -121,21 +137,36 @@ class Command:
         known = {o.name: o for o in self.options}
         while words:
             word = words.pop(0)
-            if not word.startswith("--") and word not in known:
+            if word not in known and not _like_option(word, known):
                 args.rest.append(word)
                 continue
-            option = known.get(word)
-            if option is None:
-                raise UsageError(f"no option {word}; see `help {self.name}`")
-            if option.values and not option.many and args.has(word):
-                raise UsageError(f"{word} is given twice; see `help {self.name}`")
+            name, equals, value = word.partition("=")
+            option = known.get(name)
+            if option is None or (equals and not option.values):
+                raise UsageError(self._no_option(word))
+            if option.values and not option.many and args.has(name):
+                raise UsageError(f"{name} is given twice; see `help {self.name}`")
+            if equals:
+                words.insert(0, value)
             given = words[: option.values]
-            if len(given) < option.values or any(g.startswith("--") for g in given):
+            if len(given) < option.values or any(g in known or g.startswith("--") for g in given):
                 what = "a value" if option.values == 1 else f"{option.values} values"
-                raise UsageError(f"{word} needs {what}; see `help {self.name}`")
-            args.options.setdefault(word, []).extend(given)
+                some = ", ".join(option.choices[:4])
+                raise UsageError(
+                    f"{name} needs {what}{f', e.g. {some}' if some else ''}; see `help {self.name}`"
+                )
+            args.options.setdefault(name, []).extend(given)
             words = words[option.values :]
         return args
+
+    def _no_option(self, word: str) -> str:
+        """What to say of an option that there is not."""
+        names = [o.name for o in self.options]
+        near = difflib.get_close_matches("--" + word.lstrip("-").partition("=")[0], names, 1, 0.5)
+        if word.partition("=")[0] in names:
+            return f"{word.partition('=')[0]} takes no value; see `help {self.name}`"
+        text = f"no option {word}; there are: {' '.join(names)}"
+        return f"{text} ({near[0]} is meant?)" if near else text
 
     def invoke(self, context: Context, line: str) -> None:
         """Runs a command line. With --json an error is an object, else a KtfError is raised."""
@@ -146,6 +177,11 @@ class Command:
             if "--json" not in line.split():
                 raise KtfError(message) from e
             context.write(json_line(self.name, ok=False, error=message))
+
+
+def _like_option(word: str, known: Iterable[str]) -> bool:
+    """Whether a word is meant for an option: --NAME, or -NAME of a known one; `-1` and `-symbol` are expressions."""
+    return word.startswith("--") or (word.startswith("-") and f"-{word.partition('=')[0]}" in known)
 
 
 def internal_error(error: Exception) -> str:

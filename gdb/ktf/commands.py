@@ -55,6 +55,7 @@ class MapsCommand(Command):
     can't be read don't end the command: what is wrong is told after the ranges."""
 
     name = "ktf-maps"
+    operand = "expression"
     options = (
         Option("--space", 1),
         Option("--range", 2),

@@ -84,6 +84,7 @@ class CheckAtCommand(Command):
     Errors: a place that the symbols don't know, N that is no positive number."""
 
     name = "ktf-check-at"
+    operand = "location"
     options = (Option("--rule", 1, tuple(RULES), True), JSON)
 
     def __init__(self) -> None:

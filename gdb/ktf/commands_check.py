@@ -67,7 +67,9 @@ class CheckCommand(Command):
     def run(self, context: Context, args: Args) -> None:
         """Checks, counts, prints."""
         if args.rest:
-            raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
+            word = args.rest[0]
+            hint = f"--rule {word}" if word.upper().split(",")[0] in RULES else ""
+            raise UsageError(f"takes no operand {word}; {hint or f'see `help {self.name}`'}")
         names = chosen_rules(args)
         started = time.monotonic()
         session = context.session()

@@ -64,6 +64,7 @@ class FrameCommand(Command):
     address that is not mapped, a page that is in no frame."""
 
     name = "ktf-frame"
+    operand = "expression"
     options = (Option("--mfn"), Option("--pa"), Option("--va"), Option("--free"), JSON)
 
     def run(self, context: Context, args: Args) -> None:

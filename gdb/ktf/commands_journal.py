@@ -43,6 +43,7 @@ class JournalCommand(Command):
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet."""
 
     name = "ktf-journal"
+    operand = "expression"
     options = (Option("--mfn"), Option("--pa"), Option("--va"), Option("-n", 1), JSON)
 
     def run(self, context: Context, args: Args) -> None:

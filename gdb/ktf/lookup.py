@@ -11,7 +11,7 @@ import numpy as np
 
 from . import maps
 from .command import Args, Context, json_line
-from .errors import KtfError
+from .errors import KtfError, UsageError
 from .memtype import NAMES, pat_index
 from .paging import ADDRESS, PS, U, W, X, leaf_pa
 from .session import Session
@@ -40,6 +40,8 @@ class Lookup:
         self.context = context
         self.session = session
         self.args = args
+        if any(s.name == args.rest[0] for s in session.spaces().spaces):
+            raise UsageError(f"{args.rest[0]} is an address space: --space {args.rest[0]}")
         va = context.evaluate(args.rest[0])
         name = args.value("--space")
         if name is None:

@@ -13,6 +13,9 @@ from .qemu import READERS
 from .target import U64, Target, lookup, u64
 
 
+OPERANDS = {"expression": gdb.COMPLETE_EXPRESSION, "location": gdb.COMPLETE_LOCATION}
+
+
 def register(target: Target, command: Command) -> None:
     """Makes a GDB command of it."""
 
@@ -35,8 +38,10 @@ def register(target: Target, command: Command) -> None:
                 raise gdb.GdbError(f"{command.name}: interrupted") from None
 
         def complete(self, text: str, word: str | None) -> object:
-            """Options, and the values of the option before the cursor."""
+            """Options, the values of the option before the cursor, symbols for an operand."""
             try:
+                if command.takes_operand(text):
+                    return OPERANDS[command.operand]
                 return command.complete(target, text, word)
             except (KtfError, gdb.error):
                 return []
