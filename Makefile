@@ -10,6 +10,7 @@ UEFI     = 0## 1: boot under OVMF instead of the BIOS
 CMDLINE  =## words for the kernel, e.g. "test=all" or "plant=P2" (by fw_cfg, the ISO stays as it is)
 GDB_PORT = 1234## where `make debug` puts GDB's stub, on loopback
 FUZZ_SECONDS = 60## how long `make fuzz` runs
+BY       = watch## culprit: by write watches, or `journal`: by a check at its events
 DEBUG    = 1## 0: without kmalloc's red zones, poison and callers
 ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
 JOBS     =## check: tests at once (default: one per CPU)
@@ -53,7 +54,7 @@ FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,addre
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: stress all iso host run debug demo check bench fuzz style packages clean help tools FORCE
+.PHONY: culprit stress all iso host run debug demo check bench fuzz style packages clean help tools FORCE
 
 all: $(BUILD)/kernel.elf iso ## the kernel (build/kernel.elf) and its bootable ISO (build/ktf.iso), BIOS and UEFI
 
@@ -178,6 +179,10 @@ stress: all ## all CPUs at random operations: STRESS_OPS on each of 4, one more 
 style: ## clang-format, black and mypy: they check, nothing is rewritten
 	$(Q)tests/packages.sh style
 	$(Q)$(PYTHON) tests/style.py
+
+culprit: all ## who broke a structure: CMDLINE says how it goes wrong, e.g. "crash=wild-store" (BY=journal: the other way)
+	$(Q)tests/packages.sh --have check
+	$(Q)$(PYTHON) tests/culprit.py $(GUEST) --by=$(BY)
 
 packages: ## install what is missing for all of this (Debian: apt-get; elsewhere: print what is needed)
 	$(Q)tests/packages.sh build check

@@ -1,0 +1,223 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""`make culprit`: who broke a page table, a frame's descriptor or another structure of the memory manager.
+
+Runs the guest under QEMU's -icount, where each run is the same to the instruction. The first run ends at the panic, the
+triple fault or the guest's end; ktf-pt-check tells what is broken there. The second has write watches on exactly that,
+through every address that maps it, and checks after each write: the write after which it stayed broken is the culprit.
+With --by=journal, or where no write was seen: ktf-pt-check at every n-th event of the journal, then at each event
+between the last good and the first bad one.
+
+Status: 0 a culprit was named, or nothing is broken; 1 something is broken and nobody was found; 2 no run came so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
+
+from ktf.culprit import culprit
+from qemu import ROOT, Guest, GuestError, gdb_command, private_file
+
+ICOUNT = (
+    "-icount",
+    "shift=7,sleep=off",
+)  # as deterministic as shift=0, and the firmware waits less
+TIMEOUT = 120.0
+
+
+class Failed(Exception):
+    """A run that did not come to its end."""
+
+
+def run(args: argparse.Namespace, orders: dict[str, Any]) -> dict[str, Any]:
+    """One run of the guest with these orders (tests/culprit_gdb.py); what it found."""
+    config = {"mem": args.mem, "smp": args.smp, "machine": args.machine, "cpu": args.cpu}
+    try:
+        with Guest(
+            ramfile=True,
+            uefi=args.uefi,
+            cmdline=args.cmdline,
+            extra=ICOUNT,
+            timeout=TIMEOUT,
+            **config,
+        ) as guest:
+            files = {n: private_file(guest.dir / n) for n in ("orders", "found")}
+            files["orders"].write_text(json.dumps(orders))
+            environ = {
+                **os.environ,
+                "KTF_ORDERS": str(files["orders"]),
+                "KTF_FOUND": str(files["found"]),
+            }
+            command = gdb_command(guest.port, "-batch", "-x", str(ROOT / "tests/culprit_gdb.py"))
+            done = subprocess.run(
+                ["setpriv", "--pdeathsig", "KILL", *command],
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                env=environ,
+                check=False,
+            )
+            text = files["found"].read_text()
+    except (GuestError, subprocess.TimeoutExpired) as e:
+        raise Failed(str(e)) from e
+    if not text:
+        raise Failed(f"GDB did not come to its end:\n{done.stdout[-600:]}{done.stderr[-600:]}")
+    found: dict[str, Any] = json.loads(text)
+    if found.get("error"):
+        raise Failed(found["error"])
+    return found
+
+
+def stop_text(stop: dict[str, Any]) -> str:
+    """Where a run ended."""
+    return (
+        f"{stop['kind']} on CPU {stop['cpu']} at {stop['source'] or hex(stop['registers']['rip'])}"
+    )
+
+
+def change(before: str, after: str) -> str:
+    """The words that a write changed, old and new value."""
+    parts = []
+    for at in range(0, len(before), 16):
+        old, new = (
+            int.from_bytes(bytes.fromhex(x[at : at + 16]), "little") for x in (before, after)
+        )
+        if old != new:
+            parts.append(
+                f"byte {at // 2}: {old:#x} -> {new:#x}"
+                if len(before) > 16
+                else f"{old:#x} -> {new:#x}"
+            )
+    return ", ".join(parts)
+
+
+def told(write: dict[str, Any], watch: dict[str, Any], cause: str) -> list[str]:
+    """A write, with its backtrace."""
+    lines = [
+        f"{cause}: {write['source'] or hex(write['at'])}, CPU {write['cpu']}, after event {write['event'] - 1} of the journal"
+    ]
+    lines.append(f"  {write['at']:#x}: {write['instruction']}")
+    lines.append(
+        f"  {watch['name']}, written at {write['va']:#x}: {change(write['before'], write['after'])}"
+    )
+    return lines + ["  " + line for line in write["backtrace"].splitlines() if line.startswith("#")]
+
+
+def judge(found: dict[str, Any], watches: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """The writes after which something stayed broken, in their order, each with what it was to."""
+    blamed: dict[int, int] = {}
+    for i in range(len(watches)):
+        # What is wrong with it may be told by a write to something else that is watched.
+        states = [w["broken"][i] if w["broken"] else None for w in found["writes"]]
+        number = culprit(states)
+        if number is not None:
+            blamed.setdefault(number, found["writes"][number]["watch"])
+    return sorted(blamed.items())
+
+
+def by_watch(args: argparse.Namespace, first: dict[str, Any]) -> int | None:
+    """The second run, with watches; None if it names nobody."""
+    watches = first["watches"]
+    for w in watches:
+        count = len(w["vas"])
+        print(
+            f"watching {w['name']}: {w['size']} bytes at {w['pa']:#x}, through {count} address{'' if count == 1 else 'es'}"
+        )
+    found = run(args, {"run": "watch", "watches": watches})
+    if found["stop"] != first["stop"]:
+        print(f"! the second run ended elsewhere: {stop_text(found['stop'])}")
+        return 2
+    print(f"run 2: {len(found['writes'])} writes, the same end")
+    for name in found["missed"]:
+        print(f"! {name} changed through an address that is not mapped any more")
+    blamed = judge(found, watches)
+    if not blamed or found["missed"]:
+        return None
+    number, watch = blamed[0]
+    print("\n".join(told(found["writes"][number], watches[watch], "culprit")))
+    for other, watch in blamed[1:]:
+        print("\n".join(told(found["writes"][other], watches[watch], "then")[:3]))
+    return 0
+
+
+def by_journal(args: argparse.Namespace, last: int, rules: list[str]) -> int | None:
+    """Every n-th event, then each between the last good and the first bad one; None if none is bad."""
+    begin, end, every = 1, last, max(math.isqrt(last), 1)
+    for turn in (2, 3):
+        orders = {"run": "events", "every": every, "first": begin, "last": end, "rules": rules}
+        seen = run(args, orders)["seen"]
+        bad = next((s for s in seen if s["rules"]), None)
+        print(f"run {turn}: ktf-pt-check at {len(seen)} events")
+        if every == 1 or bad is None and turn == 3:
+            break
+        good = [s["event"] for s in seen if not s["rules"]]
+        begin, end, every = (good[-1] if good else begin), (bad["event"] if bad else last), 1
+    if bad is None:
+        print(
+            f"no event of the journal ends with anything broken: it broke after event {last}, the last one"
+        )
+        return None
+    print(
+        f"event {bad['event']} is the first after which {' '.join(bad['rules'])} is broken; what it says:"
+    )
+    print(f"  {bad['first'][0]}")
+    print(
+        "".join(f"  {line}\n" for line in bad["backtrace"].splitlines() if line.startswith("#")),
+        end="",
+    )
+    return 0
+
+
+def search(args: argparse.Namespace) -> int:
+    """Both ways."""
+    first = run(args, {"run": "find"})
+    if first["stop"] is None:
+        raise Failed("the guest is gone before its end could be looked at")
+    print(f"run 1: {stop_text(first['stop'])}")
+    if not first["violations"]:
+        print("no structure is broken there: nothing to watch; ktf-postmortem explains the stop")
+        return 0
+    print("\n".join(f"  {v}" for v in first["violations"]))
+    status = None
+    if args.by == "watch" and first["watches"]:
+        status = by_watch(args, first)
+    elif args.by == "watch":
+        print("none of it is memory that can be watched")
+    if status is None:
+        status = by_journal(args, first["stop"]["events"] - 1, first["rules"])
+    if status is None:
+        print("nobody was found")
+    return 1 if status is None else status
+
+
+def main() -> int:
+    """Entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mem", default="128M")
+    parser.add_argument("--smp", type=int, default=2)
+    parser.add_argument("--machine", default="pc")
+    parser.add_argument("--cpu", default="max")
+    parser.add_argument("--uefi", type=lambda s: bool(int(s)), default=False)
+    parser.add_argument("--cmdline", default="")
+    parser.add_argument("--by", choices=("watch", "journal"), default="watch")
+    args = parser.parse_args()
+    if not args.cmdline:
+        parser.error('say what goes wrong: make culprit CMDLINE="crash=wild-store"')
+    try:
+        return search(args)
+    except Failed as e:
+        print(f"culprit: {e}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

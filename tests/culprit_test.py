@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`make culprit`, really run: the storing instruction, by both ways, and what it says where nothing is to be found."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import unittest
+
+from ktf.culprit import culprit
+from qemu import ROOT
+
+SECONDS = 60.0  # of which far fewer are used; the host may be busy
+
+
+def search(cmdline: str, *more: str) -> tuple[int, str]:
+    """Status and what is printed."""
+    command = [sys.executable, str(ROOT / "tests/culprit.py"), f"--cmdline={cmdline}", *more]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+class Runs(unittest.TestCase):
+    """Guests that break something."""
+
+    def test_wild_store(self) -> None:
+        """The store itself, although 100,000 instructions passed; the same again."""
+        start = time.monotonic()
+        status, said = search("crash=wild-store", "--smp=2")
+        self.assertLess(time.monotonic() - start, SECONDS)
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"(?m)^culprit: wild_store at tests/guest/crash_mm\.c:\d+, CPU 0")
+        self.assertRegex(said, r"movq +\$0x6b6b6b6a,\(%r..\)")
+        self.assertRegex(
+            said, r"entry of level 1 for 0xffffc06000000000 in kernel, .*-> 0x6b6b6b6a"
+        )
+        self.assertRegex(said, r"(?m)^  #1 .* in crash_wild_store ")
+        self.assertEqual(search("crash=wild-store", "--smp=2")[1], said)
+
+    def test_alias(self) -> None:
+        """A page table that is written through an address which is none of the window's."""
+        status, said = search("crash=table-reuse", "--smp=1")
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"(?m)^culprit: .*\n.*\n.*0x0 -> 0x[0-9a-f]+\n  #0 .* map_by_hand ")
+        self.assertRegex(
+            said, r"(?m)^then: fill_buffer .*\n.*\n.* written at 0xffffc06000001000: .*-> 0x5a5a"
+        )
+
+    def test_triple_fault(self) -> None:
+        """A guest that goes down without a word."""
+        status, said = search("crash=triple-fault", "--smp=4")
+        self.assertEqual(status, 0, said)
+        self.assertIn("run 1: triple fault on CPU 0 at triple_fault", said)
+        self.assertRegex(said, r"(?m)^culprit: triple_fault.* at tests/guest/crash\.c:\d+, CPU 0")
+
+    def test_journal(self) -> None:
+        """The other way names the event."""
+        status, said = search("crash=idt-unmapped", "--smp=1", "--by=journal")
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"event \d+ is the first after which C2 is broken")
+        self.assertRegex(said, r"(?m)^  #\d+ .* in crash_unmap ")
+
+    def test_descriptor(self) -> None:
+        """A count in a frame's descriptor."""
+        status, said = search("plant=P6", "--smp=1")
+        self.assertEqual(status, 0, said)
+        self.assertRegex(said, r"(?m)^culprit: plant_p6.* at tests/guest/plant\.c:\d+, CPU 0")
+
+    def test_nothing_broken(self) -> None:
+        """No structure, no culprit."""
+        status, said = search("crash=null-call", "--smp=1")
+        self.assertEqual(status, 0, said)
+        self.assertIn("no structure is broken there", said)
+        self.assertNotIn("culprit:", said)
+
+    def test_after_all_events(self) -> None:
+        """Nothing that a watch can be set on, and after the last event: it is said, and the status is not 0."""
+        status, said = search("plant=A4", "--smp=1")
+        self.assertEqual(status, 1, said)
+        self.assertIn("nobody was found", said)
+
+    def test_no_page_tables(self) -> None:
+        """CR3 leads nowhere: whatever is said, it is no traceback."""
+        status, said = search("crash=dead-cr3", "--smp=1")
+        self.assertIn(status, (0, 1), said)
+        self.assertNotIn("Traceback", said)
+        self.assertRegex(said, "run 1: triple fault on CPU 0 at load_cr3")
+
+    def test_no_cmdline(self) -> None:
+        """It must be told what goes wrong."""
+        status, said = search("")
+        self.assertEqual(status, 2)
+        self.assertIn("CMDLINE=", said)
+
+
+class Judging(unittest.TestCase):
+    """Which of the writes it was."""
+
+    def test_states(self) -> None:
+        """The first one found broken after the last one found sound; else the last that nobody could judge."""
+        cases: list[tuple[list[bool | None], int | None]] = [
+            ([], None),
+            ([False], None),
+            ([False, True], 1),
+            ([True, False, None, True, True], 3),
+            ([False, None, None], 2),
+            ([None], 0),
+        ]
+        for states, number in cases:
+            self.assertEqual(culprit(states), number, states)
+
+
+if __name__ == "__main__":
+    unittest.main()
