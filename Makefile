@@ -14,6 +14,7 @@ BY       = watch## culprit: by write watches, or `journal`: by a check at its ev
 DEBUG    = 1## 0: without kmalloc's red zones, poison and callers
 ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
 JOBS     =## check: tests at once (default: one per CPU)
+ACPICA_SRC =## a Linux source tree whose ACPICA is built in, "none" (default: Debian's linux-source package, if there)
 V        =## 1: show every command
 
 BUILD   := build
@@ -25,7 +26,18 @@ MKISO   := grub-mkrescue
 Q       := $(if $(filter 1,$(V)),,@)
 
 DIRS := boot arch/x86 lib mm acpi tests/guest
-SRCS := $(sort $(wildcard $(DIRS:%=%/*.c) $(DIRS:%=%/*.S)))
+
+# ACPICA is Debian's: of the kernel's source package only it and its headers are unpacked, into build/.
+ACPICA         := $(BUILD)/acpica# its sources, objects and archive; builds may share them
+ACPICA_PACKAGE := $(lastword $(sort $(wildcard /usr/src/linux-source-*.tar.xz)))
+ACPICA_TREE    := $(or $(filter-out none,$(ACPICA_SRC)),$(if $(ACPICA_SRC),,$(ACPICA_PACKAGE:%=$(ACPICA)/src)))
+ACPICA_STAMP   := $(if $(ACPICA_SRC),,$(ACPICA_TREE:%=%/unpacked))
+ACPICA_LIB     := $(ACPICA_TREE:%=$(ACPICA)/acpica.a)
+ACPICA_CFLAGS   = -Iacpi/include -isystem $(ACPICA_TREE)/include -D_LINUX -DBUILDING_ACPICA
+ACPI_SRCS      := $(wildcard acpi/*.c tests/guest/acpi*.c)
+
+SRCS := $(sort $(filter-out $(if $(ACPICA_TREE),acpi/absent.c,$(filter-out acpi/absent.c,$(ACPI_SRCS))), \
+            $(wildcard $(DIRS:%=%/*.c) $(DIRS:%=%/*.S))))
 OBJS := $(SRCS:%=$(BUILD)/obj/%.o)
 
 WARN     := -Wall -Wextra -Werror
@@ -92,9 +104,25 @@ $(BUILD)/obj/%.S.o: %.S $(BUILD)/flags
 	$(if $(Q),@echo '  AS      $<')
 	$(Q)$(CC) $(ASFLAGS) $(DEPFLAGS) -c $< -o $@
 
-$(BUILD)/kernel.elf: $(OBJS) boot/kernel.ld $(BUILD)/sources $(BUILD)/kernel.elf-gdb.py
+$(BUILD)/kernel.elf: $(OBJS) $(ACPICA_LIB) boot/kernel.ld $(BUILD)/sources $(BUILD)/kernel.elf-gdb.py
 	$(if $(Q),@echo '  LD      $@')
-	$(Q)$(LD) -T boot/kernel.ld $(LDFLAGS) $(OBJS) -o $@
+	$(if $(ACPICA_TREE),,@echo 'ACPI is not built in: no ACPICA (Debian: linux-source; "make packages" installs it)')
+	$(Q)$(LD) -T boot/kernel.ld $(LDFLAGS) $(OBJS) $(ACPICA_LIB) -o $@
+
+# The layer below ACPICA, and its tests, see ACPICA's headers.
+$(ACPI_SRCS:%=$(BUILD)/obj/%.o): private CFLAGS += $(ACPICA_CFLAGS)
+$(ACPI_SRCS:%=$(BUILD)/obj/%.o): | $(ACPICA_STAMP)
+
+$(ACPICA)/src/unpacked: $(ACPICA_PACKAGE)
+	$(if $(Q),@echo '  UNPACK  $<')
+	$(Q)mkdir -p $(@D)
+	$(Q)tar -xJf $< -C $(@D) --strip-components=1 --wildcards '*/drivers/acpi/acpica/*' '*/include/acpi/*'
+	$(Q)touch $@
+
+# Looks for itself what has changed.
+$(ACPICA_LIB): FORCE | $(ACPICA_STAMP)
+	$(Q)$(MAKE) --no-print-directory -f acpi/acpica.mk TREE=$(ACPICA_TREE) OUT=$(ACPICA) CC='$(CC)' Q=$(Q) \
+	    CFLAGS='$(filter-out $(WARN) -Wmissing-prototypes -DKTF_DEBUG=% -I.,$(CFLAGS)) $(ACPICA_CFLAGS)'
 
 # GDB loads this with the ELF (once its folder is on GDB's auto-load safe path) and by it the commands.
 $(BUILD)/kernel.elf-gdb.py: Makefile
@@ -158,7 +186,7 @@ demo: packages ## the main job, shown: boot, attach GDB, frames and mappings, a 
 
 check: packages ## every test; ends with `N passed, N failed`
 	$(Q)$(MAKE) --no-print-directory all host $(BUILD)/fuzz/mm
-	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/bench DEBUG=0 all
+	$(Q)$(MAKE) --no-print-directory ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)$(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)'
 
 fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
@@ -166,7 +194,8 @@ fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses
 	$(Q)$(PYTHON) tests/fuzz/run.py --seconds='$(FUZZ_SECONDS)'
 
 bench: packages ## count instructions: a table, build/bench.json, build/bench.svg (some minutes)
-	$(Q)$(MAKE) --no-print-directory BUILD=$(BUILD)/bench DEBUG=0 all
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)BUILD=$(BUILD)/bench $(PYTHON) tests/bench.py --out=$(BUILD)
 
 STRESS_OPS   = 1000000## operations on each CPU of `make stress`
@@ -185,7 +214,7 @@ culprit: all ## who broke a structure: CMDLINE says how it goes wrong, e.g. "cra
 	$(Q)$(PYTHON) tests/culprit.py $(GUEST) --by=$(BY)
 
 packages: ## install what is missing for all of this (Debian: apt-get; elsewhere: print what is needed)
-	$(Q)tests/packages.sh build check
+	$(Q)tests/packages.sh build check acpi
 
 clean: ## remove build/
 	rm -rf $(BUILD)

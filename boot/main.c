@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // kernel_main: from the boot loader's hand-over to ktf_ready(), and what the command line asks for
 // around it.
+#include "acpi/ktf_acpi.h"
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/exit.h"
@@ -147,6 +148,8 @@ static _Noreturn void kernel_late(void)
     idt_use_ist();
     devices_init();
     smp_start();
+    if (!cmdline_has("acpi=off"))
+        ktf_acpi_start();
     mm_print();
     plant_word(&watched);
     printk("KTF is ready: %u CPU%s, %lu KiB free\n", smp_count(), smp_count() == 1 ? "" : "s",
@@ -157,9 +160,12 @@ static _Noreturn void kernel_late(void)
     success = test_words(&watched);
     if (watched)
         machine_exit(success);
+    if (cmdline_has("power-off"))
+        ktf_acpi_power_off();
     printk("Nothing left to do: halted. Ctrl-A x ends QEMU where it has this terminal "
            "(-nographic).\n");
-    machine_halt();
+    ktf_acpi_button_ends();
+    smp_idle_loop();
 }
 
 void kernel_main(uint64_t mbi)

@@ -26,6 +26,8 @@
 #define VA_BOOTDATA (VA_SMALL + 0x38000000)      //   what the boot loader left, read-only, 64 MiB
 #define VA_DEVICES  (VA_SMALL + 0x3c000000) //   the kernel's own devices (local APIC, ...), 64 MiB
 
+#define VA_IOAPICS (VA_DEVICES + 0x10000) // I/O APICs, a page each
+
 #define VA_KMALLOC      (LAYOUT_BASE + 0x5000000000) // objects of kmalloc
 #define VA_KMALLOC_SIZE 0x400000000                  // 16 GiB
 
@@ -33,4 +35,5 @@
 
 // Free for whoever calls vmap_kern: 0xffff800000000000 up to LAYOUT_BASE.
 #define VA_KERNEL 0xffff800000000000
+#define VA_ACPI   VA_KERNEL // what ACPI maps: physical address p at VA_ACPI + p (acpi/memory.c)
 #define VA_VMAP   0xffffc00000000000 // where tests and clients start

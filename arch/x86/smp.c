@@ -80,7 +80,9 @@ static void do_work(struct cpu_work *work)
         cpu_unpark(waiter - 1);
 }
 
-static _Noreturn void idle(void)
+struct idle_job smp_idle;
+
+_Noreturn void smp_idle_loop(void)
 {
     struct cpu_work *work = &this_cpu()->work;
 
@@ -88,6 +90,8 @@ static _Noreturn void idle(void)
     for (;;) {
         if (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE))
             do_work(work);
+        else if (__atomic_load_n(&smp_idle.wanted, __ATOMIC_SEQ_CST))
+            smp_idle.run();
         else
             cpu_park();
     }
@@ -102,7 +106,7 @@ static _Noreturn __attribute__((noinline)) void ap_late(uint32_t number)
     apic_enable();
     this_cpu()->apic_id = apic_id();
     go_online(number);
-    idle();
+    smp_idle_loop();
 }
 
 _Noreturn void ap_main(uint32_t number)

@@ -19,6 +19,17 @@ void smp_run(uint32_t cpu, void (*fn)(void *arg), void *arg);
 /* Waits until that CPU has done all that it was given. */
 void smp_wait(uint32_t cpu);
 
+// What any CPU does that has nothing else to do, while it is wanted. Whoever wants it sets run
+// first; run() takes `wanted` back when there is no more to do.
+struct idle_job {
+    void (*run)(void);
+    uint32_t wanted;
+};
+extern struct idle_job smp_idle;
+
+/* This CPU has nothing to do but what others give it (interrupts on). */
+_Noreturn void smp_idle_loop(void);
+
 /* Makes the stacks of a CPU, those for exceptions that need one included. Panics if there is no
  * memory. Then cpu_stack() is the top of the one that it runs on. */
 void cpu_stacks_create(uint32_t cpu);

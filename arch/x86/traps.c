@@ -3,6 +3,7 @@
 #include "arch/x86/traps.h"
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/ioapic.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/park.h"
 #include "arch/x86/percpu.h"
@@ -158,7 +159,7 @@ void trap_handle(struct trap_frame *frame)
     // The processor leaves the key to user memory as it was; a handler has to take it away.
     user_access_end();
     if (user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS ||
-        ipi_handle(frame->vector))
+        ipi_handle(frame->vector) || ioapic_handle(frame->vector))
         return;
     trap_report(frame);
 }

@@ -11,6 +11,8 @@ enum vector {
     VECTOR_PF = 14,
     VECTOR_MC = 18,
     VECTOR_EXCEPTIONS = 32, // from here on interrupts
+    VECTOR_DEVICES = 0xd0,  // by way of the I/O APICs (ioapic.c)
+    VECTOR_DEVICES_END = 0xe0,
     VECTOR_SHOOTDOWN = 0xf0,
     VECTOR_WAKE = 0xf1,
     VECTOR_ALARM = 0xf2,    // of the local APIC's timer

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// ACPI as the rest of the kernel sees it. Without ACPICA's sources acpi/absent.c stands for all of
+// it.
+#pragma once
+
+#include "lib/types.h"
+
+// Where AcpiOsMapMemory() maps: physical address p at VA_ACPI + p, for p below ACPI_PHYS_LIMIT.
+#define ACPI_PHYS_LIMIT (UINT64_C(1) << 46)
+
+/* Tables, namespace, ACPI mode, objects, interrupt model, power button. What fails is told, and the
+ * kernel goes on without ACPI. After smp_start(). */
+void ktf_acpi_start(void);
+
+/* The reverse: afterwards ACPI has no memory, no mapping and no interrupt, as before the start. */
+void ktf_acpi_stop(void);
+
+/* True between the two. */
+bool ktf_acpi_running(void);
+
+/* Prints the tables, the devices of the namespace and the interrupts of PCI devices: lines `acpi
+ * table ...`, `acpi device ...`, `acpi route ...`, a last one with how many there were. */
+void ktf_acpi_print(void);
+
+/* Runs what ACPI put off until it is not in an interrupt's handler; an idle CPU does it too. */
+void ktf_acpi_work(void);
+
+/* How often the power button was pressed so far. */
+uint32_t ktf_acpi_presses(void);
+/* From now on it powers the machine off. */
+void ktf_acpi_button_ends(void);
+
+/* Powers the machine off (\_S5). Comes back, and says why, if that can't be done. */
+void ktf_acpi_power_off(void);

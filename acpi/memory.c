@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Physical memory for ACPICA: straight on the manager's counted mappings, without a list of its
+// own.
+#include "acpi/osl.h"
+
+#include "lib/printk.h"
+#include "mm/vmap.h"
+
+enum {
+    UNCACHED_MAX = 4,
+    TRIES_MAX = 8, // another CPU may unmap a device's last page between two looks
+};
+
+struct stretch {
+    uint64_t first; // number of its first page
+    uint64_t pages;
+};
+
+static struct stretch uncached[UNCACHED_MAX];
+
+void osl_uncached_add(paddr_t start, paddr_t end)
+{
+    for (unsigned i = 0; i < UNCACHED_MAX; i++) {
+        if (uncached[i].pages)
+            continue;
+        uncached[i] =
+            (struct stretch){start.v >> PAGE_SHIFT,
+                             (ROUND_UP(end.v, PAGE_SIZE) >> PAGE_SHIFT) - (start.v >> PAGE_SHIFT)};
+        return;
+    }
+    printk("ACPI: more than %d device regions in reserved memory: 0x%lx is left out\n",
+           UNCACHED_MAX, start.v);
+}
+
+void osl_uncached_clear(void)
+{
+    for (unsigned i = 0; i < UNCACHED_MAX; i++)
+        uncached[i] = (struct stretch){0};
+}
+
+// All that ACPI maps is writable. The type is what the frame is: device frames are uncached, memory
+// is write-back as far as the MTRRs say so. Only of reserved memory nobody but ACPI can tell.
+static unsigned attr_of(const frame_t *frame, uint64_t mfn)
+{
+    if (frame->kind == FRAME_RESERVED) {
+        for (unsigned i = 0; i < UNCACHED_MAX; i++) {
+            if (mfn - uncached[i].first < uncached[i].pages)
+                return VATTR_W | VATTR_UC;
+        }
+    }
+    return VATTR_W;
+}
+
+static always_inline vaddr_t page_va(uint64_t mfn)
+{
+    return VADDR(VA_ACPI + (mfn << PAGE_SHIFT));
+}
+
+static always_inline int map_frame(frame_t *frame, uint64_t mfn)
+{
+    unsigned attr = attr_of(frame, mfn);
+
+    // A page of a larger block is a part of it, and stays a mapping of its own: what is mapped page
+    // by page can be put page by page, in any order.
+    if (frame->order == ORDER_4K)
+        return vmap_kern_4k(page_va(mfn), frame, attr);
+    return vmap_part(NULL, page_va(mfn), frame, mfn - frame->mfn, ORDER_4K, attr);
+}
+
+// A frame that this call holds. A device's exists only while somebody needs it.
+static int hold_device(uint64_t mfn, frame_t **out)
+{
+    int err = -EEXIST;
+
+    for (unsigned i = 0; i < TRIES_MAX && err != 0; i++) {
+        err = get_device_frame(mfn_paddr(MFN(mfn)), ORDER_4K, out);
+        if (err != -EEXIST)
+            return err;
+        *out = find_mfn_frame(MFN(mfn)); // part of a larger one
+        if (!*out || ref_frame(*out) != 0)
+            continue;
+        err = mfn - (*out)->mfn < frame_pages(*out) ? 0 : -EEXIST; // it may have become another
+        if (err)
+            put_frame(*out);
+    }
+    return err;
+}
+
+static __attribute__((noinline)) int map_device(uint64_t mfn)
+{
+    frame_t *frame;
+    int err = hold_device(mfn, &frame);
+
+    if (err)
+        return err;
+    err = map_frame(frame, mfn);
+    put_frame(frame); // the mapping holds it from now on
+    return err;
+}
+
+static always_inline int map_page(uint64_t mfn)
+{
+    frame_t *frame = find_mfn_frame(MFN(mfn));
+
+    if (unlikely(!frame || frame->kind == FRAME_DEVICE))
+        return map_device(mfn);
+    return map_frame(frame, mfn);
+}
+
+static always_inline int unmap_page(uint64_t mfn)
+{
+    frame_t *frame = find_mfn_frame(MFN(mfn)); // as long as it is mapped it is there
+
+    if (unlikely(!frame))
+        return -ENOENT;
+    if (frame->order == ORDER_4K)
+        return vput(NULL, page_va(mfn), frame);
+    return vput_part(NULL, page_va(mfn), frame, mfn - frame->mfn, ORDER_4K);
+}
+
+static __attribute__((noinline)) void *give_up(uint64_t first, uint64_t mfn, int err)
+{
+    printk("ACPI: the page at 0x%lx can't be mapped: %s\n", mfn << PAGE_SHIFT, error_name(err));
+    while (mfn-- > first)
+        (void)unmap_page(mfn);
+    return NULL;
+}
+
+void *osl_map(paddr_t paddr, size_t length)
+{
+    uint64_t first = paddr.v >> PAGE_SHIFT, last = (paddr.v + length - 1) >> PAGE_SHIFT;
+
+    if (unlikely(!length || paddr.v >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr.v)) {
+        printk("ACPI: %zu bytes at 0x%lx can't be mapped: %s\n", length, paddr.v,
+               error_name(length ? -ERANGE_ : -EINVAL));
+        return NULL;
+    }
+    for (uint64_t mfn = first; mfn <= last; mfn++) {
+        int err = map_page(mfn);
+
+        if (unlikely(err))
+            return give_up(first, mfn, err);
+    }
+    return vaddr_ptr(VADDR(VA_ACPI + paddr.v));
+}
+
+int osl_unmap(const void *va, size_t length)
+{
+    uint64_t paddr = (uintptr_t)va - VA_ACPI;
+    int first_err = 0;
+
+    if (unlikely(!length || paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr))
+        return -ERANGE_;
+    for (uint64_t mfn = paddr >> PAGE_SHIFT; mfn <= (paddr + length - 1) >> PAGE_SHIFT; mfn++) {
+        int err = unmap_page(mfn);
+
+        if (unlikely(err) && !first_err)
+            first_err = err;
+    }
+    return first_err;
+}
+
+void *acpi_os_map_memory(acpi_physical_address where, acpi_size length)
+{
+    return osl_map(PADDR(where), length);
+}
+
+void acpi_os_unmap_memory(void *logical_address, acpi_size size)
+{
+    int err = osl_unmap(logical_address, size);
+
+    if (unlikely(err))
+        printk("ACPI: 0x%lx bytes at 0x%lx are not all mapped: %s\n", (uint64_t)size,
+               (uintptr_t)logical_address, error_name(err));
+}
+
+/* --- what is where
+ * -------------------------------------------------------------------------------- */
+
+acpi_status acpi_os_get_physical_address(void *logical_address,
+                                         acpi_physical_address *physical_address)
+{
+    struct vlookup at;
+
+    if (!physical_address || vmap_lookup(NULL, ptr_vaddr(logical_address), &at) != 0)
+        return AE_BAD_ADDRESS;
+    *physical_address = ((at.frame->mfn + at.offset) << PAGE_SHIFT) +
+                        ((uintptr_t)logical_address & (PAGE_SIZE - 1));
+    return AE_OK;
+}
+
+// Whether each page from there on is mapped, with these rights; the frame database knows.
+static bool accessible(const void *pointer, size_t length, unsigned attr)
+{
+    uint64_t va = ROUND_DOWN((uintptr_t)pointer, PAGE_SIZE), end = (uintptr_t)pointer + length;
+    struct vlookup at;
+
+    if (!length || end < (uintptr_t)pointer)
+        return false;
+    for (; va < end; va += PAGE_SIZE) {
+        if (vmap_lookup(NULL, VADDR(va), &at) != 0 || (at.attr & attr) != attr)
+            return false;
+    }
+    return true;
+}
+
+u8 acpi_os_readable(void *pointer, acpi_size length)
+{
+    return accessible(pointer, length, VATTR_R);
+}
+
+u8 acpi_os_writable(void *pointer, acpi_size length)
+{
+    return accessible(pointer, length, VATTR_W);
+}
+
+/* --- registers in memory
+ * -------------------------------------------------------------------------- */
+
+static uint64_t read_width(const volatile void *at, u32 width)
+{
+    switch (width) {
+    case 8:
+        return *(const volatile uint8_t *)at;
+    case 16:
+        return *(const volatile uint16_t *)at;
+    case 32:
+        return *(const volatile uint32_t *)at;
+    default:
+        return *(const volatile uint64_t *)at;
+    }
+}
+
+static void write_width(volatile void *at, uint64_t value, u32 width)
+{
+    switch (width) {
+    case 8:
+        *(volatile uint8_t *)at = (uint8_t)value;
+        break;
+    case 16:
+        *(volatile uint16_t *)at = (uint16_t)value;
+        break;
+    case 32:
+        *(volatile uint32_t *)at = (uint32_t)value;
+        break;
+    default:
+        *(volatile uint64_t *)at = value;
+    }
+}
+
+static bool is_width(u32 width)
+{
+    return width == 8 || width == 16 || width == 32 || width == 64;
+}
+
+// In the SCI's handler only what osl_map_registers() has mapped can be asked for.
+static void *map_register(acpi_physical_address address, u32 width)
+{
+    return osl_in_interrupt() ? vaddr_ptr(VADDR(VA_ACPI + address))
+                              : osl_map(PADDR(address), width / 8);
+}
+
+static void unmap_register(void *at, u32 width)
+{
+    if (!osl_in_interrupt())
+        acpi_os_unmap_memory(at, width / 8);
+}
+
+acpi_status acpi_os_read_memory(acpi_physical_address address, u64 *value, u32 width)
+{
+    void *at;
+
+    if (!is_width(width))
+        return AE_BAD_PARAMETER;
+    at = map_register(address, width);
+    if (!at)
+        return AE_BAD_ADDRESS;
+    *value = read_width(at, width);
+    unmap_register(at, width);
+    return AE_OK;
+}
+
+acpi_status acpi_os_write_memory(acpi_physical_address address, u64 value, u32 width)
+{
+    void *at;
+
+    if (!is_width(width))
+        return AE_BAD_PARAMETER;
+    at = map_register(address, width);
+    if (!at)
+        return AE_BAD_ADDRESS;
+    write_width(at, value, width);
+    unmap_register(at, width);
+    return AE_OK;
+}
+
+static const struct acpi_generic_address *const fixed_register[] = {
+    &acpi_gbl_FADT.xpm1a_event_block,
+    &acpi_gbl_FADT.xpm1b_event_block,
+    &acpi_gbl_FADT.xpm1a_control_block,
+    &acpi_gbl_FADT.xpm1b_control_block,
+};
+static void *fixed_mapping[ARRAY_SIZE(fixed_register)];
+
+void osl_map_registers(void)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed_register); i++) {
+        const struct acpi_generic_address *r = fixed_register[i];
+
+        if (r->space_id == ACPI_ADR_SPACE_SYSTEM_MEMORY && r->address && r->bit_width)
+            fixed_mapping[i] = osl_map(PADDR(r->address), r->bit_width / 8);
+    }
+}
+
+void osl_unmap_registers(void)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed_register); i++) {
+        if (fixed_mapping[i])
+            acpi_os_unmap_memory(fixed_mapping[i], fixed_register[i]->bit_width / 8);
+        fixed_mapping[i] = NULL;
+    }
+}
