@@ -203,11 +203,25 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     return 0;
 }
 
-// An entry is only cleared or changed if it still is what its record says.
-static always_inline void check_entry(vaddr_t va, pgentry_t entry, pgentry_t want)
+// Entries are only cleared or changed if they still are what their record says: the first is
+// `want`.
+static void check_entries(vaddr_t va, unsigned level, const pgentry_t *entries, uint64_t count,
+                          pgentry_t want)
 {
-    if (unlikely((entry ^ want) & ~(pgentry_t)(PG_A | PG_D)))
-        panic("entry of 0x%lx is 0x%lx: its record says 0x%lx", va.v, entry, want);
+    uint64_t step = UINT64_C(1) << level_shift(level);
+    pgentry_t next = want, differ = 0;
+    uint64_t i = 0;
+
+#pragma GCC unroll 8
+    for (uint64_t k = 0; k < count; k++, next += step)
+        differ |= entries[k] ^ next;
+    if (likely(!(differ & ~(pgentry_t)(PG_A | PG_D))))
+        return;
+    while (!((entries[i] ^ want) & ~(pgentry_t)(PG_A | PG_D))) {
+        want += step;
+        i++;
+    }
+    panic("entry of 0x%lx is 0x%lx: its record says 0x%lx", va.v + i * step, entries[i], want);
 }
 
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
@@ -223,11 +237,14 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
         pgentry_t *entries = table_entries(s.slot) + s.index;
         uint32_t *shadows = table_shadow(s.slot) + s.index;
 
-        for (uint64_t i = 0; i < s.count; i++, want += UINT64_C(1) << level_shift(level)) {
-            check_entry(entry_va(va, level, done + i), entries[i], want);
+        check_entries(entry_va(va, level, done), level, entries, s.count, want);
+        want += s.count << level_shift(level);
+#pragma GCC unroll 8
+        for (uint64_t i = 0; i < s.count; i++)
             entries[i] = 0;
+#pragma GCC unroll 8
+        for (uint64_t i = 0; i < s.count; i++)
             shadows[i] = 0;
-        }
         table_at(s.slot)->used -= s.count;
         done += s.count;
     }
@@ -255,10 +272,9 @@ void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned a
         struct span s = span_at(space, va, m->level, done, count);
         pgentry_t *entries = table_entries(s.slot) + s.index;
 
-        for (uint64_t i = 0; i < s.count; i++, want += UINT64_C(1) << level_shift(m->level)) {
-            check_entry(entry_va(va, m->level, done + i), entries[i], want);
+        check_entries(entry_va(va, m->level, done), m->level, entries, s.count, want);
+        for (uint64_t i = 0; i < s.count; i++, want += UINT64_C(1) << level_shift(m->level))
             entries[i] = want ^ change;
-        }
         done += s.count;
     }
     m->attr = attr;
