@@ -12,6 +12,7 @@ enum {
     PAGES = TABLES * PT_ENTRIES,
     BIG = 16, // 2M frames
     BIG_VAS = 256,
+    RANGES = 16, // of 512 pages each
 };
 
 static frame_t *page[PAGES];
@@ -210,21 +211,21 @@ static void bench_range_4k(void)
     uint64_t map = 0, unmap = 0;
     int err = 0;
 
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < RANGES; i++) {
         BENCH_LOOP(map, j, 1, err |= vmap_range(NULL, va, first, 0, PT_ENTRIES, VATTR_W));
         BENCH_LOOP(unmap, j, 1, err |= vunmap_range(NULL, va, first, 0, PT_ENTRIES));
     }
     bench_check(err, "range of 4K pages");
-    bench_say_plain("range_map_4k", map, 4 * PT_ENTRIES);
-    bench_say_plain("range_unmap_4k", unmap, 4 * PT_ENTRIES);
+    bench_say_plain("range_map_4k", map, RANGES * PT_ENTRIES);
+    bench_say_plain("range_unmap_4k", unmap, RANGES * PT_ENTRIES);
     map = unmap = 0;
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < RANGES; i++) {
         BENCH_LOOP(map, j, 1, err |= vmap_frames(NULL, va, page, PT_ENTRIES, VATTR_W));
         BENCH_LOOP(unmap, j, 1, err |= vput_frames(NULL, va, page, PT_ENTRIES));
     }
     bench_check(err, "frames from anywhere");
-    bench_say_plain("frames_map_4k", map, 4 * PT_ENTRIES);
-    bench_say_plain("frames_put_4k", unmap, 4 * PT_ENTRIES);
+    bench_say_plain("frames_map_4k", map, RANGES * PT_ENTRIES);
+    bench_say_plain("frames_put_4k", unmap, RANGES * PT_ENTRIES);
 }
 
 // One block of 1 GiB where 1G pages do not fit; two tables are made and freed.
@@ -237,14 +238,14 @@ static void bench_range_2m(void)
 
     if (get_frame(ORDER_1G, &gib))
         return;
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < RANGES; i++) {
         BENCH_LOOP(map, j, 1,
                    err |= vmap_range(NULL, va, gib, 0, UINT64_C(1) << ORDER_1G, VATTR_W));
         BENCH_LOOP(unmap, j, 1, err |= vunmap_range(NULL, va, gib, 0, UINT64_C(1) << ORDER_1G));
     }
     bench_check(err | put_frame(gib), "range of 2M pages");
-    bench_say_plain("range_map_2m", map, 2 * PT_ENTRIES);
-    bench_say_plain("range_unmap_2m", unmap, 2 * PT_ENTRIES);
+    bench_say_plain("range_map_2m", map, RANGES * PT_ENTRIES);
+    bench_say_plain("range_unmap_2m", unmap, RANGES * PT_ENTRIES);
 }
 
 /* --- aliases
