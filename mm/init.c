@@ -176,6 +176,8 @@ static void fill_leaf_bits(void)
     }
 }
 
+uint64_t kernel_cr3;
+
 void mm_init(const struct boot_info *bi)
 {
     uint64_t start = rdtsc();
@@ -203,6 +205,7 @@ void mm_init(const struct boot_info *bi)
     mm_upkeep();
     arch_map_image();
     map_boot_data();
+    kernel_cr3 = kernel->cr3;
     arch_load_space(kernel->cr3);
     arch_meta_final();
     mm.live = 1;

@@ -54,8 +54,9 @@ void journal_reset(void)
 const char *journal_op_name(unsigned op)
 {
     static const char *const name[JOURNAL_OP_COUNT] = {
-        "none",      "get",       "ref",   "put",   "map",       "unmap",      "protect",
-        "map range", "put range", "split", "merge", "shootdown", "map frames", "put frames",
+        "none",       "get",        "ref",          "put",           "map",   "unmap",
+        "protect",    "map range",  "put range",    "split",         "merge", "shootdown",
+        "map frames", "put frames", "space create", "space destroy",
     };
 
     return op < JOURNAL_OP_COUNT ? name[op] : "?";

@@ -14,21 +14,23 @@ enum {
 };
 
 enum journal_op {
-    JOURNAL_NONE = 0,        // never written
-    JOURNAL_GET = 1,         // get_frame(), get_device_frame()
-    JOURNAL_REF = 2,         // ref_frame()
-    JOURNAL_PUT = 3,         // put_frame()
-    JOURNAL_MAP = 4,         // count: refs of the mapping afterwards
-    JOURNAL_UNMAP = 5,       // count: refs afterwards, 0 when it is unmapped
-    JOURNAL_PROTECT = 6,     // count: refs
-    JOURNAL_MAP_RANGE = 7,   // count: pages, consecutive from mfn on; the counts are the first's
-    JOURNAL_PUT_RANGE = 8,   // the same; what its flush takes off the counts may still be on them
-    JOURNAL_SPLIT = 9,       // a block: the frame is the lower half, after the split
-    JOURNAL_MERGE = 10,      // two blocks: the frame is what they became
-    JOURNAL_SHOOTDOWN = 11,  // count: pages flushed, va: the first; no frame
-    JOURNAL_MAP_FRAMES = 12, // count: pages of frames from anywhere, of which this is the first
-    JOURNAL_PUT_FRAMES = 13, // the same
-    JOURNAL_OP_COUNT = 14,
+    JOURNAL_NONE = 0,          // never written
+    JOURNAL_GET = 1,           // get_frame(), get_device_frame()
+    JOURNAL_REF = 2,           // ref_frame()
+    JOURNAL_PUT = 3,           // put_frame()
+    JOURNAL_MAP = 4,           // count: refs of the mapping afterwards
+    JOURNAL_UNMAP = 5,         // count: refs afterwards, 0 when it is unmapped
+    JOURNAL_PROTECT = 6,       // count: refs
+    JOURNAL_MAP_RANGE = 7,     // count: pages, consecutive from mfn on; the counts are the first's
+    JOURNAL_PUT_RANGE = 8,     // the same; what its flush takes off the counts may still be on them
+    JOURNAL_SPLIT = 9,         // a block: the frame is the lower half, after the split
+    JOURNAL_MERGE = 10,        // two blocks: the frame is what they became
+    JOURNAL_SHOOTDOWN = 11,    // count: pages flushed, va: the first; no frame
+    JOURNAL_MAP_FRAMES = 12,   // count: pages of frames from anywhere, of which this is the first
+    JOURNAL_PUT_FRAMES = 13,   // the same
+    JOURNAL_SPACE_CREATE = 14, // the frame is its root table; count: its id
+    JOURNAL_SPACE_DESTROY = 15, // the same
+    JOURNAL_OP_COUNT = 16,
 };
 
 // One event. Those of all CPUs have one order, that of seq, which goes up by the size of an event.

@@ -141,6 +141,9 @@ struct mm {
 
 extern struct mm mm;
 
+// Physical address of the kernel's root table, for a debugger that finds something else in CR3.
+extern uint64_t kernel_cr3;
+
 /* Builds everything from the boot map: frames, records, the kernel's address space with its image,
  * boot data and the manager's own memory mapped through their frames; then loads CR3. Called once.
  * What is odd in the map is told on the console. Panics if the map has no room for the manager

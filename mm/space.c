@@ -5,6 +5,7 @@
 #include "arch/x86/tlb.h"
 #include "lib/string.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 
 bool space_is_live(const space_t *space)
 {
@@ -91,6 +92,13 @@ static space_t *space_alloc(const char *name)
     return space;
 }
 
+static void journal_space(enum journal_op op, const void *caller, const space_t *space)
+{
+    const frame_t *root = frame_at(table_at(space->root)->frame);
+
+    journal(op, caller, 0, frame_word(root), frame_counts(root), space->id);
+}
+
 // map_lock is held.
 static int create(const char *name, space_t **out)
 {
@@ -119,6 +127,8 @@ int space_create(const char *name, space_t **out)
         return -EINVAL;
     map_lock();
     err = create(name, out);
+    if (!err)
+        journal_space(JOURNAL_SPACE_CREATE, CALLER, *out);
     map_unlock();
     return err;
 }
@@ -153,7 +163,7 @@ static frame_t *mapped_frame(const mapping_t *m)
 }
 
 // map_lock is held.
-static int destroy(space_t *space)
+static int destroy(space_t *space, const void *caller)
 {
     uint32_t index;
 
@@ -164,6 +174,7 @@ static int destroy(space_t *space)
     while ((index = first_mapping(space)))
         mapping_destroy(space, mapped_frame(mapping_at(index)), index);
     space_unlink(space);
+    journal_space(JOURNAL_SPACE_DESTROY, caller, space);
     pt_root_destroy(space);
     arena_free(ARENA_SPACES, space_index(space));
     return 0;
@@ -174,7 +185,7 @@ int space_destroy(space_t *space)
     int err;
 
     map_lock();
-    err = destroy(space);
+    err = destroy(space, CALLER);
     map_unlock();
     return err;
 }

@@ -83,6 +83,18 @@ class Context(Protocol):
     def source(self, va: int) -> str:
         """ "function+offset at file:line" of a code or data address, "" if unknown."""
 
+    def instruction(self, va: int) -> tuple[str, int]:
+        """The instruction there, in AT&T's syntax, and its bytes; ("", 0) if it can't be read."""
+
+    def vm_status(self) -> str:
+        """What QEMU says of the machine: "running", "debug", "shutdown", ...; "" of a core."""
+
+    def fault_log(self) -> str:
+        """The end of QEMU's log of exceptions (-d int -D FILE); "" if there is none that we may read."""
+
+    def stop_kind(self) -> str:
+        """Why GDB stopped the guest last: "breakpoint", or "" if it does not know."""
+
 
 class Command:
     """A command. Subclasses set name and options and write run(); their docstring is the help."""

@@ -213,6 +213,8 @@ VERBS = {
     "shootdown": "flushed",
     "map_frames": "mapped among others",
     "put_frames": "unmapped among others",
+    "space_create": "made the root of a space",
+    "space_destroy": "given up as the root of a space that was destroyed",
 }
 
 

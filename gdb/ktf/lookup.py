@@ -95,7 +95,7 @@ class Lookup:
             "kind": kind,
             "problem": found.problem or None,
             "limits": {n: found.limits(b) for n, b in RIGHTS} if mapped else None,
-            "walk": [_step_values(s) for s in found.steps],
+            "walk": [step_values(s) for s in found.steps],
         }
 
     def _lines(self) -> Iterator[str]:
@@ -127,7 +127,7 @@ class Lookup:
 RIGHTS = (("w", W), ("x", X), ("u", U))
 
 
-def _step_values(step: Step) -> dict[str, Any]:
+def step_values(step: Step) -> dict[str, Any]:
     return {
         "level": step.level,
         "table": f"{step.table:#x}",

@@ -346,3 +346,23 @@ def physical_bits(link: Link) -> int | None:
     except (KtfError, Unreadable):
         return None
     return None
+
+
+# Its log -------------------------------------------------------------------------------------------
+
+
+def log_tail(details: str, size: int) -> str:
+    """The end of what the QEMU behind a connection wrote to -D FILE; "" if it has none that we may read."""
+    try:
+        pid = find_process(details)
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            words = f.read().decode("utf-8", "replace").split("\0")
+        at = words.index("-D") if "-D" in words else words.index("--D")
+        path = os.path.join(f"/proc/{pid}/cwd", words[at + 1])
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return ""
+        with open(path, "rb") as f:
+            f.seek(max(os.fstat(f.fileno()).st_size - size, 0))
+            return f.read(size).decode("ascii", "replace")
+    except (KtfError, OSError, ValueError, IndexError):
+        return ""

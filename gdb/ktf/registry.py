@@ -17,6 +17,7 @@ MODULES = (
     "ktf.commands_journal",
     "ktf.commands_core",
     "ktf.commands_snapshot",
+    "ktf.commands_postmortem",
 )
 
 

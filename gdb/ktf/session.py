@@ -189,9 +189,20 @@ class Session:
                 self.notes.append(f"no frame database: {e}")
                 return None
             first = first or kernel
-        if first is not None:
-            self.notes.append("the kernel's address spaces can't be read through any CPU's CR3")
-        return first
+        return None if first is None else self._through_known_root(first)
+
+    def _through_known_root(self, kernel: Kernel) -> Kernel:
+        """No CPU's CR3 leads to the kernel: its variable kernel_cr3 may."""
+        symbol = kernel.types.symbol("kernel_cr3")
+        root = int.from_bytes(kernel.read(symbol.va, 8), "little") >> 12 if symbol else 0
+        if root and self.reader.ram.holds(np.array([root], np.uint64))[0]:
+            again = Kernel(kernel.types, kernel.image, VirtualMemory(self.reader, root, self.rules))
+            if read_spaces(again).spaces:
+                text = "CR3 of no CPU leads to the kernel; its memory is read through kernel_cr3"
+                self.notes.append(text)
+                return again
+        self.notes.append("the kernel's address spaces can't be read through any CPU's CR3")
+        return kernel
 
     def _through_kernel_root(self, kernel: Kernel) -> Kernel:
         """The same, seen through the kernel's own root, which a user space's table can't hide."""

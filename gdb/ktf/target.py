@@ -22,8 +22,9 @@ from .core import open_core
 from .errors import KtfError, NoGuest, Unreadable, UsageError
 from .expressions import effect
 from .kernel import Segment, elf_segments
+from .intlog import TAIL
 from .layout import FieldDesc, Symbol, TypeDesc
-from .qemu import READERS, Opened, open_reader, physical_bits
+from .qemu import READERS, Opened, log_tail, open_reader, physical_bits
 from .registers import Registers, parse
 from .session import Cpu, Session
 from .stops import break_at
@@ -163,6 +164,7 @@ class Target:
         self.story: list[str] = []
         self._opened: dict[tuple[int, str, str], Opened] = {}
         self._phys_bits: dict[int, int | None] = {}
+        self.last_stop = ""  # kept by alarm.py
 
     # The guest -------------------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class Target:
         if why:
             raise UsageError(f"{expression}: {why}: not evaluated")
         try:
-            with _no_calls():
+            with setting("may-call-functions", "off"):
                 return self._evaluate(self._with_registers(expression))
         except (gdb.error, TypeError, ValueError, OverflowError) as e:
             text = " ".join(str(e).split())
@@ -262,6 +264,39 @@ class Target:
             return name
         except (gdb.error, OverflowError):
             return ""
+
+    def instruction(self, va: int) -> tuple[str, int]:
+        """See command.Context."""
+        machine = gdb.selected_inferior().architecture()
+        for trust in ("off", "on"):  # the file's text will do where the guest's can't be read
+            try:
+                with (
+                    setting("trust-readonly-sections", trust),
+                    setting("disassembly-flavor", "att"),
+                ):
+                    found = machine.disassemble(va, count=1)[0]
+                return " ".join(str(found["asm"]).split()), int(found["length"])
+            except (gdb.error, OverflowError):
+                continue
+        return "", 0
+
+    def vm_status(self) -> str:
+        """See command.Context."""
+        connection, _ = _connected()
+        if connection.type == "core":
+            return ""
+        answer = GdbLink(connection).monitor("info status")
+        found = re.search(r"VM status: (\w+)(?: \((.*?)\))?", answer)
+        return (found[2] or found[1]) if found else ""
+
+    def fault_log(self) -> str:
+        """See command.Context."""
+        connection, _ = _connected()
+        return "" if connection.type == "core" else log_tail(connection.details or "", TAIL)
+
+    def stop_kind(self) -> str:
+        """See command.Context."""
+        return self.last_stop
 
     # The user --------------------------------------------------------------------------------------
 
@@ -319,15 +354,19 @@ def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
 
 
 @contextmanager
-def _no_calls() -> Iterator[None]:
-    """GDB calls no function of the guest; the user's own setting is put back."""
-    allowed = gdb.parameter("may-call-functions")
-    gdb.execute("set may-call-functions off", to_string=True)
+def setting(name: str, value: str) -> Iterator[None]:
+    """A parameter of GDB for a while; the user's own setting is put back."""
+    before = gdb.parameter(name)
+    if isinstance(before, bool):
+        before = "on" if before else "off"
+    if before == value:
+        yield
+        return
+    gdb.execute(f"set {name} {value}", to_string=True)
     try:
         yield
     finally:
-        if allowed:
-            gdb.execute("set may-call-functions on", to_string=True)
+        gdb.execute(f"set {name} {before}", to_string=True)
 
 
 def _number(thread: gdb.InferiorThread) -> int:

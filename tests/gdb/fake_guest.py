@@ -132,6 +132,22 @@ class Plain:
         """Knows nothing."""
         return ""
 
+    def instruction(self, va: int) -> tuple[str, int]:
+        """None."""
+        return "", 0
+
+    def vm_status(self) -> str:
+        """Says nothing."""
+        return ""
+
+    def fault_log(self) -> str:
+        """There is none."""
+        return ""
+
+    def stop_kind(self) -> str:
+        """Nobody stopped it."""
+        return ""
+
     @property
     def text(self) -> str:
         """All that was printed."""

@@ -183,9 +183,10 @@ KINDS = (
 ARENAS = "FRAMES MAPPINGS NODES TABLES SHADOWS SPACES".split()
 OPS = (
     "NONE GET REF PUT MAP UNMAP PROTECT MAP_RANGE PUT_RANGE SPLIT MERGE SHOOTDOWN MAP_FRAMES PUT_FRAMES"
+    " SPACE_CREATE SPACE_DESTROY"
 ).split()
 ENUMS = {
-    "journal_op": {**{f"JOURNAL_{o}": i for i, o in enumerate(OPS)}, "JOURNAL_OP_COUNT": 14},
+    "journal_op": {**{f"JOURNAL_{o}": i for i, o in enumerate(OPS)}, "JOURNAL_OP_COUNT": 16},
     "frame_kind": {**{f"FRAME_{k}": i for i, k in enumerate(KINDS)}, "FRAME_KIND_COUNT": 16},
     "memtype": {
         **{f"MEMTYPE_{k}": i for i, k in enumerate("WB WT UCM UC WP WC".split())},

@@ -10,6 +10,9 @@
 #include "lib/string.h"
 #include "tests/guest/test.h"
 
+// What stands before it is called, not jumped to as the last thing that a function does.
+#define KEEP_FRAME() __asm__ volatile("")
+
 // The bug: an entry cleared behind its record's back, and it happens to map the IDT. The next
 // exception of any kind finds no gate, nor does the double fault that follows from it.
 static void triple_fault(void)
@@ -43,6 +46,7 @@ static void null_call(void)
     void (*volatile nobody)(void) = NULL;
 
     nobody();
+    KEEP_FRAME();
 }
 
 static void write_text(void)
@@ -56,6 +60,7 @@ static void exec_data(void)
     crash_page(NULL, CRASH_VA, VATTR_W);
     *(volatile uint8_t *)vaddr_ptr(CRASH_VA) = 0xc3; // ret
     ((void (*)(void))vaddr_ptr(CRASH_VA))();
+    KEEP_FRAME();
 }
 
 static void smap(void)

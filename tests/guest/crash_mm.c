@@ -57,9 +57,9 @@ static void pass_time(void)
         crash_page(NULL, VADDR(CRASH_VA.v + (i + 2) * PAGE_SIZE), VATTR_W);
 }
 
-static __attribute__((noinline)) uint64_t read_buffer(vaddr_t va)
+static __attribute__((noinline)) uint64_t read_buffer(const volatile uint64_t *buffer)
 {
-    return *(volatile uint64_t *)vaddr_ptr(va);
+    return *buffer;
 }
 
 void crash_use_after_unmap(void)
@@ -68,7 +68,7 @@ void crash_use_after_unmap(void)
 
     give_buffer_back(CRASH_VA, frame);
     pass_time();
-    read_buffer(CRASH_VA);
+    read_buffer(vaddr_ptr(CRASH_VA));
 }
 
 static void on_cpu2(void *arg)
@@ -136,7 +136,7 @@ void crash_table_reuse(void)
     give_buffer_back(CRASH_VA, frame);
     victim = map_until_table(page, frame);
     fill_buffer(alias);
-    read_buffer(victim);
+    read_buffer(vaddr_ptr(victim));
 }
 
 /* --- an address space that is loaded after it was destroyed -------------------------------------
@@ -201,5 +201,5 @@ void crash_wild_store(void)
     pt_walk(kernel_space(), CRASH_VA, 1, &w);
     wild_store(&table_entries(w.slot)[w.index]);
     work_quietly(QUIET / 2);
-    read_buffer(CRASH_VA);
+    read_buffer(vaddr_ptr(CRASH_VA));
 }

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# ktf-postmortem: why the guest stopped, and who did it.
+"""The command ktf-postmortem."""
+
+from __future__ import annotations
+
+from .command import JSON, Args, Command, Context, json_line
+from .errors import UsageError
+from .postmortem import Inquest
+from .stop import TRIPLE, find_stop
+
+
+class PostmortemCommand(Command):
+    """Why the guest stopped: the first line is the cause.
+
+    ktf-postmortem [--json]
+
+    After a panic or a triple fault (start QEMU with -no-reboot -no-shutdown, so that the machine stays):
+    the chain of exceptions, the code that failed, and for each thing that the CPU needed (RIP, RSP, CR2,
+    IDT, GDT, TSS, the handler) the walk, the frame and what the journal knows of it. All CPUs are looked
+    at: the one that GDB has selected need not be the one that failed. The chain is that of QEMU's log
+    (-d int,cpu_reset -D FILE) where there is one, else it is derived from registers, instruction, IDT,
+    TSS and page tables; CR2 alone holds the last address of a chain, not the first.
+
+    Works attached before or after the fault, and on a core. Without our kernel's symbols chain and walks
+    are shown, without frames and journal.
+
+      --json   one object on one line
+
+    Example:
+      (gdb) ktf-postmortem
+      #PF executing 0x0, called in null_call at tests/guest/crash.c:58: a null pointer: page 0 is never mapped
+
+    Errors: no guest, a running guest, paging that is still off."""
+
+    name = "ktf-postmortem"
+    options = (JSON,)
+
+    def run(self, context: Context, args: Args) -> None:
+        """Looks and tells."""
+        if args.rest:
+            raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
+        session = context.session()
+        session.need_paging()
+        stop = find_stop(session, context)
+        inquest = Inquest(session, context, stop)
+        if args.has("--json"):
+            context.write(json_line(self.name, **inquest.values()))
+            return
+        context.write("".join(f"{line}\n" for line in inquest.lines()))
+        if stop.kind == TRIPLE and context.vm_status() == "shutdown":
+            context.write("The machine is halted for good: `continue` would hang GDB.\n")
+
+
+COMMANDS: list[Command] = [PostmortemCommand()]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# QEMU's log of exceptions (-d int,cpu_reset -D FILE): the chain that a CPU went down by.
+"""last_chain(text, rip): the exceptions that the log's end tells of the instruction at rip; pure.
+
+The log has a line for each exception that QEMU begins to deliver, with the registers after it:
+`     0: v=0e e=0002 i=0 cpl=0 IP=0008:ffffffff80231aab pc=ffffffff80231aab SP=0010:... CR2=...`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .exceptions import PF, Fault
+
+_LINE = re.compile(
+    r"^ *\d+: v=([0-9a-f]{2}) e=([0-9a-f]{4}) i=(\d) cpl=\d IP=[0-9a-f]{4}:([0-9a-f]{16}) pc=\S+ "
+    r"SP=[0-9a-f]{4}:([0-9a-f]{16})(?: CR2=([0-9a-f]{16}))?",
+    re.MULTILINE,
+)
+TAIL = 1 << 18  # bytes of the log that are looked at
+CHAIN_MAX = 8
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One line of the log."""
+
+    fault: Fault
+    rip: int
+    rsp: int
+    software: bool  # by an instruction like int3, which leaves rip behind itself in the frame
+
+
+def parse(text: str) -> list[Logged]:
+    """All exceptions of the text, in their order."""
+    found = []
+    for m in _LINE.finditer(text):
+        vector = int(m[1], 16)
+        address = int(m[6], 16) if vector == PF and m[6] else None
+        fault = Fault(vector, int(m[2], 16), address)
+        found.append(Logged(fault, int(m[4], 16), int(m[5], 16), m[3] == "1"))
+    return found
+
+
+def last_chain(text: str, rip: int, rsp: int) -> list[Fault]:
+    """The last run of exceptions of one instruction, which is at rip with that stack pointer; [] if there is none."""
+    lines = [line for line in parse(text[-TAIL:]) if line.rip == rip and line.rsp == rsp]
+    chain: list[Fault] = []
+    for line in reversed(lines[-CHAIN_MAX:]):
+        # An exception at the same place an iteration earlier would not be followed by a lesser one.
+        if chain and chain[0].vector == line.fault.vector and line.fault != chain[0]:
+            break
+        if chain and chain[0] == line.fault:
+            break
+        chain.insert(0, line.fault)
+    return chain

@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Why the guest went down, in a sentence, and the evidence for it.
+"""Inquest(session, context, stop): the cause, the broken rule, the places that matter; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from . import journal
+from .command import Context
+from .commands_check import examine
+from .database import Database
+from .errors import KtfError
+from .exceptions import BP, GP, PF, PRESENT, UD, Fault
+from .findings import Report
+from .lookup import step_values
+from .maps import PAGES, perm_text
+from .operands import U64
+from .paging import U
+from .readers import PAGE
+from .rules import RULES
+from .rules_rights import Stacks
+from .session import Session
+from .stop import PANIC, TRIPLE, Stop
+from .trace import Trace, trace
+
+NULL_BYTES = 1 << 16  # an address below was made from a null pointer
+EVENTS = 5  # of the journal, at each place
+ENTRY_RULES = (
+    "T5",
+    "P5",
+    "P3",
+    "T1",
+    "T2",
+    "P1",
+    "T6",
+)  # on what an entry should be, strongest first
+SHARED_RULES = ("T4", "P4")  # somebody else maps this frame
+
+
+@dataclass
+class Reason:
+    """Why an access failed, and the rule that is broken there (None: none, the access itself was wrong)."""
+
+    text: str
+    rule: str | None = None
+
+
+@dataclass
+class Place:
+    """Something the CPU needed: a name, an address, the walk to it."""
+
+    name: str
+    va: int
+    walk: Trace
+
+
+class Inquest:
+    """All that one stop tells. Whatever can't be read is told in notes."""
+
+    def __init__(self, session: Session, context: Context, stop: Stop) -> None:
+        self.session = session
+        self.context = context
+        self.stop = stop
+        self.registers = stop.registers
+        self.root = stop.registers.control["cr3"] >> 12 & 0xFF_FFFF_FFFF
+        self.notes: list[str] = []
+        self.db: Database | None = None
+        self.journal: journal.Journal | None = None
+        self.report = Report()
+        if session.kernel is not None:
+            self._read_database()
+
+    def _read_database(self) -> None:
+        try:
+            self.db = Database(self.session)
+            self.report = examine(self.session, list(RULES))[0]
+        except KtfError as e:
+            self.notes.append(f"no frame database: {e}")
+        try:
+            self.journal = journal.events(self.session)
+            self.notes += self.journal.notes
+        except KtfError as e:
+            self.notes.append(f"no journal: {e}")
+
+    # --- where the code stood ------------------------------------------------------------------------
+
+    @cached_property
+    def code(self) -> int:
+        """The address by which the code that failed is named: rip, or behind a bad jump its caller's."""
+        rip = self.registers["rip"]
+        if self.stop.kind == PANIC and not self.stop.chain.faults:
+            return rip - 1 & U64  # behind the call of panic()
+        first = self.stop.chain.faults[0] if self.stop.chain.faults else None
+        if first is not None and first.vector == PF and first.error & 16 and first.address == rip:
+            if not self._is_code(rip):
+                try:
+                    back = self._memory().read(self.registers["rsp"], 8)
+                    return int.from_bytes(back, "little") - 1 & U64
+                except KtfError:
+                    pass
+        return rip
+
+    def _is_code(self, va: int) -> bool:
+        """True if the symbols know it: then the jump there was right, and the page is not."""
+        return " at " in self.context.source(va)
+
+    def _memory(self) -> Any:
+        from .kernel import VirtualMemory
+
+        return VirtualMemory(self.session.reader, self.root, self.session.rules)
+
+    @cached_property
+    def where(self) -> tuple[str, str]:
+        """Function, and FILE:LINE of the code; "" where the symbols say nothing."""
+        name, _, line = self.context.source(self.code).partition(" at ")
+        return name.split()[0].split("+")[0] if name else "", line
+
+    def at(self) -> str:
+        """ " in crash_smap at tests/guest/crash.c:80"; the address alone without symbols."""
+        function, line = self.where
+        word = ", called" if self.code != self.registers["rip"] and self._jumped() else ""
+        if line:
+            return f"{word} in {function} at {line}"
+        return f"{word} in {function}" if function else f"{word} at {self.code:#x}"
+
+    def _jumped(self) -> bool:
+        return bool(self.stop.chain.faults)
+
+    # --- why an address failed -----------------------------------------------------------------------
+
+    def walk(self, va: int) -> Trace:
+        """Through the CPU's own tables."""
+        return trace(self.session.reader, self.root, self.session.rules, va & U64)
+
+    def why(self, va: int, fault: Fault | None = None) -> Reason:
+        """Why an access to va fails, from the strongest evidence on."""
+        walk = self.walk(va)
+        for reason in self._reasons(va, walk, fault):
+            return reason
+        if walk.pa is None:
+            return Reason(f"{walk.problem} at level {walk.steps[-1].level}")
+        return Reason(f"mapped {perm_text(walk.perm)}")
+
+    def _reasons(self, va: int, walk: Trace, fault: Fault | None) -> Iterator[Reason]:
+        yield from self._dead_root()
+        if walk.pa is None:
+            yield from self._shared_table(walk)
+            yield from self._wrong_entry(va, walk)
+            yield from self._guard(va)
+            yield from self._unmapped(va)
+            if va < NULL_BYTES:
+                yield Reason("a null pointer: page 0 is never mapped" if va < PAGE else "near null")
+            if self.journal is not None:
+                kept = len(self.journal)
+                yield Reason(
+                    f"nothing is mapped there, and none of the {kept:,} events kept names it"
+                )
+            return
+        if fault is not None and fault.vector == PF and fault.error & PRESENT:
+            yield self._forbidden(walk, fault)
+
+    def _dead_root(self) -> Iterator[Reason]:
+        """CR3 is no root any more."""
+        if self.db is None or any(s.mfn == self.root for s in self.db.spaces.rows):
+            return
+        text = f"CR3 is {self.root << 12:#x}, which is no address space's root"
+        yield Reason(f"{text}: {self.history(self.root)}", "C1")
+
+    def _shared_table(self, walk: Trace) -> Iterator[Reason]:
+        """A table of the walk that something else may write."""
+        for step in walk.steps:
+            bad = [v for rule in SHARED_RULES for v in self.report.kept.get(rule, [])]
+            for v in bad:
+                if v.mfn == step.table and v.va is not None and v.level == 1:
+                    text = (
+                        f"its level {step.level} table {step.table:#x} can be written at {v.va:#x}"
+                    )
+                    past = self._last(self._journal_of(step.table), ("put", "unmap"))
+                    text += f", though {past}" if past else ""
+                    yield Reason(f"{text}; the entry is {walk.steps[-1].entry:#x}", v.rule)
+
+    def _wrong_entry(self, va: int, walk: Trace) -> Iterator[Reason]:
+        """The entry is not what its record says, or no entry at all."""
+        step = walk.steps[-1]
+        size = 1 << 12 + 9 * (step.level - 1)
+        for rule in ENTRY_RULES:
+            for v in self.report.kept.get(rule, []):
+                if v.va is not None and v.va & -size == va & -size & U64 and v.level == step.level:
+                    said = (
+                        f"the level {step.level} entry of table {step.table:#x} is {step.entry:#x}"
+                    )
+                    more = f"; {v.message}" if rule == "P5" else ""
+                    yield Reason(f"{said} ({walk.problem}): overwritten{more}", rule)
+
+    def _guard(self, va: int) -> Iterator[Reason]:
+        """The page below or above a stack."""
+        if self.db is None:
+            return
+        stacks = Stacks(self.db)
+        for i in range(len(stacks)):
+            bottom, top = int(stacks.bottom[i]), int(stacks.top[i])
+            if bottom - PAGE <= va < bottom:
+                yield Reason(f"stack '{stacks.names[i]}' has overflowed into its guard page")
+            elif top <= va < top + PAGE:
+                yield Reason(f"the guard page above stack '{stacks.names[i]}'")
+
+    def _unmapped(self, va: int) -> Iterator[Reason]:
+        """Whoever took the mapping away."""
+        if self.journal is None:
+            return
+        found = self.journal.of_va(va & -PAGE & U64, PAGE)
+        names = [found.op_names[int(row["op"])] for row in found.rows]
+        for row, name in reversed(list(zip(found.rows, names))):
+            gone = name in ("put_range", "put_frames") or name == "unmap" and not row["count"]
+            if not gone and name != "shootdown":
+                return  # it was mapped again
+            if gone:
+                yield Reason(f"{self._tell(row)} ({self.since(row, va)})")
+
+    def _forbidden(self, walk: Trace, fault: Fault) -> Reason:
+        """The page is there, but not for this."""
+        page = f"{PAGES[walk.steps[-1].level]} page {perm_text(walk.perm)}"
+        kind = ""
+        if self.db is not None and walk.pa is not None:
+            kind = self.db.kind_name(int(self.db.kind_of_mfns(np.array([walk.pa >> 12]))[0]))
+        of = f" of {kind}" if kind else ""
+        if walk.perm & U and not fault.error & 4:
+            guard = "SMEP" if fault.error & 16 else "SMAP"
+            return Reason(f"a user {page}{of}, and the kernel may not touch it: {guard} is on")
+        return Reason(
+            f"a {page}{of}, which may not be {'executed' if fault.error & 16 else 'written'}"
+        )
+
+    # --- the past ------------------------------------------------------------------------------------
+
+    def _journal_of(self, mfn: int) -> journal.Journal | None:
+        return None if self.journal is None else self.journal.of_frame(mfn)
+
+    def _tell(self, row: np.void) -> str:
+        assert self.journal is not None
+        return journal.describe(row, self.journal, self.context.source)
+
+    def _last(self, found: journal.Journal | None, names: tuple[str, ...]) -> str:
+        """The last event of one of these kinds, in words."""
+        if found is None:
+            return ""
+        rows = [r for r in found.rows if found.op_names[int(r["op"])] in names]
+        return self._tell(rows[-1]) if rows else ""
+
+    def since(self, row: np.void, va: int) -> str:
+        """What became of the page that was mapped at va."""
+        assert self.journal is not None
+        mfn = int(row["mfn"])
+        if int(row["pages"]) > 1 and row["va"]:
+            mfn += (va - int(row["va"])) // PAGE
+        return f"frame {mfn:#x}, {self.now(mfn, int(row['number']))}"
+
+    def now(self, mfn: int, number: int) -> str:
+        """How a frame is used now, and by whom since that event."""
+        if self.db is None:
+            return "of which nothing more is known"
+        index = int(self.db.frames.find(np.array([mfn]))[0])
+        if not index:
+            return "in no frame now"
+        frames = self.db.frames
+        if int(frames.kind[index]) == self.db.kinds["FRAME_TABLE"]:
+            return f"since reused as level {int(frames.level[index])} table"
+        if frames.is_free[index]:
+            return "free now"
+        taken = self._journal_of(mfn)
+        if taken is not None:
+            got = taken.since(number + 1)
+            rows = [r for r in got.rows if got.op_names[int(r["op"])] == "get"]
+            if rows:
+                return f"since handed out to {journal.caller(rows[-1], self.context.source)}"
+        kind = self.db.kind_name(int(frames.kind[index]))
+        return f"{kind}, still in use" if kind != "available" else "still owned"
+
+    def history(self, mfn: int) -> str:
+        """A frame that should be something else: what it is now, and its last events."""
+        line = self.db.frame_line(mfn) if self.db is not None else f"frame {mfn:#x}"
+        past = self._last(self._journal_of(mfn), ("space_destroy", "put", "get"))
+        gone = self._last(self._journal_of(mfn), ("space_destroy",))
+        return f"{line}; {gone or past}" if past else line
+
+    # --- the sentence --------------------------------------------------------------------------------
+
+    @cached_property
+    def cause(self) -> Reason:
+        """One sentence, and the broken rule."""
+        chain = self.stop.chain
+        if not chain.faults:
+            return self._no_fault()
+        first = chain.faults[0]
+        text, rule = self._first(first)
+        if chain.broken is not None and self.stop.kind == TRIPLE:
+            more, broken = self._undelivered(first)
+            text, rule = f"{text}{more}", rule or broken
+        return Reason(text, rule)
+
+    def _no_fault(self) -> Reason:
+        if self.stop.kind == PANIC:
+            return Reason(f"panic{self.at()}: {self.stop.message}")
+        if self.stop.kind == TRIPLE:
+            return Reason(
+                f"a triple fault{self.at()}, of which neither log nor registers tell the reason"
+            )
+        return Reason(f"the guest has not crashed: it is stopped{self.at()}")
+
+    def _first(self, fault: Fault) -> tuple[str, str | None]:
+        """The first exception and why it came."""
+        if fault.vector == PF and fault.address is not None:
+            reason = self.why(fault.address, fault)
+            head = f"#PF {fault.access} {fault.address:#x}{self.at()}"
+            return f"{head}: {reason.text}", reason.rule
+        what = {BP: "#BP (int3)", UD: "#UD (invalid instruction)", GP: "#GP"}
+        name = what.get(fault.vector, fault.name)
+        text = f"{name}{self.at()}"
+        if fault.vector == GP and self.stop.text:
+            text += f": {' '.join(self.stop.text.split())}"
+        return text, None
+
+    def _undelivered(self, first: Fault) -> tuple[str, str | None]:
+        """Why the last exception of the chain could not be delivered."""
+        chain, last = self.stop.chain, self.stop.chain.faults[-1]
+        met = chain.broken
+        assert met is not None
+        if any(s.mfn == self.root for s in self.db.spaces.rows) if self.db else True:
+            name = first.name if chain.what == "IDT" else last.name
+            head = f"; {name} can't be delivered: the {chain.what}"
+            if met.address is None:
+                return f"{head} is no good ({met.text()})", None
+            reason = self.why(met.address, met)
+            known = self._stack_name(met.address)
+            return f"{head}{known} at {met.address:#x}: {reason.text}", reason.rule
+        return "", None
+
+    def _stack_name(self, va: int) -> str:
+        """ " 'cpu0 #DF'" if va lies on that stack."""
+        if self.db is None:
+            return ""
+        stacks = Stacks(self.db)
+        for i in range(len(stacks)):
+            if int(stacks.bottom[i]) <= va < int(stacks.top[i]):
+                return f" '{stacks.names[i]}'"
+        return ""
+
+    # --- the places ----------------------------------------------------------------------------------
+
+    def places(self) -> list[Place]:
+        """RIP, RSP, CR2, the tables that exceptions need, the handler."""
+        r, found = self.registers, []
+        values = [("RIP", r["rip"]), ("RSP", r["rsp"]), ("CR2", r.control["cr2"])]
+        faults = [f.address for f in self.stop.chain.faults if f.address is not None]
+        values += [
+            ("address", va) for va in dict.fromkeys(faults) if va not in dict(values).values()
+        ]
+        values += [(n.upper(), r.segments[n].base) for n in ("idt", "gdt")]
+        values.append(("TSS", r.segments["tr"].base))
+        handler = self._handler()
+        if handler is not None:
+            values.append(("handler", handler))
+        for name, va in values:
+            found.append(Place(name, va, self.walk(va)))
+        return found
+
+    def _handler(self) -> int | None:
+        """Of the first exception."""
+        from .delivery import Processor
+
+        if not self.stop.chain.faults:
+            return None
+        try:
+            gate = Processor(self.session, self.registers).gate(self.stop.chain.faults[0].vector)[0]
+        except KtfError:
+            return None
+        return gate.handler if gate else None
+
+    def frame_of(self, place: Place) -> str | None:
+        """The frame at the end of its walk."""
+        if self.db is None or place.walk.pa is None:
+            return None
+        return self.db.frame_line(place.walk.pa >> 12)
+
+    def events_of(self, place: Place) -> list[str]:
+        """The last events that name its page, newest first."""
+        if self.journal is None:
+            return []
+        rows = self.journal.of_va(place.va & -PAGE & U64, PAGE).rows
+        return [self._tell(row) for row in rows[::-1][:EVENTS]]
+
+    # --- shown ---------------------------------------------------------------------------------------
+
+    def values(self) -> dict[str, Any]:
+        """For JSON."""
+        function, line = self.where
+        return {
+            "stop": self.stop.kind,
+            "chain": [f.json() for f in self.stop.chain.faults],
+            "cpu": self.stop.cpu,
+            "rip": f"{self.registers['rip']:#x}",
+            "symbol": function or None,
+            "line": line or None,
+            "cause": self.cause.text,
+            "rule": self.cause.rule,
+            "places": [
+                {
+                    "name": p.name,
+                    "va": f"{p.va:#x}",
+                    "walk": [step_values(s) for s in p.walk.steps],
+                    "frame": self.frame_of(p),
+                    "journal": self.events_of(p),
+                }
+                for p in self.places()
+            ],
+            "notes": [*self.session.notes, *self.notes],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """As text, the cause first."""
+        yield self.cause.text
+        yield ""
+        yield f"stop     {self._stop_line()}"
+        yield from self._chain_lines()
+        yield f"code     {self.context.source(self.registers['rip']) or hex(self.registers['rip'])}"
+        if self.stop.text:
+            yield f"         {self.stop.text}"
+        yield ""
+        for place in self.places():
+            yield self._place_line(place)
+            frame = self.frame_of(place)
+            if frame:
+                yield f"{'':28}{frame}"
+            yield from (f"{'':28}{event}" for event in self.events_of(place))
+        broken = [r for r in RULES if self.report.counts[r]]
+        if broken:
+            yield ""
+            yield f"rules broken: {' '.join(broken)}; `ktf-pt-check` shows where"
+        yield from (f"! {note}" for note in [*self.session.notes, *self.notes])
+
+    def _stop_line(self) -> str:
+        kind = {TRIPLE: "triple fault", PANIC: f"panic: {self.stop.message}"}
+        text = kind.get(self.stop.kind, self.stop.kind)
+        return f"CPU {self.stop.cpu} of {len(self.session.cpus)}, {text}"
+
+    def _chain_lines(self) -> Iterator[str]:
+        label = "chain"
+        for fault in self.stop.chain.faults:
+            yield f"{label:9}{fault.text()}"
+            label = ""
+        met = self.stop.chain.broken
+        if met is not None and self.stop.kind == TRIPLE:
+            yield f"{'':9}not delivered: {met.text()}, at the {self.stop.chain.what}"
+        if self.stop.logged:
+            yield f"{'':9}(as in QEMU's log)"
+
+    def _place_line(self, place: Place) -> str:
+        walk = place.walk
+        if walk.pa is None:
+            step = walk.steps[-1]
+            end = f"not mapped: {walk.problem}, level {step.level} entry {step.entry:#x}"
+        else:
+            end = f"{perm_text(walk.perm)} {PAGES[walk.steps[-1].level]} at {walk.pa:#x}"
+        return f"{place.name:8} {place.va:#018x} {end}"

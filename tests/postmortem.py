@@ -1,0 +1,267 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""tests/postmortem.py SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
+
+Prints `ok NAME` for each that has the right first line, CPU, source line, chain and rule, the same three ways, each
+within LIMIT seconds of the stop.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
+
+LIMIT = 2.0  # seconds for the command; GDB's own start is not counted
+TIMEOUT = 60.0
+CRASH, MEMORY = "tests/guest/crash.c", "tests/guest/crash_mm.c"
+GAVE_BACK = r"unmapped by give_buffer_back at tests/guest/crash_mm\.c:\d+, [\d,]+ events ago"
+UNMAPPED = r"unmapped by crash_unmap at tests/guest/crash_mm\.c:\d+, \d+ events? ago"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the command must say of a kind. line: text of the source line, in file; cause: a pattern for the first line."""
+
+    cause: str
+    symbol: str
+    file: str
+    line: str
+    chain: tuple[str, ...] = ("#PF",)
+    rule: str | None = None
+    stop: str = "panic"
+    cpu: int = 0
+
+
+KINDS = {
+    "null-call": Expected(
+        r"^#PF executing 0x0, called in null_call at .*: a null pointer",
+        "null_call",
+        CRASH,
+        "    nobody();",
+    ),
+    "use-after-unmap": Expected(
+        rf"^#PF reading 0xffffc06000000000 in read_buffer at .*: {GAVE_BACK} \(frame 0x[0-9a-f]+, since "
+        r"handed out to crash_page",
+        "read_buffer",
+        MEMORY,
+        "    return *buffer;",
+    ),
+    "write-text": Expected(
+        r"^#PF writing 0x[0-9a-f]+ in write_text at .*: a .* page r-x- of text, which may not be written",
+        "write_text",
+        CRASH,
+        "    *(volatile uint32_t *)(uintptr_t)&null_call = 0xcccccccc;",
+    ),
+    "exec-data": Expected(
+        r"^#PF executing 0xffffc06000000000, called in exec_data at .*: a 4K page rw-- .* may not be executed",
+        "exec_data",
+        CRASH,
+        "    ((void (*)(void))vaddr_ptr(CRASH_VA))();",
+    ),
+    "smap": Expected(
+        r"^#PF writing 0x10000000 in smap at .*: a user 4K page rw-u .*SMAP is on",
+        "smap",
+        CRASH,
+        "    *(volatile uint64_t *)vaddr_ptr(CRASH_USER) = 1;",
+    ),
+    "stack-overflow": Expected(
+        r"^#PF writing 0x[0-9a-f]+ in stack_overflow at .*: stack 'cpu0' has overflowed into its guard page",
+        "stack_overflow",
+        CRASH,
+        "    fill[0] = 1;",
+        ("#PF", "#DF"),
+    ),
+    "reserved-bit": Expected(
+        r"^#PF writing 0xffffc06000000000 in reserved_bit at .*: the level 1 entry of table 0x[0-9a-f]+ is "
+        r"0x[0-9a-f]+ \(reserved bits 0x[0-9a-f]+ are set\)",
+        "reserved_bit",
+        CRASH,
+        "    *(volatile uint64_t *)vaddr_ptr(CRASH_VA) = 1;",
+        rule="T5",
+    ),
+    "table-reuse": Expected(
+        r"^#PF reading 0x[0-9a-f]+ in read_buffer at .*: its level 1 table 0x[0-9a-f]+ can be written at "
+        r"0xffffc06000001000, though put back by give_buffer_back at .*; the entry is 0x5a5a5a5a5a5a5a5a",
+        "read_buffer",
+        MEMORY,
+        "    return *buffer;",
+        rule="T4",
+    ),
+    "idt-unmapped": Expected(
+        rf"^#BP \(int3\) in idt_unmapped at .*; #BP can't be delivered: the IDT at 0x[0-9a-f]+: {UNMAPPED}",
+        "idt_unmapped",
+        CRASH,
+        '    __asm__ volatile("int3");',
+        ("#BP", "#PF", "#DF"),
+        stop="triple-fault",
+    ),
+    "ist-unmapped": Expected(
+        r"^#PF writing 0x[0-9a-f]+ in stack_overflow at .*: stack 'cpu0' has overflowed into its guard page; #DF "
+        rf"can't be delivered: the IST 1 stack 'cpu0 #DF' at 0x[0-9a-f]+: {UNMAPPED}",
+        "stack_overflow",
+        CRASH,
+        "    fill[0] = 1;",
+        ("#PF", "#DF"),
+        stop="triple-fault",
+    ),
+    "dead-cr3": Expected(
+        r"^#PF executing 0x[0-9a-f]+ in load_cr3 at .*: CR3 is 0x[0-9a-f]+, which is no address space's root: .*; "
+        r"given up as the root of a space that was destroyed by crash_dead_cr3 at ",
+        "load_cr3",
+        MEMORY,
+        "",
+        ("#PF", "#DF"),
+        "C1",
+        "triple-fault",
+    ),
+    "wild-store": Expected(
+        r"^#PF reading 0xffffc06000000000 in read_buffer at .*: the level 1 entry of table 0x[0-9a-f]+ is "
+        r"0x6b6b6b6a \(not present\): overwritten",
+        "read_buffer",
+        MEMORY,
+        "    return *buffer;",
+        rule="P5",
+    ),
+    "cpu2": Expected(
+        rf"^#PF reading 0xffffc06000000000 in read_buffer at .*: {GAVE_BACK}",
+        "read_buffer",
+        MEMORY,
+        "    return *buffer;",
+        cpu=2,
+    ),
+    "triple-fault": Expected(
+        r"^#BP \(int3\) in triple_fault at .*; #BP can't be delivered: the IDT at 0x[0-9a-f]+: the level 1 entry "
+        r"of table 0x[0-9a-f]+ is 0x0 \(not present\): overwritten",
+        "triple_fault",
+        CRASH,
+        '    __asm__ volatile("int3");',
+        ("#BP", "#PF", "#DF"),
+        "P5",
+        "triple-fault",
+    ),
+    "panic": Expected(
+        r"^panic in give_up at .*: crash=panic was asked for",
+        "give_up",
+        CRASH,
+        '    panic("crash=panic was asked for");',
+        (),
+    ),
+}
+NEEDS_CPUS = {"cpu2": 3}
+
+
+class Wrong(Exception):
+    """The command said something else."""
+
+
+def gdb(port: int | None, *commands: str, core: Path | None = None) -> str:
+    """What GDB prints; a GDB that hangs or a traceback is wrong."""
+    command = gdb_command(port, "-batch")
+    if core is not None:
+        command.append(str(core))
+    for one in commands:
+        command += ["-ex", one]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as e:
+        raise Wrong(f"GDB hangs in {commands}") from e
+    text = done.stdout + done.stderr
+    if "Traceback" in text:
+        raise Wrong(f"a traceback: {text[-1500:]}")
+    return text
+
+
+TIMED = "python import time; ktf_start = time.monotonic()"
+TOOK = 'python print("TOOK", time.monotonic() - ktf_start)'
+ASK = (TIMED, "ktf-postmortem --json", TOOK)
+
+
+def answer(text: str, how: str) -> dict[str, Any]:
+    """The object that the command printed, within the limit."""
+    line = next((t for t in text.splitlines() if t.startswith('{"schema":1')), None)
+    took = re.search(r"^TOOK ([\d.]+)", text, re.MULTILINE)
+    if line is None or took is None:
+        raise Wrong(f"{how}: no answer: {text[-1500:]}")
+    if float(took[1]) > LIMIT:
+        raise Wrong(f"{how}: it took {float(took[1]):.2f} s")
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def check(kind: str, found: dict[str, Any], how: str) -> None:
+    """Wrong unless all of it is as expected."""
+    want = KINDS[kind]
+    names = tuple(f["name"] for f in found["chain"])
+    got = {"stop": found["stop"], "cpu": found["cpu"], "symbol": found["symbol"]}
+    expected = {"stop": want.stop, "cpu": want.cpu, "symbol": want.symbol}
+    if got != expected or names != want.chain or found["rule"] != want.rule:
+        raise Wrong(f"{how}: {got} {names} {found['rule']}, should be {want}")
+    if not re.search(want.cause, found["cause"]):
+        raise Wrong(f"{how}: the cause is {found['cause']!r}, should match {want.cause!r}")
+    file, _, number = (found["line"] or ":0").rpartition(":")
+    lines = (ROOT / want.file).read_text().splitlines()
+    if file != want.file or want.line and lines[int(number) - 1] != want.line:
+        raise Wrong(f"{how}: the line is {found['line']}, should be {want.line.strip()!r}")
+
+
+def three_ways(kind: str, smp: int) -> None:
+    """One guest: GDB attached before, another one afterwards, a core."""
+    core = BUILD / "guests" / f"postmortem-{kind}-{smp}.core"
+    core.unlink(missing_ok=True)
+    try:
+        with Guest(
+            smp=smp, cmdline=f"crash={kind}", ramfile=True, log=True, timeout=TIMEOUT
+        ) as guest:
+            text = gdb(guest.port, "continue", *ASK, f"ktf-core {core}", "continue", "disconnect")
+            how = "triple-faulted" if KINDS[kind].stop == "triple-fault" else "panicked"
+            if f"The guest has {how}" not in text or "GDB would wait for ever" not in text:
+                raise Wrong(f"not told, or `continue` not refused: {text[-1500:]}")
+            before = answer(text, "attached before")
+            check(kind, before, "attached before")
+            after = answer(gdb(guest.port, *ASK, "disconnect"), "attached after")
+        dead = answer(gdb(None, *ASK, core=core), "core")
+    finally:
+        core.unlink(missing_ok=True)
+    for found, how in ((after, "attached after"), (dead, "core")):
+        check(kind, found, how)
+        if found != before:
+            parts = [k for k in before if found.get(k) != before[k]]
+            raise Wrong(
+                f"{how}: {parts} differ: {[(before[k], found.get(k)) for k in parts]}"[:2000]
+            )
+
+
+def main() -> int:
+    """Entry."""
+    smp, kinds = int(sys.argv[1]), sys.argv[2:] or list(KINDS)
+    bad = 0
+    for kind in kinds:
+        if smp < NEEDS_CPUS.get(kind, 1):
+            continue
+        start = time.monotonic()
+        try:
+            three_ways(kind, smp)
+            print(f"ok {kind}-{smp} ({time.monotonic() - start:.1f} s)", flush=True)
+        except (Wrong, GuestError) as e:
+            bad += 1
+            print(f"FAIL {kind}-{smp}: {e}", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
