@@ -18,10 +18,6 @@ bool ktf_acpi_running(void)
     return false;
 }
 
-void ktf_acpi_print(void)
-{
-}
-
 void ktf_acpi_work(void)
 {
 }

@@ -18,10 +18,6 @@ void ktf_acpi_stop(void);
 /* True between the two. */
 bool ktf_acpi_running(void);
 
-/* Prints the tables, the devices of the namespace and the interrupts of PCI devices: lines `acpi
- * table ...`, `acpi device ...`, `acpi route ...`, a last one with how many there were. */
-void ktf_acpi_print(void);
-
 /* Runs what ACPI put off until it is not in an interrupt's handler; an idle CPU does it too. */
 void ktf_acpi_work(void);
 

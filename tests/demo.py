@@ -241,7 +241,8 @@ def triple_fault(checks: Checks) -> None:
         status = guest.wait_status("shutdown")
         checks.expect(True, f"the guest is still there, stopped by QEMU (status: {status})")
         registers = "info registers rip rsp cr2 cr3"
-        got = gdb_session(guest, [registers, "x/i $rip", walk, check, "ktf-pt-check --json"])
+        why = "ktf-postmortem"
+        got = gdb_session(guest, [registers, "x/i $rip", walk, check, "ktf-pt-check --json", why])
         checks.expect(guest.status() == "shutdown", "looking at it has changed nothing")
     show(registers, got.text(registers))
     show("x/i $rip", got.text("x/i $rip"))
@@ -275,6 +276,17 @@ def triple_fault(checks: Checks) -> None:
     checks.expect(
         bool(here),
         f"it names the page of CR2, 0x{page:x}, by rule {', '.join(v['rule'] for v in here)}",
+    )
+
+    heading("3c. ktf-postmortem: all of that in a sentence")
+    show(why, got.text(why))
+    checks.expect(
+        re.search(
+            r"^#BP \(int3\) in triple_fault at \S+:\d+; #BP can't be delivered: the IDT at .*overwritten",
+            got.text(why).strip(),
+        )
+        is not None,
+        "its first line names the instruction, the IDT, and the entry that was overwritten",
     )
 
 

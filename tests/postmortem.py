@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """tests/postmortem.py SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
 
-Prints `ok NAME` for each that has the right first line, CPU, source line, chain and rule, the same three ways, each
+Prints `ok NAME`, or `not ok NAME why`, for each that has the right first line, CPU, source line, chain and rule, the same three ways, each
 within LIMIT seconds of the stop.
 """
 
@@ -259,7 +259,7 @@ def main() -> int:
             print(f"ok {kind}-{smp} ({time.monotonic() - start:.1f} s)", flush=True)
         except (Wrong, GuestError) as e:
             bad += 1
-            print(f"FAIL {kind}-{smp}: {e}", flush=True)
+            print(f"not ok {kind}-{smp} {' '.join(str(e).split())}", flush=True)
     return 1 if bad else 0
 
 

@@ -27,6 +27,7 @@ from typing import Any, Callable, Iterator, Sequence
 
 import linux_guest
 from packages import restricted_path
+from postmortem import KINDS
 from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
 from results import Result, failed, gdb_results, guest_results, host_results, unit_results
 
@@ -190,6 +191,19 @@ def run_guest(log: Path, config: dict[str, Any], timeout: float) -> list[Result]
     except GuestError as e:
         return failed("start", str(e))
     return guest_results(output, status)
+
+
+def postmortem_jobs() -> Iterator[Job]:
+    """ktf-postmortem of each crash=KIND, attached before, attached after, and of a core."""
+    kinds = list(KINDS)
+    for smp in (1, 4):
+        for part in range(0, len(kinds), 4):
+            command = [PYTHON, "tests/postmortem.py", str(smp), *kinds[part : part + 4]]
+
+            def run(log: Path, command: Sequence[str] = command) -> list[Result]:
+                return execute(command, log, 240, lambda out, _, status: host_results(out, status))
+
+            yield Job(f"postmortem/{smp}cpu.{part // 4 + 1}", run, 15)
 
 
 def guest_lines(script: Path) -> list[dict[str, str]]:
@@ -450,7 +464,15 @@ def main() -> int:
     if args.stress:
         return stress(args.stress)
     jobs = select(
-        [*guest_jobs(), *broken_jobs(), *host_jobs(), *fuzz_jobs(), *gdb_jobs(), *python_jobs()],
+        [
+            *guest_jobs(),
+            *broken_jobs(),
+            *host_jobs(),
+            *fuzz_jobs(),
+            *gdb_jobs(),
+            *postmortem_jobs(),
+            *python_jobs(),
+        ],
         args.only,
     )
     if args.list:
