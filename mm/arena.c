@@ -136,6 +136,69 @@ static void node_free(struct arena *a, uint32_t index)
     work_add(MM_TRIM);
 }
 
+/* --- the cache of records
+ * ------------------------------------------------------------------------- */
+
+bool records_refill(void)
+{
+    struct arena *a = &mm.arena[ARENA_MAPPINGS];
+    struct arena_page *page;
+    uint32_t count;
+
+    if (!a->partial)
+        return false;
+    page = page_header(a, a->partial);
+    count = objects_per_page(a) - page->used;
+    if (a->free < count + RESERVE_MAPPINGS)
+        return false;
+    mm.records = (struct record_cache){.head = page->free, .count = count};
+    arena_page_remove(a, &a->partial, a->partial);
+    page->free = 0;
+    page->used += count;
+    a->free -= count;
+    if (a->free < a->low)
+        work_add(MM_GROW);
+    return true;
+}
+
+static void object_free(struct arena *a, enum arena_id id, uint32_t index)
+{
+    uint32_t number = object_page(a, index);
+    struct arena_page *page = page_header(a, number);
+
+    memset(object_at(a, index), 0, a->size);
+    *object_link(a, index) = page->free;
+    if (!page->free)
+        page_push(a, &a->partial, number);
+    page->free = index;
+    if (id != ARENA_FRAMES)
+        a->free++;
+    if (--page->used)
+        return;
+    if (id == ARENA_FRAMES) {
+        arena_page_remove(a, &a->partial, number);
+        arena_page_make_empty(a, number);
+    }
+    work_add(MM_TRIM);
+}
+
+void records_spill(void)
+{
+    while (mm.records.count)
+        object_free(&mm.arena[ARENA_MAPPINGS], ARENA_MAPPINGS, record_take());
+}
+
+void record_free_slow(uint32_t index)
+{
+    // What arenas that shrink give back may be what keeps the next page.
+    if (mm.busy) {
+        object_free(&mm.arena[ARENA_MAPPINGS], ARENA_MAPPINGS, index);
+        return;
+    }
+    records_spill();
+    record_put(index);
+}
+
 /* --- objects
  * -------------------------------------------------------------------------------------- */
 
@@ -149,6 +212,8 @@ uint32_t arena_alloc(enum arena_id id)
         return node_alloc(a);
     if ((id == ARENA_MAPPINGS || id == ARENA_SPACES) && inject_failure())
         return 0;
+    if (id == ARENA_MAPPINGS && (mm.records.head || records_refill()))
+        return record_take();
     if (id == ARENA_MAPPINGS && unlikely(a->free <= reserve(RESERVE_MAPPINGS)))
         return 0;
     if (unlikely(!a->partial)) {
@@ -173,27 +238,13 @@ uint32_t arena_alloc(enum arena_id id)
 void arena_free(enum arena_id id, uint32_t index)
 {
     struct arena *a = &mm.arena[id];
-    uint32_t number = object_page(a, index);
-    struct arena_page *page = page_header(a, number);
 
-    if (id == ARENA_NODES) {
+    if (id == ARENA_NODES)
         node_free(a, index);
-        return;
-    }
-    memset(object_at(a, index), 0, a->size);
-    *object_link(a, index) = page->free;
-    if (!page->free)
-        page_push(a, &a->partial, number);
-    page->free = index;
-    if (id != ARENA_FRAMES)
-        a->free++;
-    if (--page->used)
-        return;
-    if (id == ARENA_FRAMES) {
-        arena_page_remove(a, &a->partial, number);
-        arena_page_make_empty(a, number);
-    }
-    work_add(MM_TRIM);
+    else if (id == ARENA_MAPPINGS)
+        record_free(index);
+    else
+        object_free(a, id, index);
 }
 
 uint32_t frame_page_alloc(void)

@@ -19,7 +19,7 @@ enum arena_id {
 // Invariant: the first `pages` pages of the window are mapped, each to an order-0 FRAME_METADATA
 // frame with one reference; nothing behind them is. At least `low` objects are free after each
 // public function, memory permitting. Arenas of small objects (frames, mappings, spaces) start each
-// page of theirs with a struct arena_page.
+// page of theirs with a struct arena_page. Records in mm.records count as in use here.
 struct arena {
     uint64_t base;    // virtual address of the window
     uint64_t limit;   // bytes the window can grow to

@@ -158,6 +158,7 @@ static void trim_all(void)
     bool again = true;
 
     while (again) {
+        records_spill();
         again = objects_trim(ARENA_MAPPINGS, 0);
         again |= objects_trim(ARENA_SPACES, 0);
         again |= pt_trim(0);

@@ -113,6 +113,29 @@ static uint32_t page_links(struct check *c, enum arena_id id, uint32_t first, ui
     return count;
 }
 
+// The cache of records: as many as it says, blank but for their links. How many.
+static uint32_t check_cache(struct check *c)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = mm.records.head; i && count <= mm.records.count; count++) {
+        const mapping_t *m = mapping_at(i);
+
+        if (!index_in(ARENA_MAPPINGS, i)) {
+            check_fail(c, "A3", "the cache of records leads to 0x%x, outside the arena", i);
+            break;
+        }
+        EXPECT(c, "A3",
+               !m->next && !m->prev && !m->attr && !m->level && !m->refs && !m->offset &&
+                   !m->order && !m->home && !m->home_level && !m->zero,
+               "record 0x%x is in the cache, but not blank", i);
+        i = m->at;
+    }
+    EXPECT(c, "A4", count == mm.records.count && count <= RECORD_CACHE_MAX,
+           "the cache of records has %u of them, the count says %u", count, mm.records.count);
+    return count;
+}
+
 static void check_objects(struct check *c, enum arena_id id, uint64_t in_use)
 {
     const struct arena *a = &mm.arena[id];
@@ -173,7 +196,7 @@ static void check_arenas(struct check *c)
 
     EXPECT(c, "A4", empty == frames->free, "%u pages of descriptors are empty, the count says %u",
            empty, frames->free);
-    check_objects(c, ARENA_MAPPINGS, c->mappings);
+    check_objects(c, ARENA_MAPPINGS, c->mappings + check_cache(c));
     check_objects(c, ARENA_SPACES, count_spaces());
     for (uint32_t s = mm.free_slot; s && slots <= mm.slot_count; s = table_at(s)->frame) {
         EXPECT(c, "T7", s < mm.slot_count && !table_at(s)->level,

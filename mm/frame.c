@@ -300,7 +300,7 @@ static __attribute__((noinline)) frame_t *take_again(unsigned order)
         frame = take_plain(order);
     }
     // What is held in stock may be what keeps buddies apart.
-    if (!frame && (order || mm.stock_count)) {
+    if (!frame && (order || mm.stock_count || mm.records.count)) {
         mm_trim();
         frame = take_plain(order);
     }
@@ -488,7 +488,6 @@ void frame_unmapped(frame_t *frame, uint32_t less)
     if (likely(frame_unmapped_not_last(frame, less)))
         return;
     frame_lock();
-    mm.order[frame->order].maps -= less;
     if (__atomic_sub_fetch(frame_counts_at(frame), (uint64_t)less << COUNT_MAP_SHIFT,
                            __ATOMIC_ACQ_REL) == 0)
         release(frame);

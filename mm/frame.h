@@ -38,8 +38,8 @@ typedef struct frame {
     uint64_t order : 5; // log2 of the number of pages
     uint64_t level : 3; // FRAME_TABLE: level of the table, 1 (maps 4K pages) to 5
     uint64_t mfn : 40;  // number of the block's first page
-    uint64_t tail : 7;  // pages from the block's head to this one; 0 is the head
     uint64_t zero : 5;  // always 0
+    uint64_t tail : 7;  // pages from the block's head to this one; 0 is the head
     uint32_t next;      // index of the next frame of this order, see frame_at()
     uint32_t prev;
     uint32_t refcount; // who owns it

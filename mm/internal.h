@@ -42,6 +42,42 @@ void arena_shrink(enum arena_id id);
 /* An object, all zero; its index, 0 if there is none. Frames, mappings, spaces and nodes. */
 uint32_t arena_alloc(enum arena_id id);
 void arena_free(enum arena_id id, uint32_t index);
+/* --- the cache of records; map_lock is held */
+
+/* All free records of a page move to the cache, which is empty, if enough stay on other pages. */
+bool records_refill(void);
+/* All of the cache goes back to its pages. */
+void records_spill(void);
+/* Takes the first; there is one. */
+static always_inline uint32_t record_take(void)
+{
+    uint32_t index = mm.records.head;
+
+    mm.records.head = mapping_at(index)->at;
+    mapping_at(index)->at = 0;
+    mm.records.count--;
+    return index;
+}
+
+/* Puts one there that is on no list; there is room. */
+static always_inline void record_put(uint32_t index)
+{
+    *mapping_at(index) = (mapping_t){.at = mm.records.head};
+    mm.records.head = index;
+    mm.records.count++;
+}
+
+void record_free_slow(uint32_t index);
+
+/* arena_free() of a record. */
+static always_inline void record_free(uint32_t index)
+{
+    if (likely(mm.records.count < RECORD_CACHE_MAX && !mm.busy))
+        record_put(index);
+    else
+        record_free_slow(index);
+}
+
 /* Two more table slots; two fewer if `keep` stay free. pgtable.c has them. */
 int slots_grow(void) must_check;
 bool slots_trim(uint32_t keep);
@@ -179,13 +215,11 @@ static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
     } while (
         unlikely(!__atomic_compare_exchange_n(at, &old, old + ((uint64_t)more << COUNT_MAP_SHIFT),
                                               false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)));
-    mm.order[frame->order].maps += more;
     return true;
 }
 
-/* mapcount - less, unless that makes the frame free: then false. The order's sum is the caller's.
- */
-static always_inline bool frame_uncounted(frame_t *frame, uint32_t less)
+/* mapcount - less, unless that makes the frame free: then false. map_lock is held. */
+static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
 {
     frame_counts_t *at = frame_counts_at(frame);
     uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -197,15 +231,6 @@ static always_inline bool frame_uncounted(frame_t *frame, uint32_t less)
             return false;
     } while (unlikely(
         !__atomic_compare_exchange_n(at, &old, new, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)));
-    return true;
-}
-
-/* The same, the order's sum included. map_lock is held. */
-static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
-{
-    if (!frame_uncounted(frame, less))
-        return false;
-    mm.order[frame->order].maps -= less;
     return true;
 }
 
@@ -285,7 +310,7 @@ static inline enum memtype attr_type(unsigned attr)
     return (enum memtype)((attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT);
 }
 
-/* mm.wb_kinds and mm.fast_kinds from the regions and the MTRRs. */
+/* mm.wb_kinds from the regions and the MTRRs. */
 void type_init(void);
 /* The attributes as a record holds them: with the frame's own type if none is asked for. */
 unsigned type_settled(const frame_t *frame, unsigned attr);

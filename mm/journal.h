@@ -44,8 +44,8 @@ struct journal_event {
     uint64_t order : 5;
     uint64_t level : 3;
     uint64_t mfn : 40;
-    uint64_t tail : 7;
     uint64_t zero : 5;
+    uint64_t tail : 7;
     uint32_t refcount; // of the frame, afterwards
     uint32_t mapcount;
     uint32_t op; // enum journal_op

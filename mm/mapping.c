@@ -197,7 +197,6 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     m->offset = offset;
     m->order = m->home = order;
     list_add(frame, index);
-    space->mappings++;
     write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
                   index);
     return 0;
@@ -255,7 +254,6 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
         done += PT_ENTRIES - s.index;
         pt_prune(s.slot);
     }
-    space->mappings--;
     mapping_unlist(frame, index);
     tlb_release(frame, index);
 }

@@ -37,6 +37,7 @@ struct region {
 enum {
     TLB_BATCH_PAGES = 32,               // more than this: the whole TLB is cheaper
     TLB_BATCH_RUNS = 4,                 // of a range; what is beyond is released one by one
+    RECORD_CACHE_MAX = 8192,            // of 20 bytes
     REGION_MAX = 4 * BOOT_MEM_MAX + 64, // an unaligned entry has four ends
 };
 
@@ -47,8 +48,15 @@ struct order_list {
     uint32_t free; // blocks with refcount and mapcount 0
     uint32_t used;
     uint32_t last_free; // index of the last free one, the head if there is none
-    uint64_t refs;      // sum of refcount; guarded by frame_lock as all before
-    uint64_t maps;      // sum of mapcount; guarded by map_lock
+    uint64_t refs;      // sum of refcount
+    uint64_t zero;      // a list is found by a shift
+};
+
+// Records that were given back and are the next to be taken, linked by `at`, all else in them 0.
+// For their pages (struct arena_page) they are in use. Guarded by map_lock.
+struct record_cache {
+    uint32_t head;  // index of the first, 0 if there is none
+    uint32_t count; // RECORD_CACHE_MAX at most
 };
 
 // Consecutive frames of order 0 that lose one of their mapcount each.
@@ -103,6 +111,7 @@ struct mm {
     struct spinlock frame_lock;
     struct arena arena[ARENA_COUNT];
     struct order_list order[ORDER_COUNT];
+    struct record_cache records;
     uint32_t high_node;  // index of the node above 2 TiB, 0 while none is needed
     uint32_t space_list; // index of the kernel's space, first of all live ones
     uint32_t free_slot;  // first free table slot, 0 if none
@@ -125,13 +134,13 @@ struct mm {
     uint32_t page_1g;     // 1 if the CPU has 1 GiB pages
     uint32_t epoch;       // of the last unmap, counts up
     uint32_t region_count;
-    uint64_t boot_ticks;  // of the TSC, from the boot map to the last frame
-    uint32_t wb_kinds;    // bit (1 << enum frame_kind): of all such frames the MTRRs say write-back
-    uint32_t fast_kinds;  // such frames are mapped and unmapped on the fast path
+    uint64_t boot_ticks; // of the TSC, from the boot map to the last frame
+    uint32_t wb_kinds;   // bit (1 << enum frame_kind): of all such frames the MTRRs say write-back
+    uint32_t zero;
     uint64_t frame_limit; // descriptors that the window shows: indexes below this
     uint64_t journal_seq; // number of the journal's next event (mm/journal.h)
     uint32_t journal_on;  // 1: what is done is written there
-    uint32_t zero;
+    uint32_t zero2;
     uint64_t leaf_bits[2][64]; // by level - 1 and enum vattr: the entry without its address, 0 if
                                // not allowed
     struct tlb_batch batch;

@@ -103,7 +103,6 @@ static uint32_t map_pages(const struct run *r, uint32_t *index, pgentry_t bits, 
         next = frame->maps;
         if (unlikely(frame_word(frame) != word ||
                      (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE)))) {
-            mm.order[frame->order].maps++;
             frame_unmapped(frame, 1);
             break;
         }
@@ -127,29 +126,20 @@ static void fill_records(uint32_t count)
 {
     struct arena *a = &mm.arena[ARENA_MAPPINGS];
 
-    while (a->free < a->low + count && arena_grow(ARENA_MAPPINGS) == 0)
+    while (a->free + mm.records.count < a->low + count && arena_grow(ARENA_MAPPINGS) == 0)
         ;
 }
 
-static uint32_t map_some(space_t *space, struct run *r, pgentry_t bits, unsigned attr)
+static uint32_t map_some(struct run *r, pgentry_t bits, unsigned attr)
 {
-    struct arena *a = &mm.arena[ARENA_MAPPINGS];
-    struct arena_page *page;
     uint32_t done;
 
-    if (!a->partial || a->free <= a->low)
+    if (!mm.records.count && !records_refill())
         return 0;
-    page = page_header(a, a->partial);
-    r->count = MIN(r->count, objects_per_page(a) - page->used);
-    r->count = MIN(r->count, a->free - a->low);
-    done = map_pages(r, &page->free, bits, attr);
-    page->used += done;
-    a->free -= done;
-    if (!page->free)
-        arena_page_remove(a, &a->partial, a->partial);
+    r->count = MIN(r->count, mm.records.count);
+    done = map_pages(r, &mm.records.head, bits, attr);
+    mm.records.count -= done;
     table_at(slot_of(r))->used += done;
-    space->mappings += done;
-    mm.order[0].maps += done;
     return done;
 }
 
@@ -166,7 +156,7 @@ uint64_t run_map(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, unsig
         struct run r;
 
         run_at(space, at, find_mfn_frame(MFN(mfn + done)), mfn + done, pages - done, &r);
-        some = r.count ? map_some(space, &r, bits, attr) : 0;
+        some = r.count ? map_some(&r, bits, attr) : 0;
         done += some;
     } while (some && done < pages);
     return done;
@@ -231,7 +221,7 @@ static void clear_pages(const struct run *r)
         frame->epoch = epoch;
         r->shadow[i] = 0;
         r->entry[i] = 0;
-        arena_free(ARENA_MAPPINGS, index);
+        record_free(index);
     }
 }
 
@@ -247,7 +237,6 @@ bool run_unmap(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
         assert(r.count);
         clear_pages(&r);
         table_at(slot_of(&r))->used -= r.count;
-        space->mappings -= r.count;
         tlb_gone(space, at, 1, r.count);
         pt_prune(slot_of(&r));
         done += r.count;

@@ -164,7 +164,7 @@ static void release_records(uint32_t index, uint32_t epoch)
         if (frame->kind != FRAME_TABLE)
             frame->epoch = epoch;
         frame_unmapped(frame, m->refs);
-        arena_free(ARENA_MAPPINGS, index);
+        record_free(index);
         index = next;
     }
 }
@@ -172,14 +172,8 @@ static void release_records(uint32_t index, uint32_t epoch)
 // Frames that stand in one page of descriptors; the page stays as long as one of them is mapped.
 static void release_frames(frame_t *frame, uint64_t count)
 {
-    uint64_t last = 0;
-
     for (frame_t *end = frame + count; frame < end; frame++)
-        if (unlikely(!frame_uncounted(frame, 1))) {
-            last++;
-            frame_unmapped(frame, 1);
-        }
-    mm.order[0].maps -= count - last;
+        frame_unmapped(frame, 1);
 }
 
 static void release_run(const struct tlb_run *run)

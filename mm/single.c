@@ -5,77 +5,96 @@
 #include "mm/journal.h"
 #include "mm/vmap.h"
 
-// Descriptors and records are looked at by whole words here: a compiler handles bit-fields one by
-// one.
-static always_inline uint32_t record_word(const mapping_t *m, unsigned number)
-{
-    uint32_t word;
-
-    __builtin_memcpy(&word, (const uint32_t *)m + number, sizeof(word));
-    return word;
-}
+// What is not as simple as that is for functions that the fast ones end in, so that these need no
+// stack. Descriptors and records are looked at by whole words here: a compiler handles bit-fields
+// one by one.
+#define slow __attribute__((noinline, cold))
 
 enum {
-    WORD_KIND = 15, // the fields of a descriptor's first word
+    // A descriptor's first word, in whose place the address of the block's first page remains when
+    // these are taken off: available memory of that order, no table, no tail.
+    WORD_AVAILABLE = FRAME_AVAILABLE,
     WORD_ORDER_SHIFT = 4,
-    WORD_ORDER_LEVEL = 255,
+    WORD_BITS = PAGE_SIZE - 1,
 
     TAG_LEVEL_SHIFT = 6, // of a record's fourth
     TAG_REFS_SHIFT = 8,
+    TAG_REF = 1 << TAG_REFS_SHIFT,
     WORD_TAG = 3,    // attr, level, refs
     WORD_EXTENT = 4, // offset, order, home, home_level
 };
 
-// A new record of a whole block: offset 0, all else as the caller made it.
-static always_inline mapping_t whole_block(unsigned level, unsigned attr)
+typedef uint32_t __attribute__((may_alias)) word_t;
+typedef uint64_t __attribute__((may_alias, aligned(4))) words_t;
+
+static always_inline uint32_t *record_tag(mapping_t *m)
 {
-    return (mapping_t){.refs = 1,
-                       .attr = attr,
+    return (uint32_t *)m + WORD_TAG;
+}
+
+// What a new record of a whole block says: offset 0, all else as the caller made it.
+static always_inline uint32_t new_word(unsigned number, unsigned level)
+{
+    mapping_t whole = {.refs = 1,
                        .level = level,
                        .order = level_order(level),
                        .home = level_order(level),
                        .home_level = level};
+    uint32_t word;
+
+    __builtin_memcpy(&word, (const uint32_t *)&whole + number, sizeof(word));
+    return word;
 }
 
-// All words of a record that is the first on its frame's list.
-static always_inline void record_fill(mapping_t *m, uint32_t next, uint32_t at, unsigned level,
-                                      unsigned attr)
-{
-    typedef uint32_t __attribute__((may_alias)) word_t;
-    mapping_t whole = whole_block(level, 0);
+/* --- where it is
+ * ---------------------------------------------------------------------------------- */
 
-    m->next = next;
-    m->prev = 0;
-    m->at = at;
-    ((word_t *)m)[WORD_TAG] = record_word(&whole, WORD_TAG) + attr;
-    ((word_t *)m)[WORD_EXTENT] = record_word(&whole, WORD_EXTENT);
+// The physical address of the block's first page; with any of WORD_BITS set it is no available
+// block of one page of that level.
+static always_inline uint64_t block_address(const frame_t *frame, unsigned level)
+{
+    return frame_word(frame) - (WORD_AVAILABLE + (level_order(level) << WORD_ORDER_SHIFT));
 }
 
-static always_inline bool same_extent(const mapping_t *m, unsigned level)
+// The number of va's entry among those of all slots; false if its table is not the recent one, or
+// va not aligned.
+static always_inline bool find_entry(const space_t *space, vaddr_t va, unsigned level, uint32_t *at)
 {
-    mapping_t whole = whole_block(level, 0);
+    const struct recent_table *recent = &space->recent[level - 1];
+    uint64_t index = va.v - recent->va;
 
-    return record_word(m, WORD_EXTENT) == record_word(&whole, WORD_EXTENT);
+    index = index >> level_shift(level) | index << (64 - level_shift(level)); // odd bytes: huge
+    *at = recent->at + (uint32_t)index;
+    return index < recent->count;
 }
 
-// What the fast path knows of its operands: all of it holds.
-struct place {
-    space_t *space;
-    frame_t *frame;
-    uint64_t word; // the first of the frame's descriptor
-    uint32_t slot;
-    uint32_t at; // the entry's number among those of all slots
-    uint32_t *shadow;
-    pgentry_t *entry;
-};
-
-static always_inline bool known_space(space_t **space)
+static always_inline struct table *recent_table(const space_t *space, unsigned level)
 {
-    if (likely(!*space)) {
-        *space = space_at(mm.space_list);
-        return true;
-    }
-    return space_is_live(*space);
+    return (struct table *)(uintptr_t)space->recent[level - 1].table;
+}
+
+static always_inline uint32_t *shadow_of(uint32_t at)
+{
+    return (uint32_t *)(uintptr_t)VA_SHADOWS + at;
+}
+
+static always_inline pgentry_t *entry_of(uint32_t at)
+{
+    return (pgentry_t *)(uintptr_t)VA_WINDOW + at;
+}
+
+// Whether the entry maps that block. Then its record has all of it, as it was mapped: the block is
+// no larger than the page.
+static always_inline bool same_block(uint32_t at, uint64_t address, unsigned level)
+{
+    uint64_t differ = *entry_of(at) ^ address;
+
+    return !(differ & (level == 1 ? PG_ADDR : PG_ADDR & ~(pgentry_t)PG_PAT_BIG));
+}
+
+static always_inline bool known_frame(const frame_t *frame)
+{
+    return frame_number(frame) < mm.frame_limit;
 }
 
 // Finds the table for va by a walk, for the next time. Tables of the manager's own windows are not
@@ -86,234 +105,29 @@ static void remember_table(space_t *space, vaddr_t va, unsigned level)
     uint64_t base = ROUND_DOWN(va.v, bytes);
     struct pt_walk w;
 
-    if (!known_space(&space) || !pt_canonical(va, 1, space->levels) || !space_has(space, va) ||
+    if (!space)
+        space = kernel_space();
+    if (!space_is_live(space) || !pt_canonical(va, 1, space->levels) || !space_has(space, va) ||
         (base < VA_STACKS && base + bytes - 1 >= LAYOUT_BASE))
         return;
     pt_walk(space, va, level, &w);
     if (w.level == level)
-        space->recent[level - 1] = (struct recent_table){.va = base, .slot = w.slot};
+        space->recent[level - 1] = (struct recent_table){.va = base,
+                                                         .table = (uintptr_t)table_at(w.slot),
+                                                         .at = w.slot * PT_ENTRIES,
+                                                         .count = PT_ENTRIES};
 }
 
-// False if the frame is none, is not one entry of that level, or the table is not the recent one.
-static always_inline bool find_place(struct place *p, space_t *space, vaddr_t va, frame_t *frame,
-                                     unsigned level)
-{
-    const struct recent_table *recent;
+/* --- mapping
+ * -------------------------------------------------------------------------------------- */
 
-    if (unlikely(!known_space(&space) || frame_number(frame) >= mm.frame_limit ||
-                 !IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
-        return false;
-    recent = &space->recent[level - 1];
-    p->word = frame_word(frame);
-    if (unlikely(!recent->slot || (va.v ^ recent->va) >= UINT64_C(1) << level_shift(level + 1) ||
-                 (p->word >> WORD_ORDER_SHIFT & WORD_ORDER_LEVEL) != level_order(level)))
-        return false;
-    p->space = space;
-    p->frame = frame;
-    p->slot = recent->slot;
-    p->at = p->slot * PT_ENTRIES + level_index(va, level);
-    p->shadow = (uint32_t *)(uintptr_t)VA_SHADOWS + p->at;
-    p->entry = (pgentry_t *)(uintptr_t)VA_WINDOW + p->at;
-    return true;
-}
-
-// Whether the entry, which record m has, maps all of the frame.
-static always_inline bool same_block(const struct place *p, const mapping_t *m, unsigned level)
-{
-    uint64_t differ = *p->entry ^ p->word;
-
-    return same_extent(m, level) &&
-           !(differ & (level == 1 ? PG_ADDR : PG_ADDR & ~(pgentry_t)PG_PAT_BIG));
-}
-
-// mapcount of a frame that keeps other mappings.
-static always_inline void count(const struct place *p, unsigned level, int64_t delta)
-{
-    __atomic_fetch_add(frame_counts_at(p->frame), (uint64_t)delta << COUNT_MAP_SHIFT,
-                       __ATOMIC_RELAXED);
-    mm.order[level_order(level)].maps += (uint64_t)delta;
-}
-
-static always_inline void note(enum journal_op op, const void *caller, const struct place *p,
-                               vaddr_t va, uint32_t refs)
-{
-    journal(op, caller, va.v, p->word, frame_counts(p->frame), refs);
-}
-
-// The mapping that stands there is this very one: count it up.
-static always_inline bool again(const struct place *p, vaddr_t va, unsigned level, unsigned attr,
-                                const void *caller)
-{
-    mapping_t *m = mapping_at(*p->shadow);
-    uint32_t tag = record_word(m, WORD_TAG);
-
-    // By addition: an attribute too large looks like another level's.
-    if (unlikely((tag & 255) != attr + (level << TAG_LEVEL_SHIFT) ||
-                 tag >> TAG_REFS_SHIFT >= MAPPING_REFS_MAX - 1 || !same_block(p, m, level) ||
-                 p->frame->mapcount == UINT32_MAX))
-        return false;
-    m->refs = (tag >> TAG_REFS_SHIFT) + 1;
-    count(p, level, 1);
-    note(JOURNAL_MAP, caller, p, va, (tag >> TAG_REFS_SHIFT) + 1);
-    return true;
-}
-
-static always_inline struct arena_page *record_page(uint32_t index)
-{
-    return (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
-}
-
-// The record to be taken next; 0 if that is not as simple as that.
-static always_inline uint32_t record_next(void)
-{
-    const struct arena *a = &mm.arena[ARENA_MAPPINGS];
-    uint32_t index;
-
-    if (unlikely(!a->partial || a->free <= a->low))
-        return 0;
-    index = ((const struct arena_page *)(uintptr_t)(VA_MAPPINGS - PAGE_SIZE +
-                                                    ((uint64_t)a->partial << PAGE_SHIFT)))
-                ->free;
-    return likely(mapping_at(index)->at) ? index : 0; // 0: the page becomes full
-}
-
-static always_inline void record_take(uint32_t index)
-{
-    struct arena_page *page = record_page(index);
-
-    page->free = mapping_at(index)->at;
-    page->used++;
-    mm.arena[ARENA_MAPPINGS].free--;
-}
-
-// True if the record's page stays on the list that it is on.
-static always_inline bool record_can_go(uint32_t index)
-{
-    const struct arena_page *page = record_page(index);
-
-    return page->free && page->used > 1;
-}
-
-static always_inline void record_drop(uint32_t index)
-{
-    struct arena_page *page =
-        (void *)(uintptr_t)ROUND_DOWN((uintptr_t)mapping_at(index), PAGE_SIZE);
-
-    *mapping_at(index) = (mapping_t){.at = page->free};
-    page->free = index;
-    page->used--;
-    mm.arena[ARENA_MAPPINGS].free++;
-}
-
-// The first mapping of the frame there. True if done; else nothing has changed.
-static always_inline bool map_new(const struct place *p, vaddr_t va, unsigned level, unsigned attr,
-                                  const void *caller)
-{
-    pgentry_t bits = attr <= VATTR_ALL ? mm.leaf_bits[level - 1][attr] : 0;
-    frame_t *frame = p->frame;
-    uint32_t index, next = frame->maps;
-
-    if (unlikely(!bits || !(mm.fast_kinds >> (p->word & WORD_KIND) & 1) ||
-                 ((attr & VATTR_U) && !p->space->id) || frame->mapcount == UINT32_MAX))
-        return false;
-    if (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))
-        return false;
-    index = record_next();
-    if (unlikely(!index || !frame_mapped(frame, 1)))
-        return false;
-    record_take(index);
-    record_fill(mapping_at(index), next, p->at, level, attr);
-    if (next)
-        mapping_at(next)->prev = index;
-    frame->maps = index;
-    p->space->mappings++;
-    table_at(p->slot)->used++;
-    *p->shadow = index;
-    *p->entry = bits | (p->word & PG_ADDR);
-    note(JOURNAL_MAP, caller, p, va, 1);
-    return true;
-}
-
-static always_inline bool map(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                              unsigned attr, const void *caller)
-{
-    struct place p;
-
-    if (unlikely(!find_place(&p, space, va, frame, level)))
-        return false;
-    if (!*p.shadow)
-        return map_new(&p, va, level, attr, caller);
-    return !(*p.shadow & SHADOW_TABLE) && again(&p, va, level, attr, caller);
-}
-
-// The mapping goes. False: other CPUs are to be asked, the table or the frame goes with it, or its
-// record's page changes lists; then nothing has changed.
-static always_inline bool unmap_last(const struct place *p, vaddr_t va, uint32_t index,
-                                     const void *caller)
-{
-    mapping_t *m = mapping_at(index);
-    struct table *table = table_at(p->slot);
-    frame_t *frame = p->frame;
-    uint32_t refs = m->refs;
-
-    if (unlikely((p->space->cpus & cpu_others()) || table->used == 1 || !frame->refcount ||
-                 !record_can_go(index) || !frame_unmapped_not_last(frame, refs)))
-        return false;
-    *p->entry = 0;
-    tlb_flush_page(va);
-    frame->epoch = ++mm.epoch;
-    *p->shadow = 0;
-    table->used--;
-    p->space->mappings--;
-    if (m->prev)
-        mapping_at(m->prev)->next = m->next;
-    else
-        frame->maps = m->next;
-    if (m->next)
-        mapping_at(m->next)->prev = m->prev;
-    record_drop(index);
-    note(JOURNAL_UNMAP, caller, p, va, 0);
-    return true;
-}
-
-static always_inline bool unmap(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                bool all, const void *caller)
-{
-    struct place p;
-    uint32_t index;
-    mapping_t *m;
-
-    if (unlikely(!find_place(&p, space, va, frame, level)))
-        return false;
-    index = *p.shadow;
-    if (unlikely(!index || (index & SHADOW_TABLE)))
-        return false;
-    m = mapping_at(index);
-    if (unlikely(!same_block(&p, m, level)))
-        return false;
-    if (all || m->refs == 1)
-        return unmap_last(&p, va, index, caller);
-    m->refs--;
-    count(&p, level, -1);
-    note(JOURNAL_UNMAP, caller, &p, va, m->refs);
-    return true;
-}
-
-/* --- with the lock; what is not as simple is for functions that these end in, so that they need
- * no stack
- * --------------------------------------------------------------------------------------- */
-
-static __attribute__((noinline)) int map_slow(space_t *space, vaddr_t va, frame_t *frame,
-                                              unsigned level, unsigned attr, const void *caller)
+static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+                         const void *caller)
 {
     int err;
 
     map_lock();
     remember_table(space, va, level);
-    if (map(space, va, frame, level, attr, caller)) {
-        map_unlock();
-        return 0;
-    }
     err = vmap_pages(space, va, frame, level, attr);
     if (!err)
         journal_mapped(JOURNAL_MAP, caller, space, va, frame);
@@ -321,40 +135,186 @@ static __attribute__((noinline)) int map_slow(space_t *space, vaddr_t va, frame_
     return err;
 }
 
-static always_inline int map_or(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                unsigned attr, const void *caller)
+static always_inline int map_slow_unlock(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                         unsigned attr, const void *caller)
 {
-    bool done;
-
-    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
-        return map_slow(space, va, frame, level, attr, caller);
-    done = map(space, va, frame, level, attr, caller);
     spin_unlock(&mm.map_lock);
-    return likely(done) ? 0 : map_slow(space, va, frame, level, attr, caller);
+    return map_slow(space, va, frame, level, attr, caller);
+}
+
+// A first mapping at an entry that is empty.
+static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
+                                 uint32_t at, const void *caller, unsigned level)
+{
+    uint32_t index = mm.records.head, next = frame->maps;
+    mapping_t *m = mapping_at(index);
+    pgentry_t bits = mm.leaf_bits[level - 1][attr];
+    uint64_t counts = frame_counts(frame), more;
+
+    if (unlikely(!index || !bits || !counts ||
+                 __builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more) ||
+                 (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    if (unlikely(!__atomic_compare_exchange_n(frame_counts_at(frame), &counts, more, false,
+                                              __ATOMIC_RELAXED, __ATOMIC_RELAXED)))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    mm.records.head = m->at;
+    mm.records.count--;
+    *(words_t *)&m->next = next; // and prev
+    m->at = at;
+    *(word_t *)record_tag(m) = new_word(WORD_TAG, level) + attr;
+    ((word_t *)m)[WORD_EXTENT] = new_word(WORD_EXTENT, level);
+    if (next)
+        mapping_at(next)->prev = index;
+    frame->maps = index;
+    recent_table(space, level)->used++;
+    *shadow_of(at) = index;
+    *entry_of(at) = bits + block_address(frame, level);
+    journal(JOURNAL_MAP, caller, va.v, frame_word(frame), more, 1);
+    spin_unlock(&mm.map_lock);
+    return 0;
+}
+
+static __attribute__((noinline)) int map_new_4k(space_t *space, vaddr_t va, frame_t *frame,
+                                                unsigned attr, uint32_t at, const void *caller)
+{
+    return map_new(space, va, frame, attr, at, caller, 1);
+}
+
+static __attribute__((noinline)) int map_new_2m(space_t *space, vaddr_t va, frame_t *frame,
+                                                unsigned attr, uint32_t at, const void *caller)
+{
+    return map_new(space, va, frame, attr, at, caller, 2);
+}
+
+// The mapping that stands there, if it is this very one, counted up.
+static always_inline bool map_again(vaddr_t va, frame_t *frame, uint32_t at, uint32_t index,
+                                    unsigned attr, uint64_t address, const void *caller,
+                                    unsigned level)
+{
+    uint32_t *tag = record_tag(mapping_at(index)), more;
+
+    if (unlikely((*tag & (TAG_REF - 1)) != attr + (level << TAG_LEVEL_SHIFT) ||
+                 __builtin_add_overflow(*tag, 2 * TAG_REF, &more) ||
+                 !same_block(at, address, level) || frame->mapcount == UINT32_MAX))
+        return false;
+    *tag += TAG_REF;
+    __atomic_fetch_add(&frame->mapcount, 1, __ATOMIC_RELAXED);
+    journal(JOURNAL_MAP, caller, va.v, frame_word(frame), frame_counts(frame),
+            *tag >> TAG_REFS_SHIFT);
+    return true;
+}
+
+static __attribute__((noinline)) int map_miss(space_t *space, vaddr_t va, frame_t *frame,
+                                              unsigned level, unsigned attr, const void *caller);
+
+// The lock is held, and given back. `attrs`: those that the space allows. `miss`: another table
+// than the recent one is looked for.
+static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                    unsigned attr, unsigned attrs, const void *caller, bool miss)
+{
+    uint64_t address;
+    uint32_t at, index;
+
+    if (unlikely((attr & ~attrs) || !known_frame(frame)))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    address = block_address(frame, level);
+    if (unlikely(address & WORD_BITS))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    if (unlikely(!find_entry(space, va, level, &at)))
+        return miss ? map_miss(space, va, frame, level, attr, caller)
+                    : map_slow_unlock(space, va, frame, level, attr, caller);
+    index = *shadow_of(at);
+    if (likely(!index))
+        return level == 1 ? map_new_4k(space, va, frame, attr, at, caller)
+                          : map_new_2m(space, va, frame, attr, at, caller);
+    if (unlikely((index & SHADOW_TABLE) ||
+                 !map_again(va, frame, at, index, attr, address, caller, level)))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    spin_unlock(&mm.map_lock);
+    return 0;
+}
+
+enum {
+    ATTRS_KERNEL = VATTR_ALL & ~VATTR_U,
+};
+
+static always_inline int map_space(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                   unsigned attr, const void *caller, bool miss)
+{
+    if (unlikely(!space_is_live(space)))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    return map_locked(space, va, frame, level, attr, space->id ? VATTR_ALL : ATTRS_KERNEL, caller,
+                      miss);
+}
+
+static __attribute__((noinline)) int map_space_4k(space_t *space, vaddr_t va, frame_t *frame,
+                                                  unsigned attr, const void *caller)
+{
+    return map_space(space, va, frame, 1, attr, caller, true);
+}
+
+static __attribute__((noinline)) int map_space_2m(space_t *space, vaddr_t va, frame_t *frame,
+                                                  unsigned attr, const void *caller)
+{
+    return map_space(space, va, frame, 2, attr, caller, true);
+}
+
+static int map_miss(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+                    const void *caller)
+{
+    remember_table(space, va, level);
+    return level == 1 ? map_space(space, va, frame, 1, attr, caller, false)
+                      : map_space(space, va, frame, 2, attr, caller, false);
+}
+
+// There is work to do, or another CPU has the lock.
+static slow int map_busy(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+                         const void *caller)
+{
+    int err;
+
+    if (!space)
+        space = kernel_space();
+    map_lock();
+    err = level == 1 ? map_space_4k(space, va, frame, attr, caller)
+                     : map_space_2m(space, va, frame, attr, caller);
+    if (mm.work) {
+        map_lock();
+        map_unlock();
+    }
+    return err;
+}
+
+static always_inline int map_one(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                 unsigned attr, const void *caller)
+{
+    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
+        return map_busy(space, va, frame, level, attr, caller);
+    if (likely(!space))
+        return map_locked(kernel_space(), va, frame, level, attr, ATTRS_KERNEL, caller, true);
+    return level == 1 ? map_space_4k(space, va, frame, attr, caller)
+                      : map_space_2m(space, va, frame, attr, caller);
 }
 
 int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_or(space, va, frame, 1, attr, CALLER);
+    return map_one(space, va, frame, 1, attr, CALLER);
 }
 
 int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_or(space, va, frame, 2, attr, CALLER);
+    return map_one(space, va, frame, 2, attr, CALLER);
 }
 
-static __attribute__((noinline)) int unmap_slow(space_t *space, vaddr_t va, frame_t *frame,
-                                                bool all, const void *caller)
+/* --- unmapping
+ * ------------------------------------------------------------------------------------ */
+
+static slow int unmap_slow(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
 {
     int err;
 
     map_lock();
-    if (frame_number(frame) < mm.frame_limit)
-        remember_table(space, va, frame->order == ORDER_2M ? 2 : 1);
-    if (unmap(space, va, frame, 1, all, caller) || unmap(space, va, frame, 2, all, caller)) {
-        map_unlock();
-        return 0;
-    }
     err = vput_whole(space, va, frame, all);
     if (!err)
         journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);
@@ -362,24 +322,165 @@ static __attribute__((noinline)) int unmap_slow(space_t *space, vaddr_t va, fram
     return err;
 }
 
-static always_inline int unmap_or(space_t *space, vaddr_t va, frame_t *frame, bool all,
-                                  const void *caller)
+static always_inline int unmap_slow_unlock(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                           const void *caller)
 {
-    bool done;
-
-    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
-        return unmap_slow(space, va, frame, all, caller);
-    done = unmap(space, va, frame, 1, all, caller) || unmap(space, va, frame, 2, all, caller);
     spin_unlock(&mm.map_lock);
-    return likely(done) ? 0 : unmap_slow(space, va, frame, all, caller);
+    return unmap_slow(space, va, frame, all, caller);
+}
+
+// The mapping was the last of what kept the frame in use.
+static slow int unmap_free(vaddr_t va, frame_t *frame, uint32_t refs, const void *caller)
+{
+    journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame),
+            frame_counts(frame) - ((uint64_t)refs << COUNT_MAP_SHIFT), 0);
+    frame_unmapped(frame, refs);
+    map_unlock();
+    return 0;
+}
+
+static always_inline void list_remove(frame_t *frame, const mapping_t *m)
+{
+    if (likely(!m->prev))
+        frame->maps = m->next;
+    else
+        mapping_at(m->prev)->next = m->next;
+    if (m->next)
+        mapping_at(m->next)->prev = m->prev;
+}
+
+// The mapping goes, if no other CPU is to be asked and the table stays. The frame may be had by
+// others only when nothing can reach it any more.
+static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, uint32_t at,
+                                    uint32_t index, const void *caller, unsigned level)
+{
+    struct table *table = recent_table(space, level);
+    mapping_t *m = mapping_at(index);
+    uint64_t counts, less, refs;
+
+    if (unlikely(table->used == 1 || (space->cpus & cpu_others()) ||
+                 mm.records.count == RECORD_CACHE_MAX))
+        return unmap_slow_unlock(space, va, frame, true, caller);
+    *entry_of(at) = 0;
+    tlb_flush_page(va);
+    *shadow_of(at) = 0;
+    table->used--;
+    frame->epoch = ++mm.epoch;
+    list_remove(frame, m);
+    refs = *record_tag(m) >> TAG_REFS_SHIFT;
+    record_put(index);
+    counts = frame_counts(frame);
+    do {
+        less = counts - (refs << COUNT_MAP_SHIFT);
+        if (unlikely(!less))
+            return unmap_free(va, frame, (uint32_t)refs, caller);
+    } while (unlikely(!__atomic_compare_exchange_n(frame_counts_at(frame), &counts, less, false,
+                                                   __ATOMIC_RELEASE, __ATOMIC_RELAXED)));
+    journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame), less, 0);
+    spin_unlock(&mm.map_lock);
+    return 0;
+}
+
+static __attribute__((noinline)) int unmap_last_4k(space_t *space, vaddr_t va, frame_t *frame,
+                                                   uint32_t at, uint32_t index, const void *caller)
+{
+    return unmap_last(space, va, frame, at, index, caller, 1);
+}
+
+static __attribute__((noinline)) int unmap_last_2m(space_t *space, vaddr_t va, frame_t *frame,
+                                                   uint32_t at, uint32_t index, const void *caller)
+{
+    return unmap_last(space, va, frame, at, index, caller, 2);
+}
+
+static __attribute__((noinline)) int unmap_miss(space_t *space, vaddr_t va, frame_t *frame,
+                                                bool all, const void *caller);
+
+// A block that is one page of that level. The lock is held, and given back.
+static always_inline int unmap_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                      uint64_t address, bool all, const void *caller, bool miss)
+{
+    uint32_t at, index, *tag;
+
+    if (unlikely(!find_entry(space, va, level, &at)))
+        return miss ? unmap_miss(space, va, frame, all, caller)
+                    : unmap_slow_unlock(space, va, frame, all, caller);
+    index = *shadow_of(at);
+    if (unlikely((int32_t)index <= 0 || !same_block(at, address, level)))
+        return unmap_slow_unlock(space, va, frame, all, caller);
+    tag = record_tag(mapping_at(index));
+    if (all || *tag < 2 * TAG_REF)
+        return level == 1 ? unmap_last_4k(space, va, frame, at, index, caller)
+                          : unmap_last_2m(space, va, frame, at, index, caller);
+    *tag -= TAG_REF;
+    __atomic_fetch_sub(&frame->mapcount, 1, __ATOMIC_RELAXED);
+    journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame), frame_counts(frame),
+            *tag >> TAG_REFS_SHIFT);
+    spin_unlock(&mm.map_lock);
+    return 0;
+}
+
+static always_inline int unmap_block(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                     const void *caller, bool miss)
+{
+    uint64_t address;
+
+    if (unlikely(!known_frame(frame)))
+        return unmap_slow_unlock(space, va, frame, all, caller);
+    address = block_address(frame, 1);
+    if (likely(!(address & WORD_BITS)))
+        return unmap_locked(space, va, frame, 1, address, all, caller, miss);
+    address = block_address(frame, 2);
+    if (likely(!(address & WORD_BITS)))
+        return unmap_locked(space, va, frame, 2, address, all, caller, miss);
+    return unmap_slow_unlock(space, va, frame, all, caller);
+}
+
+static __attribute__((noinline)) int unmap_space(space_t *space, vaddr_t va, frame_t *frame,
+                                                 bool all, const void *caller)
+{
+    if (unlikely(!space_is_live(space)))
+        return unmap_slow_unlock(space, va, frame, all, caller);
+    return all ? unmap_block(space, va, frame, true, caller, true)
+               : unmap_block(space, va, frame, false, caller, true);
+}
+
+static int unmap_miss(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+{
+    remember_table(space, va, frame->order == ORDER_2M ? 2 : 1);
+    return all ? unmap_block(space, va, frame, true, caller, false)
+               : unmap_block(space, va, frame, false, caller, false);
+}
+
+static slow int unmap_busy(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+{
+    int err;
+
+    map_lock();
+    err = unmap_space(space ? space : kernel_space(), va, frame, all, caller);
+    if (mm.work) {
+        map_lock();
+        map_unlock();
+    }
+    return err;
+}
+
+static always_inline int unmap_one(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                   const void *caller)
+{
+    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
+        return unmap_busy(space, va, frame, all, caller);
+    if (likely(!space))
+        return unmap_block(kernel_space(), va, frame, all, caller, true);
+    return unmap_space(space, va, frame, all, caller);
 }
 
 int vput(space_t *space, vaddr_t va, frame_t *frame)
 {
-    return unmap_or(space, va, frame, false, CALLER);
+    return unmap_one(space, va, frame, false, CALLER);
 }
 
 int vunmap(space_t *space, vaddr_t va, frame_t *frame)
 {
-    return unmap_or(space, va, frame, true, CALLER);
+    return unmap_one(space, va, frame, true, CALLER);
 }

@@ -3,6 +3,7 @@
 #include "mm/space.h"
 
 #include "arch/x86/tlb.h"
+#include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
 #include "mm/journal.h"
@@ -25,11 +26,6 @@ bool space_has(const space_t *space, vaddr_t va)
     return !upper;
 }
 
-space_t *kernel_space(void)
-{
-    return space_at(mm.space_list);
-}
-
 space_t *space_current(void)
 {
     return space_at(mm.cpu[cpu_number()].space);
@@ -46,6 +42,7 @@ space_t *space_setup_kernel(void)
     uint32_t index = arena_alloc(ARENA_SPACES);
     space_t *kernel = space_at(index);
 
+    assert(index == SPACE_KERNEL);
     mm.space_list = mm.cpu[cpu_number()].space = index;
     mm.cpu[cpu_number()].online = 1;
     kernel->cpus = ~cpu_others();

@@ -38,7 +38,6 @@ static uint32_t split_record(space_t *space, frame_t *frame, uint32_t index)
     u->at = w.slot * PT_ENTRIES + w.index;
     mapping_set_shadow(space, va, u->level, half, upper);
     mapping_link(frame, upper);
-    space->mappings++;
     return upper;
 }
 
@@ -131,7 +130,6 @@ void mapping_merge(space_t *space, frame_t *frame, uint32_t index)
         mapping_set_shadow(space, mapping_va(mapping_at(upper)), m->level, m->order, index);
         mapping_unlink(frame, upper);
         arena_free(ARENA_MAPPINGS, upper);
-        space->mappings--;
         mapping_at(index)->order++;
     }
 }

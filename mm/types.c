@@ -3,12 +3,6 @@
 #include "arch/x86/memtype.h"
 #include "mm/internal.h"
 
-enum {
-    // Kinds whose mappings need no question but the common ones, if the MTRRs say nothing of them.
-    PLAIN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
-                  1 << FRAME_BOOT | 1 << FRAME_LOW,
-};
-
 // Whether the MTRRs say write-back of all the frame.
 static bool is_write_back(const frame_t *frame)
 {
@@ -52,5 +46,4 @@ void type_init(void)
         if (mtrr_range_type(&mtrr, r->start, r->end - r->start) != CACHE_WB)
             mm.wb_kinds &= ~(1u << r->kind);
     }
-    mm.fast_kinds = PLAIN_KINDS & mm.wb_kinds;
 }

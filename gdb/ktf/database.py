@@ -168,7 +168,10 @@ class Database:
         """Mapping records."""
         pool = self.pool("ARENA_MAPPINGS")
         layout = self.layout("mapping_t")
-        return Mappings(pool, layout, self.header, self.frames, self.object_magic, self.found)
+        cache = self.mm["records"]
+        place = cache.value("head", 0), cache.value("count", 0)
+        magic = self.object_magic
+        return Mappings(pool, layout, self.header, self.frames, magic, place, self.found)
 
     @cached_property
     def spaces(self) -> Spaces:

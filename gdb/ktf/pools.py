@@ -168,6 +168,14 @@ class Objects:
         good = (row >= 0) & (at >= 0) & (at % self.step == 0) & (place < self.per_page)
         return np.where(good, row * self.per_page + place, chains.NONE)
 
+    def flat_of_one(self, index: int) -> int:
+        """The same for one index."""
+        page, at = divmod(index, PAGE // self.pool.unit)
+        row = int(self.row_of_page[min(page, self.pool.count)])
+        place, rest = divmod(at - self.first_byte // self.pool.unit, self.step)
+        good = row >= 0 and 0 <= place < self.per_page and not rest
+        return row * self.per_page + place if good else chains.NONE
+
     @cached_property
     def _flat(self) -> np.ndarray:
         """flat_of of every index, the last one standing for all beyond."""
@@ -234,11 +242,10 @@ class Objects:
             text = f"used is {value}, but {int(used[row])} of {self.per_page} objects are not free"
             self._say(out, "A4", row, text)
 
-        self._blank(out)
+        self.judge_blank(np.flatnonzero(~self.used.reshape(-1)), "free", out)
 
-    def _blank(self, out: Report) -> None:
-        """Free objects are zero but for their link: who takes one counts on it."""
-        flat = np.flatnonzero(~self.used.reshape(-1))
+    def judge_blank(self, flat: np.ndarray, what: str, out: Report) -> None:
+        """Objects that hold nothing are zero but for their link: who takes one counts on it."""
         if not len(flat):
             return
         words = self.words()[flat].view(np.uint32)
@@ -246,7 +253,7 @@ class Objects:
         dirty = words.any(axis=1) & self.pool.ok[self.pages[flat // self.per_page]]
         for i in np.flatnonzero(dirty & ~self.broken[flat // self.per_page])[:50].tolist():
             index = int(self.index_of(flat[i : i + 1])[0])
-            text = f"{self.pool.label}: free object {index:#x} is not blank"
+            text = f"{self.pool.label}: {what} object {index:#x} is not blank"
             out.add("A3", text, va=self.pool.va(index))
 
     def _say(self, out: Report, rule: str, row: int, text: str) -> None:

@@ -27,7 +27,14 @@ class Mappings:
     """All mapping records of a guest."""
 
     def __init__(
-        self, pool: Pool, layout: Layout, header: Layout, frames: Frames, magic: int, out: Report
+        self,
+        pool: Pool,
+        layout: Layout,
+        header: Layout,
+        frames: Frames,
+        magic: int,
+        cache: tuple[int, int],
+        out: Report,
     ) -> None:
         self.pool = pool
         self.frames = frames
@@ -37,7 +44,8 @@ class Mappings:
         everything = layout.records(words)
         self._forgive(everything["refs"])
         self.objects.judge(magic, out)
-        used = self.objects.used.reshape(-1)
+        self.cached = self._cached(everything["at"], everything["refs"], *cache)
+        used = self.objects.used.reshape(-1) & ~self.cached
         flat = np.flatnonzero(used)
         rows = everything
         if len(flat) < len(used):
@@ -68,6 +76,26 @@ class Mappings:
         if self.objects.broken.any() and self.objects.used.size:
             blank = refs.reshape(self.objects.used.shape) == 0
             self.objects.used &= ~(blank & self.objects.broken[:, None])
+
+    def _cached(self, link: np.ndarray, refs: np.ndarray, head: int, count: int) -> np.ndarray:
+        """The records in the cache, by number: in use for their pages, but blank, and on no frame's list."""
+        used = self.objects.used.reshape(-1)
+        cached = np.zeros(len(used), bool)
+        index, found = head, 0
+        while index:
+            flat = self.objects.flat_of_one(index)
+            if flat == NONE or not used[flat] or cached[flat]:
+                why = "which is no record that its page gave out, or there already"
+                self.out.add("A3", f"mappings: the cache of records leads to {index:#x}, {why}")
+                break
+            cached[flat] = True
+            found += 1
+            index = int(link[flat])
+        if found != count:
+            text = f"mm.records.count is {count}, but {found} are in the cache"
+            self.out.add("A4", f"mappings: {text}")
+        self.objects.judge_blank(np.flatnonzero(cached), "cached", self.out)
+        return cached & (refs == 0)  # with references it counts as in use, whatever the cache says
 
     def row_of(self, index: np.ndarray) -> np.ndarray:
         """Rows of records by their index; NONE for what is no record in use."""

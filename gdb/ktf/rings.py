@@ -27,7 +27,6 @@ class Rings:
         self.free = orders["free"].astype(np.int64)
         self.used = orders["used"].astype(np.int64)
         self.refs = orders["refs"]
-        self.maps = orders["maps"]
         self.last_free = orders["last_free"].astype(np.int64)
         heads = np.arange(1, self.count + 1)
         heads = heads[heads < frames.count]

@@ -167,16 +167,19 @@ def _t7_root(db: Database, index: int, out: Report) -> None:
 
 def _t7_recent(db: Database, out: Report) -> None:
     """The tables that a space used last are its own, of level 1 and 2."""
-    raw, slots = db.spaces.raw, db.slots
+    raw, slots, pool = db.spaces.raw, db.slots, db.pool("ARENA_TABLES")
     if "recent" not in raw.layout.names:
         return
     for row in db.spaces.rows:
         flat = int(db.spaces.objects.flat_of(np.array([row.index]))[0])
         recent = raw["recent"][flat]
-        for i, (slot, va) in enumerate(zip(recent["slot"].tolist(), recent["va"].tolist())):
+        members = (recent[name].tolist() for name in ("va", "table", "at", "count"))
+        for i, (va, table, at, count) in enumerate(zip(*members)):
+            slot = at >> 9
             good = slot < slots.count and slots.live[slot] and slots.level[slot] == i + 1
             good = good and slots.space[slot] == row.index and int(slots.va[slot]) == va
-            if slot and not good:
+            good = good and table == pool.va(slot) and (at & 511, count) == (0, 512)
+            if any((va, table, at, count)) and not good:
                 text = f"recent[{i}] is slot {slot} for {va:#x}, no such table of level {i + 1}"
                 out.add("T7", f"space {row.index:#x}: {text}", space=row.name)
 

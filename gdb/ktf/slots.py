@@ -156,7 +156,6 @@ class SpaceRow:
     id: int
     levels: int
     kernel: bool
-    mappings: int
     tables: int
     va: int  # of the object
 
@@ -248,9 +247,7 @@ class Spaces:
         index = int(self.objects.index_of(np.array([flat]))[0])
         letters = bytes(raw["name"][flat]).split(b"\0")[0]
         name = "".join(chr(b) if 33 <= b < 127 else "?" for b in letters) or f"space-{index:#x}"
-        values = {
-            n: raw.value(n, flat) for n in ("root", "cr3", "id", "levels", "mappings", "tables")
-        }
+        values = {n: raw.value(n, flat) for n in ("root", "cr3", "id", "levels", "tables")}
         return SpaceRow(index, name, kernel=index == first, va=self.pool.va(index), **values)
 
     def is_live(self, index: np.ndarray) -> np.ndarray:

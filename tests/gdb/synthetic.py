@@ -95,8 +95,8 @@ class Machine(Model):
             for at, after in zip(ring, [*ring[1:], ring[0]]):
                 put(data, at, next=after)
                 put(data, after, prev=at)
-            refs, maps = sum(b.refcount for b in mine), sum(b.mapcount for b in mine)
-            self.orders.append((order + 1, len(free), len(used), ring[len(free)], refs, maps))
+            refs = sum(b.refcount for b in mine)
+            self.orders.append((order + 1, len(free), len(used), ring[len(free)], refs, 0))
         self._write_frame_pages()
 
     def _write_frame_pages(self) -> None:
@@ -185,12 +185,11 @@ class Machine(Model):
         for number, name in self.spaces.items():
             slot = self.roots[number]
             tables = [t for t in self.tables if t is not None and t.space == number]
-            mappings = [m for m in self.records if m.space == number]
             root = self.tables[slot]
             assert root is not None
             values = {"next": number + 1 if number < 3 else 0, "prev": number - 1}
             put(data, number, root=slot, id=number - 1, cr3=root.mfn << 12, **values)
-            put(data, number, mappings=len(mappings), tables=len(tables), levels=4, live=0xA5)
+            put(data, number, tables=len(tables), levels=4, live=0xA5)
             data.data["name"][number] = name.encode()
         self._object_pages("space_t", list(range(PAGES[5])), [3, *[0] * (PAGES[5] - 1)])
 
@@ -352,6 +351,12 @@ class Machine(Model):
         if value is not None:
             raw[0][member][name][row] = value
         return before
+
+    def mm_struct(self, member: str, **members: int) -> None:
+        """Overwrites members of a struct in mm."""
+        raw = self.place("struct mm", 0).view(self.mm_layout.dtype)
+        for name, value in members.items():
+            raw[0][member][name] = value
 
     def entry_at(self, space: int, va: int, level: int) -> tuple[int, int]:
         """mfn and number of the entry for va in the table of that level."""

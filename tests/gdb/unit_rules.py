@@ -217,7 +217,7 @@ class GarbageTests(unittest.TestCase):
             return "mapping_t", rng.choice(m.records).index, 20
         if kind == 2:
             return "struct table", rng.randrange(1, len(m.tables)), 32
-        return "space_t", rng.choice([1, 2, 3]), 42  # then the name
+        return "space_t", rng.choice([1, 2, 3]), 34  # then the name
 
 
 class DocumentTests(unittest.TestCase):

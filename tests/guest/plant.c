@@ -132,7 +132,6 @@ static void plant_p6(void)
 
     plant_map(NULL, PLANT_VA, frame, VATTR_W);
     frame->mapcount++;
-    mm.order[0].maps++;
 }
 
 // A space is destroyed, and one of its records stays on the frame's list.

@@ -136,8 +136,27 @@ static uint64_t mix_spaces(uint64_t h)
     return h;
 }
 
-// All of struct mm but the epoch of the last unmap, the journal's number, and the pages that were
-// flushed last.
+// Records in use; and how many are not, on whichever page or in the cache.
+static uint64_t mix_records(uint64_t h)
+{
+    const struct arena *a = &mm.arena[ARENA_MAPPINGS];
+
+    for (uint32_t page = 0; page < a->pages; page++) {
+        for (uint32_t i = 0; i < 203; i++) {
+            const mapping_t *m = mapping_at((page * PAGE_SIZE + 32 + i * sizeof(*m)) / 4);
+
+            uint64_t words[3] = {0};
+
+            memcpy(words, m, sizeof(*m));
+            if (m->refs)
+                h = mix_bytes(mix(h, mapping_index(m)), words, sizeof(words));
+        }
+    }
+    return mix(h, a->free + mm.records.count);
+}
+
+// All of struct mm but the epoch of the last unmap, the journal's number, the pages that were
+// flushed last, and where free records are.
 static uint64_t mix_mm(uint64_t h)
 {
     static struct mm copy;
@@ -146,6 +165,8 @@ static uint64_t mix_mm(uint64_t h)
     copy.epoch = 0;
     copy.journal_seq = 0; // a refusal may have tried something
     memset(&copy.batch.va, 0, sizeof(copy.batch.va));
+    memset(&copy.records, 0, sizeof(copy.records));
+    copy.arena[ARENA_MAPPINGS].free = copy.arena[ARENA_MAPPINGS].partial = 0;
     return mix_bytes(h, &copy, sizeof(copy));
 }
 
@@ -165,10 +186,10 @@ uint64_t digest_raw(void)
     uint64_t h = mix_frames(mix_mm(1));
 
     for (unsigned i = ARENA_FRAMES + 1; i < ARENA_COUNT; i++)
-        if (i != ARENA_SPACES)
+        if (i != ARENA_SPACES && i != ARENA_MAPPINGS)
             h = mix_bytes(h, (void *)(uintptr_t)mm.arena[i].base,
                           (size_t)mm.arena[i].pages * PAGE_SIZE);
-    h = mix_spaces(h);
+    h = mix_records(mix_spaces(h));
     for (uint32_t slot = 1; slot < mm.slot_count; slot++)
         if (table_at(slot)->level)
             h = mix_bytes(h, table_entries(slot), PAGE_SIZE);

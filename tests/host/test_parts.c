@@ -25,7 +25,14 @@ static unsigned attr_at(uint64_t page)
 
 static uint32_t records(void)
 {
-    return (uint32_t)kernel_space()->mappings - (uint32_t)machine.visible_pages;
+    uint32_t count = 0;
+
+    for (unsigned order = 0; order <= ORDER_MAX; order++)
+        for (uint32_t i = frame_at(mm.order[order].head)->next; i != mm.order[order].head;
+             i = frame_at(i)->next)
+            for (uint32_t m = frame_at(i)->maps; m; m = mapping_at(m)->next)
+                count++;
+    return count - (uint32_t)machine.visible_pages;
 }
 
 static frame_t *block_of(unsigned order)

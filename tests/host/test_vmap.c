@@ -335,7 +335,6 @@ static void set_refs(uint32_t refs)
 {
     mapping_t *m = mapping_at(f0->maps);
 
-    mm.order[0].maps += refs - m->refs;
     f0->mapcount += refs - m->refs;
     m->refs = refs;
 }
