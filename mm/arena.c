@@ -73,15 +73,17 @@ void arena_page_remove(const struct arena *a, uint32_t *list, uint32_t number)
 static void page_format(struct arena *a, uint32_t number)
 {
     struct arena_page *page = page_header(a, number);
-    uint32_t step = a->size / a->unit;
+    uint32_t step = a->size / a->unit, *link;
     uint32_t first_byte = MAX(a->size, sizeof(*page));
     uint32_t index = (uint32_t)(((uint64_t)(number - 1) * PAGE_SIZE + first_byte) / a->unit);
-    uint32_t count = objects_per_page(a);
+    uint32_t count = objects_per_page(a), words = a->size / sizeof(*link);
 
     page->magic = ARENA_PAGE_OBJECTS;
     page->free = index;
-    for (uint32_t i = 1; i < count; i++, index += step)
-        *object_link(a, index) = index + step;
+    link = object_link(a, index);
+#pragma GCC unroll 8
+    for (uint32_t i = 1; i < count; i++, link += words)
+        *link = index += step;
     page_push(a, &a->partial, number);
 }
 
@@ -136,29 +138,23 @@ static void node_free(struct arena *a, uint32_t index)
     work_add(MM_TRIM);
 }
 
-/* --- the cache of records
- * ------------------------------------------------------------------------- */
+/* --- objects
+ * -------------------------------------------------------------------------------------- */
 
-bool records_refill(void)
+// The first free object of the first page that has any.
+static uint32_t object_take(struct arena *a, enum arena_id id)
 {
-    struct arena *a = &mm.arena[ARENA_MAPPINGS];
-    struct arena_page *page;
-    uint32_t count;
+    struct arena_page *page = page_header(a, a->partial);
+    uint32_t index = page->free;
 
-    if (!a->partial)
-        return false;
-    page = page_header(a, a->partial);
-    count = objects_per_page(a) - page->used;
-    if (a->free < count + RESERVE_MAPPINGS)
-        return false;
-    mm.records = (struct record_cache){.head = page->free, .count = count};
-    arena_page_remove(a, &a->partial, a->partial);
-    page->free = 0;
-    page->used += count;
-    a->free -= count;
-    if (a->free < a->low)
+    page->free = *object_link(a, index);
+    *object_link(a, index) = 0;
+    page->used++;
+    if (unlikely(!page->free))
+        arena_page_remove(a, &a->partial, a->partial);
+    if (id != ARENA_FRAMES && --a->free < a->low)
         work_add(MM_GROW);
-    return true;
+    return index;
 }
 
 static void object_free(struct arena *a, enum arena_id id, uint32_t index)
@@ -182,6 +178,35 @@ static void object_free(struct arena *a, enum arena_id id, uint32_t index)
     work_add(MM_TRIM);
 }
 
+/* --- the cache of records
+ * ------------------------------------------------------------------------- */
+
+bool records_refill(void)
+{
+    struct arena *a = &mm.arena[ARENA_MAPPINGS];
+    struct arena_page *page;
+    uint32_t count, keep, *end;
+
+    if (!a->partial || a->free <= RESERVE_MAPPINGS)
+        return false;
+    page = page_header(a, a->partial);
+    count = objects_per_page(a) - page->used;
+    keep = count + RESERVE_MAPPINGS - MIN(a->free, count + RESERVE_MAPPINGS);
+    if (keep == 0)
+        arena_page_remove(a, &a->partial, a->partial);
+    end = &page->free;
+    for (uint32_t i = 0; i < keep; i++)
+        end = object_link(a, *end);
+    count -= keep;
+    mm.records = (struct record_cache){.head = *end, .count = count};
+    *end = 0;
+    page->used += count;
+    a->free -= count;
+    if (a->free < a->low)
+        work_add(MM_GROW);
+    return true;
+}
+
 void records_spill(void)
 {
     while (mm.records.count)
@@ -199,23 +224,27 @@ void record_free_slow(uint32_t index)
     record_put(index);
 }
 
-/* --- objects
- * -------------------------------------------------------------------------------------- */
+/* --- any of them
+ * ---------------------------------------------------------------------------------- */
+
+// Arenas that grow take theirs from the pages, which leaves the cache to who is in a hurry.
+static uint32_t record_alloc(struct arena *a)
+{
+    if (mm.busy && a->free > reserve(RESERVE_MAPPINGS))
+        return object_take(a, ARENA_MAPPINGS);
+    return mm.records.head || records_refill() ? record_take() : 0;
+}
 
 uint32_t arena_alloc(enum arena_id id)
 {
     struct arena *a = &mm.arena[id];
-    struct arena_page *page;
-    uint32_t index;
 
     if (id == ARENA_NODES)
         return node_alloc(a);
     if ((id == ARENA_MAPPINGS || id == ARENA_SPACES) && inject_failure())
         return 0;
-    if (id == ARENA_MAPPINGS && (mm.records.head || records_refill()))
-        return record_take();
-    if (id == ARENA_MAPPINGS && unlikely(a->free <= reserve(RESERVE_MAPPINGS)))
-        return 0;
+    if (id == ARENA_MAPPINGS)
+        return record_alloc(a);
     if (unlikely(!a->partial)) {
         uint32_t number = id == ARENA_FRAMES ? page_take(a) : 0;
 
@@ -223,16 +252,7 @@ uint32_t arena_alloc(enum arena_id id)
             return 0;
         page_format(a, number);
     }
-    page = page_header(a, a->partial);
-    index = page->free;
-    page->free = *object_link(a, index);
-    *object_link(a, index) = 0;
-    page->used++;
-    if (unlikely(!page->free))
-        arena_page_remove(a, &a->partial, a->partial);
-    if (id != ARENA_FRAMES && --a->free < a->low)
-        work_add(MM_GROW);
-    return index;
+    return object_take(a, id);
 }
 
 void arena_free(enum arena_id id, uint32_t index)

@@ -44,7 +44,8 @@ uint32_t arena_alloc(enum arena_id id);
 void arena_free(enum arena_id id, uint32_t index);
 /* --- the cache of records; map_lock is held */
 
-/* All free records of a page move to the cache, which is empty, if enough stay on other pages. */
+/* The free records of a page move to the cache, which is empty; a reserve stays. False if there are
+ * no more. */
 bool records_refill(void);
 /* All of the cache goes back to its pages. */
 void records_spill(void);

@@ -142,6 +142,9 @@ static always_inline int map_slow_unlock(space_t *space, vaddr_t va, frame_t *fr
     return map_slow(space, va, frame, level, attr, caller);
 }
 
+static __attribute__((noinline)) int map_refill(space_t *space, vaddr_t va, frame_t *frame,
+                                                unsigned level, unsigned attr, const void *caller);
+
 // A first mapping at an entry that is empty.
 static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
                                  uint32_t at, const void *caller, unsigned level)
@@ -151,7 +154,9 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
     pgentry_t bits = mm.leaf_bits[level - 1][attr];
     uint64_t counts = frame_counts(frame), more;
 
-    if (unlikely(!index || !bits || !counts ||
+    if (unlikely(!index))
+        return map_refill(space, va, frame, level, attr, caller);
+    if (unlikely(!bits || !counts ||
                  __builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more) ||
                  (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))))
         return map_slow_unlock(space, va, frame, level, attr, caller);
@@ -266,6 +271,16 @@ static int map_miss(space_t *space, vaddr_t va, frame_t *frame, unsigned level, 
     remember_table(space, va, level);
     return level == 1 ? map_space(space, va, frame, 1, attr, caller, false)
                       : map_space(space, va, frame, 2, attr, caller, false);
+}
+
+// There is no record in the cache.
+static int map_refill(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+                      const void *caller)
+{
+    if (!records_refill())
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    return level == 1 ? map_space_4k(space, va, frame, attr, caller)
+                      : map_space_2m(space, va, frame, attr, caller);
 }
 
 // There is work to do, or another CPU has the lock.

@@ -129,7 +129,7 @@ STRUCTS = {
         "u8 seq",
         "u8 caller",
         "u8 va",
-        "u8 kind:4 order:5 level:3 mfn:40 tail:7 zero:5",
+        "u8 kind:4 order:5 level:3 mfn:40 zero:5 tail:7",
         "u4 refcount",
         "u4 mapcount",
         "u4 op",

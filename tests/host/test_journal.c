@@ -17,7 +17,8 @@ static int see(const struct journal_event *event, unsigned cpu, void *arg)
 
     s->ordered &= cpu == 0 && event->seq > s->last_seq;
     s->last_seq = event->seq;
-    s->last = *event;
+    if (event->op != JOURNAL_SPLIT && event->op != JOURNAL_MERGE) // of the manager's own frames
+        s->last = *event;
     s->count++;
     return 0;
 }
