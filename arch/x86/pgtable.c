@@ -236,7 +236,7 @@ static void table_forget(uint32_t slot)
 
     space->tables--;
     for (unsigned i = 0; i < 2; i++)
-        if (space->recent[i].slot == slot)
+        if (space->recent[i].table == (uintptr_t)table_at(slot))
             space->recent[i] = (struct recent_table){0};
     frame_at(t->frame)->level = 0;
 }
