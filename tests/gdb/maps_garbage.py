@@ -98,20 +98,19 @@ for _ in range(5):
     check("!" in survives("spaces random"), "spaces random: nothing told")
     patch(int(step, 16), before)
 index = int(gdb.parse_and_eval("mm.space_list")) * 128
-for offset, value in (
-    (0, index // 128),
-    (0, 0xFFFFFFFF),
-    (4, 7),
-    (40, 9),
-    (40, 5),
-    (41, 0),
-    (16, 0xFFFFFFFFFFFFFFFF),
+for name, value in (
+    ("next", index // 128),
+    ("next", 0xFFFFFFFF),
+    ("prev", 7),
+    ("levels", 9),
+    ("levels", 5),
+    ("live", 0),
+    ("cr3", 0xFFFFFFFFFFFFFFFF),
 ):
-    length = 1 if offset in (40, 41) else 8 if offset == 16 else 4
+    member = f"((space_t *)0)->{name}"
+    offset, length = (int(gdb.parse_and_eval(e)) for e in (f"(long)&{member}", f"sizeof({member})"))
     before = patch(int(step, 16) + index + offset, value.to_bytes(length, "little"))
-    check(
-        "!" in survives(f"space_t at {offset} is {value:#x}"), f"space_t at {offset} is {value:#x}"
-    )
+    check("!" in survives(f"space_t.{name} is {value:#x}"), f"space_t.{name} is {value:#x}")
     patch(int(step, 16) + index + offset, before)
 equal(run("ktf-maps"), healthy, "all put back")
 passed()
