@@ -354,6 +354,18 @@ static slow int unmap_free(vaddr_t va, frame_t *frame, uint32_t refs, const void
     return 0;
 }
 
+// The same with the lock held all the time: that this is the last reference, or that all shall go,
+// was found out under it. Another CPU might have counted the mapping up since.
+static slow int unmap_asking(space_t *space, vaddr_t va, frame_t *frame, const void *caller)
+{
+    int err = vput_whole(space, va, frame, true);
+
+    if (!err)
+        journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);
+    map_unlock();
+    return err;
+}
+
 static always_inline void list_remove(frame_t *frame, const mapping_t *m)
 {
     if (likely(!m->prev))
@@ -375,7 +387,7 @@ static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, 
 
     if (unlikely(table->used == 1 || (space->cpus & cpu_others()) ||
                  mm.records.count == RECORD_CACHE_MAX))
-        return unmap_slow_unlock(space, va, frame, true, caller);
+        return unmap_asking(space, va, frame, caller);
     *entry_of(at) = 0;
     tlb_flush_page(va);
     *shadow_of(at) = 0;
