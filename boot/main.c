@@ -128,8 +128,15 @@ static bool test_words(bool *watched)
     static char names[BOOT_CMDLINE_MAX];
     bool success = true;
 
+    if (cmdline_has("check")) {
+        int violations = mm_check();
+
+        printk("mm_check(): %d violations\n", violations);
+        success = violations == 0;
+        *watched = true;
+    }
     if (cmdline_get("test", names, sizeof(names))) {
-        success = guest_tests_run(names);
+        success &= guest_tests_run(names);
         *watched = true;
     }
     if (cmdline_has("bench")) {

@@ -238,6 +238,7 @@ static void check_all(struct check *c)
     check_spaces(c);
     check_regions(c);
     check_arenas(c);
+    check_machine(c);
     EXPECT(c, "T7", c->tables + mm.stock_count == c->table_frames,
            "%lu page tables can be reached, %u are in stock, %lu frames are tables", c->tables,
            mm.stock_count, c->table_frames);

@@ -10,6 +10,7 @@ struct place {
     unsigned level;
     uint64_t va;
     pgentry_t above; // permissions of the levels above: W and U as they remain, NX if any forbids
+    const struct place *parent; // NULL: this is the root
 };
 
 pgentry_t raw_entry(const space_t *space, uint64_t va, unsigned level)
@@ -27,6 +28,28 @@ pgentry_t raw_entry(const space_t *space, uint64_t va, unsigned level)
             return 0;
         slot = f->slot;
     }
+}
+
+static pgentry_t rights_below(pgentry_t above, pgentry_t e)
+{
+    return (above & e & (PG_W | PG_U)) | ((above | e) & PG_NX);
+}
+
+bool check_rights(uint64_t va, pgentry_t *rights)
+{
+    const space_t *kernel = kernel_space();
+
+    *rights = PG_W | PG_U;
+    for (unsigned l = kernel->levels; l; l--) {
+        pgentry_t e = raw_entry(kernel, va, l);
+
+        if (!(e & PG_P))
+            return false;
+        *rights = rights_below(*rights, e);
+        if (e & PG_PS)
+            break;
+    }
+    return true;
 }
 
 static uint64_t canonical(const space_t *space, uint64_t va)
@@ -47,6 +70,8 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
     c->leaves++;
     EXPECT(c, "X1", !writable || ((e | p->above) & PG_NX), "%s 0x%lx is writable and executable",
            p->space->name, va);
+    EXPECT(c, "X2", !(e & p->above & PG_U) || (p->space != kernel_space() && (int64_t)va >= 0),
+           "%s 0x%lx in the kernel's half can be reached by ring 3", p->space->name, va);
     if (!f) {
         check_fail(c, "P1", "%s 0x%lx maps mfn 0x%lx, which is in no frame", p->space->name, va,
                    mfn);
@@ -66,6 +91,13 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
 
 static void check_table(struct check *c, const struct place *p);
 
+static bool is_above(const struct place *p, uint32_t slot)
+{
+    while (p && p->slot != slot)
+        p = p->parent;
+    return p;
+}
+
 // True if the entry leads to a table that can be followed.
 static bool check_pointer(struct check *c, const struct place *p, unsigned index, uint64_t va,
                           pgentry_t e, uint32_t shadow)
@@ -75,6 +107,12 @@ static bool check_pointer(struct check *c, const struct place *p, unsigned index
 
     if (!f || f->kind != FRAME_TABLE || !f->refcount || f->slot >= mm.slot_count) {
         check_fail(c, "T1", "%s 0x%lx: entry 0x%lx of level %u leads to no page table",
+                   p->space->name, va, e, p->level);
+        return false;
+    }
+    if (is_above(p, f->slot)) {
+        check_fail(c, "T6",
+                   "%s 0x%lx: entry 0x%lx of level %u leads to a table above itself: a loop",
                    p->space->name, va, e, p->level);
         return false;
     }
@@ -98,7 +136,7 @@ static void check_entry(struct check *c, const struct place *p, unsigned index)
     pgentry_t e = table_entries(p->slot)[index];
     uint32_t shadow = table_shadow(p->slot)[index];
     uint64_t va = canonical(p->space, p->va + ((uint64_t)index << level_shift(p->level)));
-    struct place below = {p->space, 0, p->level - 1, va, 0};
+    struct place below = {p->space, 0, p->level - 1, va, 0, p};
 
     if (!(e & PG_P)) {
         EXPECT(c, "P5", !e && !shadow,
@@ -115,7 +153,7 @@ static void check_entry(struct check *c, const struct place *p, unsigned index)
     if (!check_pointer(c, p, index, va, e, shadow))
         return;
     below.slot = find_mfn_frame(pgentry_mfn(e, p->level))->slot;
-    below.above = (p->above & e & (PG_W | PG_U)) | ((p->above | e) & PG_NX);
+    below.above = rights_below(p->above, e);
     check_table(c, &below);
 }
 
@@ -174,7 +212,7 @@ void check_spaces(struct check *c)
 
     for (uint32_t i = mm.space_list; i; before = i, i = space_at(i)->next) {
         const space_t *space = space_at(i);
-        struct place root = {space, space->root, space->levels, 0, PG_W | PG_U};
+        struct place root = {space, space->root, space->levels, 0, PG_W | PG_U, NULL};
 
         if (!index_in(ARENA_SPACES, i) || space->live != SPACE_LIVE || space->prev != before ||
             space->root >= mm.slot_count) {

@@ -48,6 +48,10 @@ GUESTS["128M-pc-smp2"] = {"smp": 2}
 GUESTS["128M-q35-smp4"] = {"smp": 4, "machine": "q35"}
 GUEST_TIMEOUT = 480.0
 
+# All that plant= knows, and a guest without.
+PLANTS = ["", *"P1 P2 P3 P4 P5 P6 P7 T1 T2 T3 T4 T5 T6 T7 A1 A2 A3 A4 A5 A6".split()]
+PLANTS += "M1 M2 X1 X2 X3 B1 C1 C2".split()
+
 # What must not go unnoticed: a part of the kernel that is broken on purpose, and what is said of it.
 BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "shootdown": (
@@ -175,6 +179,36 @@ def broken_jobs() -> Iterator[Job]:
             return failed("say", f"not said: {missed}") if missed else [Result("noticed", True)]
 
         yield Job(f"broken/{name}", run, 40)
+
+
+def plant_jobs() -> Iterator[Job]:
+    """The guest's own mm_check() names each planted bug by its rule, as ktf-pt-check does (gdb/check_plants)."""
+    for half in (0, 1):
+
+        def run(log: Path, half: int = half) -> list[Result]:
+            said: list[str] = []
+            results = [plant_named(rule, said) for rule in sorted(PLANTS)[half::2]]
+            log.write_text("\n".join(said))
+            return results
+
+        yield Job(f"plants/mm_check.{half + 1}", run, 15)
+
+
+def plant_named(rule: str, said: list[str]) -> Result:
+    """One plant, or none for "": what mm_check() says of it."""
+    line = f"plant={rule} check" if rule else "check"
+    try:
+        with Guest(stopped=False, timeout=60, cmdline=line) as guest:
+            status = guest.wait()
+            output = guest.output()
+    except GuestError as e:
+        return Result(rule, False, str(e))
+    found = [line for line in output.splitlines() if line.startswith("mm_check")]
+    said += [f"plant={rule}: exit status {status}", *found]
+    if not rule:
+        return Result("healthy", found == ["mm_check(): 0 violations"], f"said: {found}")
+    named = f"mm_check: {rule}: " in output and "\nmm_check(): 0 violations" not in output
+    return Result(rule, named, f"not named by mm_check(), which said: {found}")
 
 
 def run_guest(log: Path, config: dict[str, Any], timeout: float) -> list[Result]:
@@ -467,6 +501,7 @@ def main() -> int:
         [
             *guest_jobs(),
             *broken_jobs(),
+            *plant_jobs(),
             *host_jobs(),
             *fuzz_jobs(),
             *gdb_jobs(),

@@ -81,3 +81,13 @@ void tss_set_ist(uint32_t cpu, enum ist ist, vaddr_t top)
     assert(cpu < CPU_MAX && ist >= 1 && ist <= ARRAY_SIZE(tss[cpu].ist));
     tss[cpu].ist[ist - 1] = top.v;
 }
+
+uint64_t gdt_address(uint32_t cpu)
+{
+    return (uintptr_t)gdt[cpu];
+}
+
+vaddr_t tss_ist(uint32_t cpu, enum ist ist)
+{
+    return VADDR(tss[cpu].ist[ist - 1]);
+}

@@ -29,5 +29,9 @@ void tss_init(void);
  * not aligned. */
 void *tss_kernel_stack(void);
 
+/* Where that CPU's segments stand, and what its TSS says; for the self-check. */
+uint64_t gdt_address(uint32_t cpu);
+vaddr_t tss_ist(uint32_t cpu, enum ist ist);
+
 /* The top of the stack that gates with slot ist switch to on that CPU. */
 void tss_set_ist(uint32_t cpu, enum ist ist, vaddr_t top);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Four CPUs at work, stopped at random: never a false alarm, and a held lock is told.
-# guest: mem=128M machine=pc smp=4 cmdline="test=stress stress-ops=100000" ramfile=1 timeout=120
+# guest: mem=128M machine=pc smp=4 cmdline="test=stress stress-ops=1000000" ramfile=1 timeout=120
 import os
 import random
 import signal

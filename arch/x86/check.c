@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The self-check's third part: what the CPU itself needs. Registers are those of the CPU that
+// checks.
+#include "mm/check.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/gdt.h"
+#include "arch/x86/idt.h"
+#include "arch/x86/ipi.h"
+#include "arch/x86/percpu.h"
+#include "arch/x86/stack.h"
+#include "arch/x86/traps.h"
+
+struct table_register {
+    uint16_t limit;
+    uint64_t base;
+} __attribute__((packed));
+
+enum {
+    GATE_PRESENT = 0x80,
+    GATE_TYPE = 0x1f,
+    GATE_INTERRUPT = 0x0e,
+    GATE_TRAP = 0x0f,
+};
+
+// All pages from `at` on are mapped with these of PG_W and PG_NX, and out of ring 3's reach.
+static void expect_mapped(struct check *c, const char *what, uint64_t at, uint64_t bytes,
+                          pgentry_t want)
+{
+    for (uint64_t va = ROUND_DOWN(at, PAGE_SIZE); va < at + bytes; va += PAGE_SIZE) {
+        pgentry_t rights = 0;
+        bool mapped = check_rights(va, &rights);
+
+        EXPECT(c, "C2", mapped && (rights & (PG_W | PG_U | PG_NX)) == want,
+               "%s: 0x%lx is %s, rights 0x%lx, should be 0x%lx", what, va,
+               mapped ? "mapped" : "not mapped", rights, want);
+    }
+}
+
+static uint64_t handler_of(const struct idt_gate *g)
+{
+    return (uint64_t)g->offset_high << 32 | (uint64_t)g->offset_middle << 16 | g->offset_low;
+}
+
+static void check_gates(struct check *c)
+{
+    for (unsigned v = 0; v < IDT_COUNT; v++) {
+        const struct idt_gate *g = &idt[v];
+        unsigned type = g->type & GATE_TYPE;
+
+        if (!(g->type & GATE_PRESENT)) {
+            EXPECT(c, "C2", v >= VECTOR_EXCEPTIONS, "exception %u has no gate", v);
+            continue;
+        }
+        EXPECT(c, "C2",
+               (type == GATE_INTERRUPT || type == GATE_TRAP) && g->selector == SEL_KERNEL_CODE &&
+                   g->ist <= IST_MACHINE_CHECK,
+               "the gate of vector %u has type 0x%x, selector 0x%x, IST %u", v, type, g->selector,
+               g->ist);
+        expect_mapped(c, "a handler", handler_of(g), 1, 0);
+    }
+}
+
+// The three tables of this CPU, and the stacks that it goes to by itself.
+static void check_registers(struct check *c)
+{
+    struct table_register idtr, gdtr;
+    uint16_t tr;
+    uint64_t rsp;
+
+    __asm__ volatile("sidt %0" : "=m"(idtr));
+    __asm__ volatile("sgdt %0" : "=m"(gdtr));
+    __asm__ volatile("str %0" : "=r"(tr));
+    __asm__ volatile("mov %%rsp, %0" : "=r"(rsp));
+    EXPECT(c, "C2", idtr.base == (uintptr_t)idt && idtr.limit >= VECTOR_EXCEPTIONS * 16 - 1,
+           "IDTR is 0x%lx, limit 0x%x", idtr.base, idtr.limit);
+    EXPECT(c, "C2", gdtr.base == gdt_address(cpu_number()) && gdtr.limit >= SEL_TSS + 15,
+           "GDTR is 0x%lx, limit 0x%x", gdtr.base, gdtr.limit);
+    EXPECT(c, "C2", tr == SEL_TSS, "TR is 0x%x", tr);
+    expect_mapped(c, "the IDT", (uintptr_t)idt, sizeof(idt), PG_W | PG_NX);
+    expect_mapped(c, "the GDT", gdt_address(cpu_number()), SEL_TSS + 16, PG_W | PG_NX);
+    expect_mapped(c, "the current stack", rsp, 8, PG_W | PG_NX);
+    for (unsigned ist = IST_DOUBLE_FAULT; ist <= IST_MACHINE_CHECK; ist++) {
+        uint64_t top = tss_ist(cpu_number(), ist).v;
+
+        EXPECT(c, "C2", stack_contains(VADDR(top - 8)), "IST %u is 0x%lx, which is no stack", ist,
+               top);
+        expect_mapped(c, "a stack of the IST", top - 8, 8, PG_W | PG_NX);
+    }
+}
+
+static void check_guards(struct check *c)
+{
+    pgentry_t rights;
+
+    for (uint32_t i = 0; i < stack_count && i < STACK_MAX; i++) {
+        const struct stack_info *s = &stacks[i];
+
+        EXPECT(c, "X3", !check_rights(s->bottom.v - PAGE_SIZE, &rights),
+               "the guard page below stack '%s' is mapped", s->name);
+        EXPECT(c, "X3", !check_rights(s->top.v, &rights),
+               "the guard page above stack '%s' is mapped", s->name);
+        for (uint64_t va = s->bottom.v; va < s->top.v; va += PAGE_SIZE)
+            expect_mapped(c, s->name, va, 1, PG_W | PG_NX);
+    }
+}
+
+static void check_control(struct check *c)
+{
+    uint64_t cr4 = read_cr4();
+
+    EXPECT(c, "X2", read_cr0() & CR0_WP, "CR0.WP is off: ring 0 writes what is mapped read-only");
+    EXPECT(c, "X2", (cr4 & cpu_cr4) == cpu_cr4, "CR4 is 0x%lx, should have all of 0x%lx", cr4,
+           cpu_cr4);
+    EXPECT(c, "X1", rdmsr(MSR_EFER) & EFER_NXE, "EFER.NXE is off: all that is mapped can be run");
+}
+
+void check_machine(struct check *c)
+{
+    check_control(c);
+    if (!ipi_ready) // the boot CPU is not set up yet
+        return;
+    check_guards(c);
+    check_gates(c);
+    check_registers(c);
+}
