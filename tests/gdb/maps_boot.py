@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The commands at any moment of the boot, in firmware and boot loader: an answer that is right, or one line.
-# guest: mem=256M machine=q35 uefi=1 stop=none timeout=120
+# guest: mem=256M machine=pc uefi=1 stop=none timeout=60
 # guest: mem=128M machine=pc uefi=0 stop=none
 import gdb
 from inside import (
