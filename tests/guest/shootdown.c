@@ -24,6 +24,7 @@ static struct {
     uint32_t gone;   // rounds whose unmap has returned
     uint32_t seen;   // the round in which the watcher last read the page
     uint32_t stale;  // reads that did not fault although the unmap had returned
+    uint32_t tries;  // accesses that were made and judged
     uint32_t writes; // 1: it writes instead of reading
     uint32_t stop;
 } watch;
@@ -58,6 +59,7 @@ static void watcher(void *arg)
         // Nothing was mapped from before the access until after it.
         else if (gone == mapped && err == 0 && now(&watch.mapped) == mapped)
             __atomic_fetch_add(&watch.stale, 1, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&watch.tries, 1, __ATOMIC_SEQ_CST);
     }
 }
 
@@ -86,10 +88,13 @@ static bool wait_seen(uint32_t round)
     return false;
 }
 
-// Some time, in which the watcher reads on.
+// Until the watcher has begun and judged an access, the one that it was at being another: however
+// little of the host it gets.
 static void linger(void)
 {
-    for (unsigned i = 0; i < 2000; i++)
+    uint32_t before = now(&watch.tries);
+
+    for (unsigned i = 0; i < SEEN_SPINS && now(&watch.tries) - before < 2; i++)
         cpu_pause();
 }
 
