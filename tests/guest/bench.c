@@ -339,6 +339,11 @@ static void bench_maps(void)
         put_frame(big[i]);
 }
 
+__attribute__((weak)) void bench_acpi(void)
+{
+    printk("bench: ACPI is not built in\n");
+}
+
 static void with_and_without_journal(void (*measure)(void))
 {
     printk("bench: results\n");
@@ -354,6 +359,7 @@ void bench_run(void)
     bench_calibrate();
     bench_boot();
     with_and_without_journal(bench_maps); // first, while memory is in few pieces
+    with_and_without_journal(bench_acpi);
     with_and_without_journal(bench_frames);
     bench_full();
     printk("bench: done\n");

@@ -41,6 +41,8 @@ void bench_check(int err, const char *what);
 /* A frame, or the end of the run. */
 frame_t *bench_get(unsigned order);
 
+/* Mapping and unmapping a page as ACPICA asks for it. */
+void bench_acpi(void);
 /* get, put and find with 10 to 1,000,000 frames held, as far as memory goes. */
 void bench_frames(void);
 /* Everything held as 4K pages, each mapped once: the manager's memory then. Leaves things so. */

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The benchmark's ACPI: mapping and unmapping a page as ACPICA asks for it, while others are
+// mapped.
+#include <acpi/acpi.h>
+
+#include "lib/panic.h"
+#include "tests/guest/bench.h"
+
+enum {
+    OTHERS_MAX = 1000,
+};
+
+static frame_t *other[OTHERS_MAX];
+
+// ACPICA itself is not up (acpi=off), so that nothing is mapped but what is counted here.
+static always_inline void map_unmap(acpi_physical_address at)
+{
+    void *p = acpi_os_map_memory(at, PAGE_SIZE);
+
+    if (unlikely(!p))
+        panic("bench: 0x%lx can't be mapped", at);
+    acpi_os_unmap_memory(p, PAGE_SIZE);
+}
+
+static void measure(const char *key, acpi_physical_address at)
+{
+    uint64_t ticks = 0;
+
+    BENCH_LOOP(ticks, i, BENCH_MIN, map_unmap(at));
+    bench_say(key, ticks, BENCH_MIN);
+}
+
+// The firmware's tables lie in the first region behind the first MiB that is not available.
+static frame_t *firmware_block(void)
+{
+    for (unsigned i = 0; i < mm.region_count; i++) {
+        const struct region *r = &mm.region[i];
+
+        if (r->start > 1 << 20 && (r->kind == FRAME_RESERVED || r->kind == FRAME_ACPI))
+            return find_paddr_frame(PADDR(r->start));
+    }
+    panic("bench: no memory of the firmware");
+}
+
+static void with_others(acpi_physical_address at)
+{
+    static const unsigned counts[] = {0, 100, 1000};
+    unsigned others = 0;
+    char key[40];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+        for (; others < counts[i]; others++)
+            if (!acpi_os_map_memory(frame_paddr(other[others]).v, PAGE_SIZE))
+                panic("bench: page %u can't be mapped", others);
+        snprintk(key, sizeof(key), "acpi_map_unmap[%u]", others);
+        measure(key, at);
+    }
+    measure("acpi_map_unmap_again", frame_paddr(other[0]).v);
+    while (others--)
+        acpi_os_unmap_memory(vaddr_ptr(VADDR(VA_ACPI + frame_paddr(other[others]).v)), PAGE_SIZE);
+}
+
+// A page of the block that holds the firmware's tables, which is what ACPICA maps most. As for the
+// other figures the page table stands: by a mapping next to it, which is not ACPI's. Without it
+// (acpi_map_unmap_alone) three tables come and go.
+void bench_acpi(void)
+{
+    frame_t *block = firmware_block();
+    acpi_physical_address at = frame_paddr(block).v;
+    vaddr_t beside = VADDR(VA_ACPI + at + PAGE_SIZE);
+
+    for (unsigned i = 0; i < OTHERS_MAX; i++)
+        other[i] = bench_get(ORDER_4K);
+    measure("acpi_map_unmap_alone", at);
+    bench_check(vmap_part(NULL, beside, block, 1, ORDER_4K, VATTR_W), "a page beside");
+    with_others(at);
+    bench_check(vunmap_part(NULL, beside, block, 1, ORDER_4K), "a page beside");
+    for (unsigned i = 0; i < OTHERS_MAX; i++)
+        put_frame(other[i]);
+}
