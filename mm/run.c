@@ -204,25 +204,33 @@ uint64_t run_check(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
     return done;
 }
 
-// Takes the run's entries and records away. What mapcount each frame loses it loses after the
-// flush.
+// Takes the run's entries away, and its records to the cache. What mapcount each frame loses it
+// loses after the flush.
 static void clear_pages(const struct run *r)
 {
-    uint32_t epoch = mm.epoch + 1; // that of the flush
+    frame_t none = {.epoch = mm.epoch + 1}; // that of the flush; no mapping
+    uint32_t head = mm.records.head;
     frame_t *frame = r->frame;
 
     for (uint32_t i = 0; i < r->count; i++, frame++) {
         uint32_t index = r->shadow[i];
+        mapping_t *m = mapping_at(index);
 
-        if (likely(frame->maps == index && !mapping_at(index)->next))
-            frame->maps = 0;
-        else
+        if (likely(frame->maps == index && !m->next)) {
+            *(pair_t *)&frame->maps = *(pair_t *)&none.maps;
+        } else {
             mapping_unlist(frame, index);
-        frame->epoch = epoch;
+            frame->epoch = none.epoch;
+            *(pair_t *)m = 0;
+        }
         r->shadow[i] = 0;
         r->entry[i] = 0;
-        record_free(index);
+        *(pair_t *)((word_t *)m + 3) = 0;
+        m->at = head;
+        head = index;
     }
+    mm.records.head = head;
+    mm.records.count += r->count;
 }
 
 bool run_unmap(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
@@ -235,6 +243,8 @@ bool run_unmap(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
 
         run_at(space, at, find_mfn_frame(MFN(mfn + done)), mfn + done, pages - done, &r);
         assert(r.count);
+        if (unlikely(mm.records.count + r.count > RECORD_CACHE_MAX))
+            records_spill();
         clear_pages(&r);
         table_at(slot_of(&r))->used -= r.count;
         tlb_gone(space, at, 1, r.count);

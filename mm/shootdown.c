@@ -173,7 +173,8 @@ static void release_records(uint32_t index, uint32_t epoch)
 static void release_frames(frame_t *frame, uint64_t count)
 {
     for (frame_t *end = frame + count; frame < end; frame++)
-        frame_unmapped(frame, 1);
+        if (unlikely(!frame_unmapped_not_last(frame, 1)))
+            frame_unmapped(frame, 1);
 }
 
 static void release_run(const struct tlb_run *run)
