@@ -280,6 +280,18 @@ int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) mu
 int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
                          unsigned order, unsigned attr) must_check;
 
+/* --- recent.c
+ * ------------------------------------------------------------------------------------- */
+
+/* Finds the table of that level for va, for the fast path's next time; any space, any address.
+ * False if there is none: *w is where the walk has ended, its level 0 if there was none. */
+bool recent_find(space_t *space, vaddr_t va, unsigned level, struct pt_walk *w);
+/* The table below the empty entry at *w, if there is memory for it: empty, so something is mapped
+ * in it next, or it is pruned. */
+void recent_make(space_t *space, vaddr_t va, struct pt_walk *w);
+/* Frees the table for va if nothing is in it. */
+void recent_prune(space_t *space, vaddr_t va, unsigned level);
+
 /* --- vmap.c --------------------------------------------------------------------------------------
  */
 

@@ -97,39 +97,21 @@ static always_inline bool known_frame(const frame_t *frame)
     return frame_number(frame) < mm.frame_limit;
 }
 
-// Finds the table for va by a walk, for the next time. Tables of the manager's own windows are not
-// remembered, so that the fast path never changes those.
-static void remember_table(space_t *space, vaddr_t va, unsigned level)
-{
-    uint64_t bytes = UINT64_C(1) << level_shift(level + 1);
-    uint64_t base = ROUND_DOWN(va.v, bytes);
-    struct pt_walk w;
-
-    if (!space)
-        space = kernel_space();
-    if (!space_is_live(space) || !pt_canonical(va, 1, space->levels) || !space_has(space, va) ||
-        (base < VA_STACKS && base + bytes - 1 >= LAYOUT_BASE))
-        return;
-    pt_walk(space, va, level, &w);
-    if (w.level == level)
-        space->recent[level - 1] = (struct recent_table){.va = base,
-                                                         .table = (uintptr_t)table_at(w.slot),
-                                                         .at = w.slot * PT_ENTRIES,
-                                                         .count = PT_ENTRIES};
-}
-
 /* --- mapping
  * -------------------------------------------------------------------------------------- */
 
+// The lock is held, and given back: what the fast path began and left, this one ends.
 static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                          const void *caller)
 {
+    struct pt_walk w;
     int err;
 
-    map_lock();
-    remember_table(space, va, level);
+    (void)recent_find(space, va, level, &w);
     err = vmap_pages(space, va, frame, level, attr);
-    if (!err)
+    if (err)
+        recent_prune(space, va, level);
+    else
         journal_mapped(JOURNAL_MAP, caller, space, va, frame);
     map_unlock();
     return err;
@@ -138,7 +120,6 @@ static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned le
 static always_inline int map_slow_unlock(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                          unsigned attr, const void *caller)
 {
-    spin_unlock(&mm.map_lock);
     return map_slow(space, va, frame, level, attr, caller);
 }
 
@@ -265,10 +246,22 @@ static __attribute__((noinline)) int map_space_2m(space_t *space, vaddr_t va, fr
     return map_space(space, va, frame, 2, attr, caller, true);
 }
 
+// Whether a new mapping would not be refused, as far as frame and attributes go.
+static bool is_welcome(vaddr_t va, const frame_t *frame, unsigned level, unsigned attr)
+{
+    return mm.leaf_bits[level - 1][attr] && frame_counts(frame) && frame->mapcount != UINT32_MAX &&
+           IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level)) && !type_differs(frame, attr);
+}
+
 static int map_miss(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                     const void *caller)
 {
-    remember_table(space, va, level);
+    struct pt_walk w;
+
+    // If only this table is missing.
+    if (!recent_find(space, va, level, &w) && w.level == level + 1 && !w.shadow &&
+        is_welcome(va, frame, level, attr))
+        recent_make(space, va, &w);
     return level == 1 ? map_space(space, va, frame, 1, attr, caller, false)
                       : map_space(space, va, frame, 2, attr, caller, false);
 }
@@ -474,7 +467,9 @@ static __attribute__((noinline)) int unmap_space(space_t *space, vaddr_t va, fra
 
 static int unmap_miss(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
 {
-    remember_table(space, va, frame->order == ORDER_2M ? 2 : 1);
+    struct pt_walk w;
+
+    (void)recent_find(space, va, frame->order == ORDER_2M ? 2 : 1, &w);
     return all ? unmap_block(space, va, frame, true, caller, false)
                : unmap_block(space, va, frame, false, caller, false);
 }

@@ -302,24 +302,29 @@ void pt_prune(uint32_t slot)
     }
 }
 
+int pt_make_below(space_t *space, vaddr_t va, struct pt_walk *w)
+{
+    unsigned level = w->level - 1;
+    uint32_t slot =
+        table_create(space, level, ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level)));
+
+    if (!slot) {
+        pt_prune(w->slot);
+        return -ENOMEM;
+    }
+    hook(space, w->slot, w->index, slot);
+    *w = (struct pt_walk){slot, level, level_index(va, level), 0};
+    return 0;
+}
+
 int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *w)
 {
-    pt_walk(space, va, target, w);
-    while (w->level > target) {
-        uint32_t slot;
+    int err = 0;
 
-        if (w->shadow)
-            return -ELARGE;
-        slot = table_create(space, w->level - 1,
-                            ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level)));
-        if (!slot) {
-            pt_prune(w->slot);
-            return -ENOMEM;
-        }
-        hook(space, w->slot, w->index, slot);
-        *w = (struct pt_walk){slot, w->level - 1, level_index(va, w->level - 1), 0};
-    }
-    return 0;
+    pt_walk(space, va, target, w);
+    while (!err && w->level > target)
+        err = w->shadow ? -ELARGE : pt_make_below(space, va, w);
+    return err;
 }
 
 int pt_root_create(space_t *space)

@@ -81,6 +81,9 @@ static inline void pt_walk(const space_t *space, vaddr_t va, unsigned target, st
 /* The same, making the tables that are missing. -ELARGE a large page is in the way, -ENOMEM: no
  * table is left that was not there. */
 int pt_walk_create(space_t *space, vaddr_t va, unsigned target, struct pt_walk *w) must_check;
+/* Makes the table below the empty entry at *w, which is va's entry there from then on. -ENOMEM:
+ * the table at *w is pruned. */
+int pt_make_below(space_t *space, vaddr_t va, struct pt_walk *w) must_check;
 /* Frees the table if nothing is in it, then its parent, and so on. */
 void pt_prune(uint32_t slot);
 /* After a flush: the empty tables from slot `first` on (linked by parent) go to the stock. */
