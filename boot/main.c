@@ -143,6 +143,12 @@ static bool test_words(bool *watched)
         bench_run();
         *watched = true;
     }
+    if (cmdline_get("bench", names, sizeof(names))) {
+        if (strcmp(names, "full") != 0)
+            panic("bench=%s: there is only bench=full", names);
+        bench_full();
+        *watched = true;
+    }
     return success;
 }
 
@@ -185,7 +191,7 @@ void kernel_main(uint64_t mbi)
            (uintptr_t)image_bss_end - VA_IMAGE);
     multiboot2_init(PADDR(mbi));
     fw_cfg_read("opt/ktf/cmdline", boot_info.cmdline, sizeof(boot_info.cmdline));
-    if (cmdline_has("bench") || cmdline_has_key("test"))
+    if (cmdline_has("bench") || cmdline_has_key("bench") || cmdline_has_key("test"))
         machine_exit_wanted();
     print_boot_info();
     cmdline_check();

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""`make bench`: counts the guest's instructions, writes build/bench.json and build/bench.svg, prints a table.
+"""`make bench`: counts the guest's instructions, times the debugger, writes build/bench.json and build/bench.svg, prints both.
 
 The guest (tests/guest/bench*.c) runs under QEMU's `-icount shift=0,sleep=off` on one CPU, where a tick of the TSC is
 one instruction. --check: only the small guest, held against tests/bench_limits.txt, as `make check` does it.
@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import bench_debugger
 import bench_plot
 from qemu import BUILD, EXIT_SUCCESS, Guest, GuestError
 
@@ -107,7 +108,8 @@ def measure(timeout: float) -> dict[str, Any]:
     for figures in sections.values():
         for key in BOOT_KEYS:
             figures[key] = {mem: boots[mem][key] for mem in BOOT_MEM}
-    return {"schema": 1, "unit": "instructions", **sections}
+    debugger = bench_debugger.measure(timeout)
+    return {"schema": 1, "unit": "instructions", **sections, "debugger": debugger}
 
 
 # --- limits ---------------------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ def main() -> int:
         return 1
     (args.out / "bench.json").write_text(json.dumps(result) + "\n")
     (args.out / "bench.svg").write_text(bench_plot.svg(result["results"]))
-    print("\n".join(table(result)))
+    print("\n".join(table(result) + bench_debugger.table(result["debugger"])))
     print(f"{args.out}/bench.json and {args.out}/bench.svg are written")
     return 0
 

@@ -358,12 +358,13 @@ def python_jobs() -> Iterator[Job]:
             return execute([PYTHON, str(script)], log, 180, unit_results, PYTHONPATH=path)
 
         yield Job(name, run, 20)
-    bench = [PYTHON, "tests/bench.py", "--check", "--timeout=200"]
-    yield Job(
-        "tests/bench",
-        lambda log: execute(bench, log, 240, unit_results, BUILD=str(BUILD / "bench")),
-        20,
-    )
+    for name in ("bench", "bench_debugger"):
+        bench = [PYTHON, f"tests/{name}.py", "--check", "--timeout=200"]
+
+        def figures(log: Path, bench: Sequence[str] = bench) -> list[Result]:
+            return execute(bench, log, 240, unit_results, BUILD=str(BUILD / "bench"))
+
+        yield Job(f"tests/{name}", figures, 20)
     demo = [PYTHON, "tests/demo.py"]
     yield Job("tests/demo", lambda log: execute(demo, log, 240, demo_results), 20)
     yield Job(

@@ -45,5 +45,3 @@ frame_t *bench_get(unsigned order);
 void bench_acpi(void);
 /* get, put and find with 10 to 1,000,000 frames held, as far as memory goes. */
 void bench_frames(void);
-/* Everything held as 4K pages, each mapped once: the manager's memory then. Leaves things so. */
-void bench_full(void);

@@ -2,6 +2,7 @@
 // The benchmark's frames: get, put and find while ten to a million are held; the manager's memory.
 #include "lib/panic.h"
 #include "tests/guest/bench.h"
+#include "tests/guest/test.h"
 
 enum {
     SAMPLE_MAX = 1000, // frames that are put and taken in turn

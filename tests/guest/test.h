@@ -66,3 +66,6 @@ int break_part(const char *kind);
 
 /* bench: measures. */
 void bench_run(void);
+/* bench=full: everything held as 4K pages, each mapped once; the manager's memory then. Leaves
+ * things so, for the debugger to look at. */
+void bench_full(void);

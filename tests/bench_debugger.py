@@ -1,0 +1,179 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""How long ktf-maps and ktf-pt-check take on a guest that is full: every page of its memory held and mapped (`bench=full`).
+
+The "debugger" object of bench.json, measured in seconds by each reader. --check: a small guest, all readers must agree
+and find nothing wrong, as `make check` does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from qemu import ROOT, Guest, GuestError, gdb_command
+
+READERS = ("ramfile", "procmem", "gdbstub", "core")
+SCRIPT = ROOT / "tests/bench_debugger_gdb.py"
+LEAVES = 1_000_000  # at least, of the guest that is measured
+# At most, in seconds and megabytes: docs/limits.md says what is missed.
+AIMS: dict[str, dict[str, float]] = {
+    "maps_s": {"ramfile": 0.3, "procmem": 0.4, "gdbstub": 3.0, "core": 0.4},
+    "pt_check_s": {"ramfile": 1.0, "procmem": 1.2, "gdbstub": 9.0, "core": 1.2},
+    "gdb_rss_mb": dict.fromkeys(READERS, 600.0),
+}
+
+
+def in_gdb(command: list[str], timeout: float, **orders: Any) -> dict[str, Any]:
+    """What the script inside a fresh GDB answers."""
+    done = subprocess.run(
+        [*command, "-batch", "-x", str(SCRIPT)],
+        env={**os.environ, "KTF_ORDERS": json.dumps(orders)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    for line in done.stdout.splitlines():
+        if line.startswith("debugger: "):
+            found: dict[str, Any] = json.loads(line.removeprefix("debugger: "))
+            return found
+    raise GuestError(f"GDB gave no answer to {orders}: {(done.stdout + done.stderr)[-1000:]}")
+
+
+def info_tlb(guest: Guest) -> tuple[float, int]:
+    """Seconds that QEMU's monitor takes for its own list of what is mapped, and its lines."""
+    started = time.monotonic()
+    text = guest.hmp("info tlb")
+    return round(time.monotonic() - started, 3), text.count("\n")
+
+
+def run(mem: str, timeout: float, times: int) -> dict[str, dict[str, Any]]:
+    """What each reader takes and finds on a full guest of that much memory; "info tlb" beside them."""
+    with Guest(mem=mem, cmdline="bench=full acpi=off", ramfile=True, timeout=timeout) as guest:
+        live = gdb_command(guest.port)
+        in_gdb(live, timeout, run="fill")
+        seconds, lines = info_tlb(guest)
+        found: dict[str, dict[str, Any]] = {"info tlb": {"seconds": seconds, "lines": lines}}
+        core = guest.dir / "core"
+        in_gdb(live, timeout, run="core", file=str(core))
+        for reader in READERS:
+            command = gdb_command(None, "-ex", f"core-file {core}") if reader == "core" else live
+            often = 1 if reader == "gdbstub" else times
+            found[reader] = in_gdb(command, timeout, run="measure", reader=reader, times=often)
+    return found
+
+
+def figures(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """bench.json's "debugger"."""
+    by_reader = {
+        key: {reader: found[reader][name] for reader in READERS}
+        for key, name in (
+            ("maps_s", "maps_s"),
+            ("pt_check_s", "pt_check_s"),
+            ("maps_cpu_s", "maps_cpu_s"),
+            ("pt_check_cpu_s", "pt_check_cpu_s"),
+            ("gdb_rss_mb", "rss_mb"),
+        )
+    }
+    leaves = found["ramfile"]["counts"]["leaves"]
+    return {"leaves": leaves, "info_tlb_s": found["info tlb"]["seconds"], **by_reader}
+
+
+def wrong(found: dict[str, dict[str, Any]]) -> list[str]:
+    """What is not as it should be, whatever it took: readers that disagree, or find something broken."""
+    bad = []
+    first = found["ramfile"]
+    for reader in READERS:
+        mine = found[reader]
+        if mine["total"]:
+            bad.append(f"{reader}: {mine['total']} violations in a healthy guest")
+        if mine["read_by"] != reader:
+            bad.append(f"{reader}: was read by {mine['read_by']}")
+        for key in ("counts", "maps"):
+            if mine[key] != first[key]:
+                bad.append(f"{reader}: {key} are not those of the RAM file")
+    leaves, lines = first["counts"]["leaves"], found["info tlb"]["lines"]
+    if leaves != lines:
+        bad.append(f"{leaves} leaf entries, but info tlb has {lines} lines")
+    return bad
+
+
+def measure(timeout: float) -> dict[str, Any]:
+    """The guest with over a million leaf entries; GuestError if anything is wrong with what was found."""
+    found = run("4G", timeout, times=3)
+    bad = wrong(found)
+    result = figures(found)
+    if result["leaves"] < LEAVES:
+        bad.append(f"only {result['leaves']} leaf entries")
+    if bad:
+        raise GuestError("; ".join(bad))
+    return result
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The lines that `make bench` prints."""
+    said = f"{result['leaves']:,} leaf entries; QEMU's info tlb takes {result['info_tlb_s']:g} s"
+    lines = ["", f"debugger: {said}", f"{'':16}" + "".join(f"{r:>18}" for r in READERS)]
+    for key, name in (
+        ("maps_s", "ktf-maps, s"),
+        ("maps_cpu_s", "  of them in GDB"),
+        ("pt_check_s", "ktf-pt-check, s"),
+        ("pt_check_cpu_s", "  of them in GDB"),
+        ("gdb_rss_mb", "GDB's peak, MB"),
+    ):
+        line = f"{name:16}"
+        for reader in READERS:
+            value, aim = result[key][reader], AIMS.get(key, {}).get(reader)
+            mark = "" if aim is None else f" of {aim:g}" + ("" if value <= aim else "!")
+            line += f"{f'{value:g}{mark}':>18}"
+        lines.append(line)
+    return lines + ["(N of M: at most M; N of M!: missed)"]
+
+
+def check(timeout: float) -> int:
+    """The short form: a small guest, and whatever a slow host can't change."""
+    found = run("64M", timeout, times=1)
+    result = figures(found)
+    bad = wrong(found)
+    keys = ("leaves", "info_tlb_s", "maps_s", "pt_check_s")
+    bad += [f"no {key}" for key in keys if not result.get(key)]
+    bad += [f"{k} not by {r}" for k in keys[2:] for r in READERS if not result[k].get(r)]
+    rss = max(result["gdb_rss_mb"].values())
+    if rss > AIMS["gdb_rss_mb"]["ramfile"]:
+        bad.append(f"GDB took {rss} MB for {result['leaves']} entries")
+    print("\n".join(table(result)))
+    for text in bad:
+        print(f"not ok debugger {text}")
+    if not bad:
+        print(f"ok debugger {result['leaves']} entries by {len(READERS)} readers")
+    return 1 if bad else 0
+
+
+def main() -> int:
+    """Entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="the short form")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for a guest")
+    args = parser.parse_args()
+    try:
+        if args.check:
+            return check(args.timeout)
+        result = measure(args.timeout)
+    except (GuestError, subprocess.TimeoutExpired) as e:
+        print(f"not ok debugger {e}")
+        return 1
+    print(json.dumps(result))
+    print("\n".join(table(result)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
