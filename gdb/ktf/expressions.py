@@ -1,20 +1,81 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Which expressions are not evaluated: those that would change something.
-"""effect(): what an expression would do besides having a value; pure."""
+# What the user writes as WHERE: an expression of GDB, in the user's language, that changes nothing.
+"""evaluate(expression): its value as an unsigned number."""
 
 from __future__ import annotations
 
 import re
 
-_QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
-_EFFECTS = (
-    (re.compile(r"\+\+"), "++ changes the guest"),
-    (re.compile(r"--"), "-- changes the guest"),
-    (re.compile(r"<<=|>>=|(?<![=!<>])=(?!=)"), "= changes the guest"),
-)
+import gdb
+
+from .effects import effect
+from .errors import KtfError, UsageError
+from .settings import nothing_changes, refusal, users, users_language
+
+U64 = (1 << 64) - 1
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
+_NAME = re.compile(r"(&?)([A-Za-z_]\w*)")
 
 
-def effect(expression: str) -> str:
-    """Why it is refused, "" if it is not. Calls are left to GDB, which knows what is a function."""
-    text = _QUOTED.sub("0", expression)
-    return next((why for pattern, why in _EFFECTS if pattern.search(text)), "")
+def u64() -> gdb.Type:
+    return gdb.selected_inferior().architecture().integer_type(64, False)
+
+
+def evaluate(expression: str, shown: str = "") -> int:
+    """KtfError if it has no value that is a number or an address, UsageError if it would change the guest.
+
+    Numbers as the commands print them (0x...), functions, and `&NAME` are understood in every language, though it may
+    have other words for them. shown: how the expression is called in messages.
+    """
+    shown = shown or expression
+    if _NUMBER.fullmatch(expression):
+        return int(expression, 16)
+    why = effect(expression, users())
+    if why:
+        raise UsageError(f"{shown}: {why}: not evaluated")
+    try:
+        with users_language(), nothing_changes():
+            return number(gdb.parse_and_eval(expression))
+    except KtfError as e:
+        raise KtfError(f"{shown}: {e}") from e
+    except (gdb.error, TypeError, ValueError, OverflowError) as e:
+        address = _named(expression)
+        if address is not None:
+            return address
+        message = " ".join(str(e).split())
+        why = refusal(message)
+        if why:
+            raise UsageError(f"{shown}: {why}: not evaluated") from e
+        raise KtfError(f"{shown}: {message}") from e
+
+
+def number(value: gdb.Value) -> int:
+    """An unsigned 64-bit number of it: an address of what has one, mfn_t and its like as their only member."""
+    kind = value.type.strip_typedefs()
+    if kind.code == gdb.TYPE_CODE_VOID:
+        raise KtfError("it has no value")
+    if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) == 1:
+        return number(value[kind.fields()[0]])
+    if kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
+        raise KtfError("it is a struct: give its address")
+    if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
+        if value.address is None:
+            raise KtfError("it is no number and has no address")
+        value = value.address
+    elif kind.code == gdb.TYPE_CODE_FLAGS:
+        value = value.cast(u64())
+    return int(value) & U64
+
+
+def named(name: str) -> gdb.Symbol | None:
+    """A variable, function or enumerator of the kernel, in whatever language; None if there is none."""
+    return gdb.lookup_global_symbol(name) or gdb.lookup_static_symbol(name)
+
+
+def _named(expression: str) -> int | None:
+    """The address of NAME if it is a function, of &NAME; None for any other expression."""
+    match = _NAME.fullmatch(expression)
+    symbol = named(match[2]) if match else None
+    if match is None or symbol is None or not (symbol.is_function or match[1]):
+        return None
+    return int(symbol.value().address) & U64

@@ -8,9 +8,11 @@ import gdb
 
 from .command import Command, internal_error, json_line
 from .errors import KtfError
+from .expressions import U64, number, u64
 from .functions import Function
 from .qemu import READERS
-from .target import U64, Target, lookup, u64
+from .settings import own_language
+from .target import Target, lookup
 
 
 OPERANDS = {"expression": gdb.COMPLETE_EXPRESSION, "location": gdb.COMPLETE_LOCATION}
@@ -28,7 +30,8 @@ def register(target: Target, command: Command) -> None:
             """Runs it; errors become one line."""
             self.dont_repeat()
             try:
-                command.invoke(target, argument)
+                with own_language():
+                    command.invoke(target, argument)
             except KtfError as e:
                 raise gdb.GdbError(f"{command.name}: {e}") from None
             except KeyboardInterrupt:
@@ -42,7 +45,8 @@ def register(target: Target, command: Command) -> None:
             try:
                 if command.takes_operand(text):
                     return OPERANDS[command.operand]
-                return command.complete(target, text, word)
+                with own_language():
+                    return command.complete(target, text, word)
             except (KtfError, gdb.error):
                 return []
 
@@ -60,30 +64,27 @@ def register_function(target: Target, function: Function) -> None:
         def invoke(self, *values: gdb.Value) -> gdb.Value:
             """Calls it; errors become one line."""
             try:
-                result = function.call(target, *(_as_number(v) for v in values))
+                with own_language():
+                    result = function.call(target, *(_as_number(v) for v in values))
+                    value = gdb.Value(result & U64).cast(u64())
+                    if function.pointer:
+                        value = value.cast(lookup(function.pointer).pointer())
+                    return value
             except KeyboardInterrupt:
                 raise gdb.GdbError(f"${function.name}: interrupted") from None
             except Exception as e:  # the one place where nothing may get through
                 message = str(e) if isinstance(e, KtfError) else internal_error(e)
                 raise gdb.GdbError(f"${function.name}: {message}") from None
-            value = gdb.Value(result & U64).cast(u64())
-            if function.pointer:
-                value = value.cast(lookup(function.pointer).pointer())
-            return value
 
     Registered(function.name)
 
 
 def _as_number(value: gdb.Value) -> int:
-    """An argument as an unsigned 64-bit number; structs of one member (mfn_t and its like) as that."""
+    """An argument as an unsigned 64-bit number; a struct as its address."""
     kind = value.type.strip_typedefs()
-    if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) == 1:
-        return _as_number(value[kind.fields()[0]])
-    if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY, gdb.TYPE_CODE_STRUCT):
-        return int(value.address) & U64
-    if kind.code == gdb.TYPE_CODE_FLAGS:
-        value = value.cast(u64())
-    return int(value) & U64
+    if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) != 1 and value.address is not None:
+        value = value.address
+    return number(value)
 
 
 def register_parameters(target: Target) -> None:

@@ -8,7 +8,9 @@ from typing import Callable
 
 import gdb
 
-from .errors import KtfError
+from .effects import effect
+from .errors import KtfError, UsageError
+from .settings import nothing_changes, own_language, refusal, users, users_language
 
 
 class Asking(gdb.Breakpoint):
@@ -20,15 +22,24 @@ class Asking(gdb.Breakpoint):
 
     def stop(self) -> bool:
         """Called by GDB at each hit."""
-        return self.asked()
+        with own_language():
+            return self.asked()
 
 
 def break_at(where: str, asked: Callable[[], bool]) -> Asking:
     """Makes one; KtfError if there is no such place."""
+    why = effect(where, users()) if where.startswith("*") else ""
+    if why:
+        raise UsageError(f"{where}: {why}: not evaluated")
     try:
-        made = Asking(where, asked)
+        with users_language(), nothing_changes():  # *ADDRESS is an expression
+            made = Asking(where, asked)
     except gdb.error as e:
-        raise KtfError(f"{where}: {' '.join(str(e).split())}") from e
+        message = " ".join(str(e).split())
+        why = refusal(message)
+        if why:
+            raise UsageError(f"{where}: {why}: not evaluated") from e
+        raise KtfError(f"{where}: {message}") from e
     if made.pending:
         made.delete()
         raise KtfError(

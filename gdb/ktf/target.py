@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # What GDB knows of the guest: registers, symbols, types, the connection; and what commands print.
-"""Target: GDB's side of everything. Only this module, register.py and stops.py talk to gdb.
+"""Target: GDB's side of what the commands need.
 
 Physical memory is read with raw packets in QEMU's physical mode. These pass by GDB's own caches, so
 that nothing physical is left in them; the mode is put back as it was in a finally.
@@ -19,19 +19,19 @@ import gdb
 
 from .command import Breakpoint
 from .core import open_core
-from .errors import KtfError, NoGuest, Unreadable, UsageError
-from .expressions import effect
+from .errors import KtfError, NoGuest, Unreadable
+from .expressions import U64, evaluate, u64
 from .kernel import Segment, elf_segments
 from .intlog import TAIL
 from .layout import FieldDesc, Symbol, TypeDesc
 from .qemu import READERS, Opened, log_tail, open_reader, physical_bits
 from .registers import Registers, parse
 from .session import Cpu, Session
+from .settings import setting
 from .stops import break_at
 
 T = TypeVar("T")
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
-U64 = (1 << 64) - 1
 RUNNING = "the guest is running; stop it with `interrupt`"
 IS_RUNNING = "while the target is running"  # GDB's words for it
 
@@ -213,17 +213,7 @@ class Target:
 
     def evaluate(self, expression: str) -> int:
         """See command.Context."""
-        why = effect(expression)
-        if why:
-            raise UsageError(f"{expression}: {why}: not evaluated")
-        try:
-            with setting("may-call-functions", "off"):
-                return self._evaluate(self._with_registers(expression))
-        except (gdb.error, TypeError, ValueError, OverflowError) as e:
-            text = " ".join(str(e).split())
-            if "may-call-functions" in text:
-                text = "a call runs the guest: not evaluated"
-            raise KtfError(f"{expression}: {text}") from e
+        return evaluate(self._with_registers(expression), expression)
 
     def _with_registers(self, expression: str) -> str:
         """On a core, whose control registers GDB does not know: their values in their places."""
@@ -231,22 +221,7 @@ class Target:
         if not re.search(r"\$cr[0234]\b", expression) or getattr(connection, "type", "") != "core":
             return expression
         cpu = self.session().cpu
-        return re.sub(r"\$(cr[0234])\b", lambda m: f"{getattr(cpu, m[1]):#x}", expression)
-
-    def _evaluate(self, expression: str) -> int:
-        value = gdb.parse_and_eval(expression)
-        kind = value.type.strip_typedefs()
-        if kind.code == gdb.TYPE_CODE_VOID:
-            raise KtfError(f"{expression} has no value")
-        if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
-            if value.address is None:
-                raise KtfError(f"{expression} is no number and no address")
-            value = value.address
-        elif kind.code == gdb.TYPE_CODE_FLAGS:
-            value = value.cast(u64())
-        elif kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
-            raise KtfError(f"{expression} is a struct: give its address")
-        return int(value) & U64
+        return re.sub(r"\$(cr[0234])\b", lambda m: str(getattr(cpu, m[1])), expression)
 
     def source(self, va: int) -> str:
         """See command.Context."""
@@ -353,29 +328,9 @@ def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
     return connection, thread
 
 
-@contextmanager
-def setting(name: str, value: str) -> Iterator[None]:
-    """A parameter of GDB for a while; the user's own setting is put back."""
-    before = gdb.parameter(name)
-    if isinstance(before, bool):
-        before = "on" if before else "off"
-    if before == value:
-        yield
-        return
-    gdb.execute(f"set {name} {value}", to_string=True)
-    try:
-        yield
-    finally:
-        gdb.execute(f"set {name} {before}", to_string=True)
-
-
 def _number(thread: gdb.InferiorThread) -> int:
     """QEMU counts its CPUs from 0, the stub's threads are one more."""
     return thread.ptid[1] - 1
-
-
-def u64() -> gdb.Type:
-    return gdb.selected_inferior().architecture().integer_type(64, False)
 
 
 def _each_cpu(selected: gdb.InferiorThread, read: Callable[[int], T]) -> Iterator[tuple[int, T]]:
