@@ -18,6 +18,7 @@ MODULES = (
     "ktf.commands_core",
     "ktf.commands_snapshot",
     "ktf.commands_postmortem",
+    "ktf.commands_acpi",
 )
 
 
