@@ -179,6 +179,22 @@ void tree_prune(uint64_t mfn);
 /* True if any frame lies in those pages. */
 bool tree_occupied(uint64_t mfn, unsigned order);
 
+/* --- block.c ------------------------------------------------------------------------------------
+ * frame_lock is held. */
+
+/* The smallest order from `order` on with a free block; above ORDER_MAX if there is none. */
+unsigned block_free_order(unsigned order) must_check;
+/* A block of that order and kind with refcount 1; NULL if there is none, or if splitting a larger
+ * one would leave fewer than `kept` pages of descriptors. */
+frame_t *block_take(unsigned order, enum frame_kind kind, unsigned kept);
+/* Gives back a block whose counts are both 0 now. */
+void block_release(frame_t *frame);
+/* Registers a new block. refcount 0: it is free. -ENOMEM. */
+int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount) must_check;
+/* Gives the free block (order >= FRAME_PAGE_ORDER) described at `from` the descriptor `to`, which
+ * is zero. */
+void frame_move(uint32_t from, uint32_t to);
+
 /* --- frame.c ------------------------------------------------------------------------------------
  */
 
@@ -187,11 +203,6 @@ bool tree_occupied(uint64_t mfn, unsigned order);
 frame_t *frame_take(unsigned order, enum frame_kind kind);
 /* Drops a reference without questions or upkeep. */
 void frame_drop(frame_t *frame);
-/* Registers a new block. refcount 0: it is free. -ENOMEM. */
-int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t refcount) must_check;
-/* Gives the free block (order >= FRAME_PAGE_ORDER) described at `from` the descriptor `to`, which
- * is zero. */
-void frame_move(uint32_t from, uint32_t to);
 /* refcount in the lower half, mapcount in the upper half: one word, so that exactly one CPU sees
  * both at 0. It becomes 0, and leaves 0, only under frame_lock. */
 enum {
