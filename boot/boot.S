@@ -110,6 +110,8 @@ boot_fail:
 
     .code64
 boot_long:
+    .cfi_startproc
+    .cfi_undefined %rip // the backtrace ends here
     movl $0x10, %eax
     movl %eax, %ds
     movl %eax, %es
@@ -118,13 +120,14 @@ boot_long:
     movl %eax, %fs
     movl %eax, %gs
     movq $boot_stack_top, %rsp
-    xorl %ebp, %ebp // the backtrace ends here
+    xorl %ebp, %ebp // the kernel's own, too
     movl %edi, %edi // physical address of the multiboot2 information, upper half clear
     movq $kernel_main, %rax
     call *%rax
 1:  cli
     hlt
     jmp 1b
+    .cfi_endproc
     .size boot_start, . - boot_start
 
     .section .boot.data, "aw"

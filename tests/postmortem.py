@@ -188,7 +188,12 @@ def gdb(port: int | None, *commands: str, core: Path | None = None) -> str:
 
 TIMED = "python import time; ktf_start = time.monotonic()"
 TOOK = 'python print("TOOK", time.monotonic() - ktf_start)'
-ASK = (TIMED, "ktf-postmortem --json", TOOK)
+ASK = (TIMED, "ktf-postmortem --json", TOOK, "thread apply all -q bt")
+FETCHES = ("null-call", "exec-data")  # the innermost code is where no code is
+UNREADABLE = "dead-cr3"  # CR3 leads nowhere: a live GDB reads no memory
+HANDLER = "<signal handler called>"
+TROUBLE = ("corrupt stack", "previous frame", "Backtrace stopped", "Cannot access memory")
+FRAME = re.compile(r"^#\d+ +(?:0x([0-9a-f]+) in )?(\S.*?)(?: \(.*\))?(?: at (\S+:\d+))?$")
 
 
 def answer(text: str, how: str) -> dict[str, Any]:
@@ -219,6 +224,38 @@ def check(kind: str, found: dict[str, Any], how: str) -> None:
         raise Wrong(f"{how}: the line is {found['line']}, should be {want.line.strip()!r}")
 
 
+def backtraces(text: str) -> list[list[tuple[str, str]]]:
+    """Of each CPU, in their order: function and line of each frame, innermost first."""
+    found: list[list[tuple[str, str]]] = []
+    for line in text.splitlines():
+        frame = FRAME.match(line)
+        if frame:
+            if line.startswith("#0 "):
+                found.append([])
+            found[-1].append((frame[2], frame[3] or ""))
+    return found[::-1]  # GDB begins with the last thread
+
+
+def check_backtrace(kind: str, text: str, found: dict[str, Any], how: str) -> None:
+    """bt of the CPU that failed goes through the exception to the line; that of each CPU ends where its stack begins."""
+    stacks = backtraces(text.split("\nTOOK ")[1])
+    if kind == UNREADABLE and how != "core":
+        stacks[found["cpu"]].append(("stack_switch", ""))
+    elif any(words in text for words in TROUBLE):
+        raise Wrong(f"{how}: a backtrace breaks off: {text[-1500:]}")
+    for cpu, stack in enumerate(stacks):
+        if stack[-1][0] != ("ap_high" if cpu else "stack_switch"):
+            raise Wrong(f"{how}: the stack of CPU {cpu} ends at {stack[-1]}: {text[-2500:]}")
+    stack = stacks[found["cpu"]]
+    if KINDS[kind].stop == "panic" and KINDS[kind].chain:
+        stack = stack[1 + next((i for i, f in enumerate(stack) if f[0] == HANDLER), len(stack)) :]
+    elif KINDS[kind].stop == "panic":
+        stack = stack[1 + [f[0] for f in stack].index("panic") :]
+    stack = stack[1:] if kind in FETCHES else stack
+    if not stack or stack[0] != (found["symbol"], found["line"]):
+        raise Wrong(f"{how}: bt does not lead to {found['line']}: {text[-2500:]}")
+
+
 def three_ways(kind: str, smp: int) -> None:
     """One guest: GDB attached before, another one afterwards, a core."""
     core = BUILD / "guests" / f"postmortem-{kind}-{smp}.core"
@@ -231,14 +268,16 @@ def three_ways(kind: str, smp: int) -> None:
             how = "triple-faulted" if KINDS[kind].stop == "triple-fault" else "panicked"
             if f"The guest has {how}" not in text or "GDB would wait for ever" not in text:
                 raise Wrong(f"not told, or `continue` not refused: {text[-1500:]}")
-            before = answer(text, "attached before")
-            check(kind, before, "attached before")
-            after = answer(gdb(guest.port, *ASK, "disconnect"), "attached after")
-        dead = answer(gdb(None, *ASK, core=core), "core")
+            said = {"attached before": text}
+            said["attached after"] = gdb(guest.port, *ASK, "disconnect")
+        said["core"] = gdb(None, *ASK, core=core)
     finally:
         core.unlink(missing_ok=True)
-    for found, how in ((after, "attached after"), (dead, "core")):
+    before = answer(text, "attached before")
+    for how, text in said.items():
+        found = answer(text, how)
         check(kind, found, how)
+        check_backtrace(kind, text, found, how)
         if found != before:
             parts = [k for k in before if found.get(k) != before[k]]
             raise Wrong(

@@ -45,7 +45,10 @@ ap_long:
 
 // A CPU that nobody expects, or too late, stops here: its number on the bus says which one it is.
     .text
+    .type ap_high, @function
 ap_high:
+    .cfi_startproc
+    .cfi_undefined %rip // the backtrace ends here
     movl $0x10, %eax
     movl %eax, %ds
     movl %eax, %es
@@ -63,10 +66,12 @@ ap_high:
     xchgq ap_stack(, %rdi, 8), %rsp // taken by one CPU, once
     testq %rsp, %rsp
     jz 2f
-    xorl %ebp, %ebp // the backtrace ends here
+    xorl %ebp, %ebp // the kernel's own backtrace ends here
     call ap_main
 2:  cli
     hlt
     jmp 2b
+    .cfi_endproc
+    .size ap_high, . - ap_high
 
     .section .note.GNU-stack, "", @progbits

@@ -6,51 +6,55 @@
 // Exceptions for which the processor pushes an error code: 8, 10 to 14, 17, 21, 29, 30.
 #define ERROR_CODE_VECTORS 0x60227d00
 
+// With the call frame information of a signal frame, from the first instruction on: GDB's backtrace crosses the
+// exception wherever in here a CPU is stopped. `more` is what lies on the stack below the processor's own five words.
+    .macro processor_frame more
+    .cfi_def_cfa %rsp, 40 + \more
+    .cfi_offset %rip, -40
+    .cfi_offset 51, -32 // cs, by its number in DWARF
+    .cfi_offset 49, -24 // rflags
+    .cfi_offset %rsp, -16
+    .cfi_offset 52, -8 // ss
+    .endm
+
     .balign 16
     .globl vector_stubs
     .type vector_stubs, @function
 vector_stubs:
+    .cfi_startproc
+    .cfi_signal_frame
     .set vector, 0
     .rept 256
     .balign 16
     .if vector >= 32 || !((ERROR_CODE_VECTORS >> (vector & 31)) & 1)
+    processor_frame 0
     pushq $0
+    .cfi_adjust_cfa_offset 8
+    .else
+    processor_frame 8
     .endif
     pushq $vector
+    .cfi_adjust_cfa_offset 8
     jmp trap_common
     .set vector, vector + 1
     .endr
+    .cfi_endproc
     .size vector_stubs, . - vector_stubs
 
-// With the call frame information of a signal frame, so that GDB's backtrace crosses the exception.
     .balign 16
     .type trap_common, @function
 trap_common:
     .cfi_startproc
     .cfi_signal_frame
-    .cfi_def_cfa %rsp, 56
-    .cfi_offset %rip, -40
-    .cfi_offset %rsp, -16
+    processor_frame 16 // and the vector
     .macro save reg
     pushq %\reg
     .cfi_adjust_cfa_offset 8
     .cfi_rel_offset %\reg, 0
     .endm
-    save rax
-    save rbx
-    save rcx
-    save rdx
-    save rsi
-    save rdi
-    save rbp
-    save r8
-    save r9
-    save r10
-    save r11
-    save r12
-    save r13
-    save r14
-    save r15
+    .irp reg, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+    save \reg
+    .endr
     cld
     movq %rsp, %rdi
     call trap_handle
@@ -59,21 +63,9 @@ trap_common:
     .cfi_adjust_cfa_offset -8
     .cfi_restore %\reg
     .endm
-    restore r15
-    restore r14
-    restore r13
-    restore r12
-    restore r11
-    restore r10
-    restore r9
-    restore r8
-    restore rbp
-    restore rdi
-    restore rsi
-    restore rdx
-    restore rcx
-    restore rbx
-    restore rax
+    .irp reg, r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax
+    restore \reg
+    .endr
     addq $16, %rsp // vector, error code
     .cfi_adjust_cfa_offset -16
     iretq
@@ -152,43 +144,27 @@ probe_failed:
     .type user_enter, @function
 user_enter:
     .cfi_startproc
-    .cfi_undefined %rip // no backtrace across: the frame is pushed by hand
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    .irp reg, rbx, rbp, r12, r13, r14, r15
+    save \reg
+    .endr
     movq %rsp, (%rsi)
-    pushq 56(%rdi) // ss
-    pushq 48(%rdi) // rsp
-    pushq 40(%rdi) // rflags
-    pushq 32(%rdi) // cs
-    pushq 24(%rdi) // rip
+    .irp offset, 56, 48, 40, 32, 24 // ss, rsp, rflags, cs, rip
+    pushq \offset(%rdi)
+    .cfi_adjust_cfa_offset 8
+    .endr
     movq 16(%rdi), %rdx
     movq 8(%rdi), %rsi
     movq (%rdi), %rdi
-    xorl %eax, %eax
-    xorl %ebx, %ebx
-    xorl %ecx, %ecx
-    xorl %ebp, %ebp
-    xorl %r8d, %r8d
-    xorl %r9d, %r9d
-    xorl %r10d, %r10d
-    xorl %r11d, %r11d
-    xorl %r12d, %r12d
-    xorl %r13d, %r13d
-    xorl %r14d, %r14d
-    xorl %r15d, %r15d
+    .irp reg, eax, ebx, ecx, ebp, r8d, r9d, r10d, r11d, r12d, r13d, r14d, r15d
+    xorl %\reg, %\reg
+    .endr
     iretq
     .globl user_left
 user_left:
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
+    .cfi_def_cfa_offset 56
+    .irp reg, r15, r14, r13, r12, rbp, rbx
+    restore \reg
+    .endr
     ret
     .cfi_endproc
     .size user_enter, . - user_enter
