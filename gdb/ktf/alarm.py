@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# When the guest goes down with GDB attached: says so, and keeps `continue` from hanging GDB.
+# When the guest goes down with GDB attached: says so, and keeps the commands that would let it run from hanging GDB.
 """watch(target): hooks GDB's stops. QEMU tells a triple fault as SIGQUIT, and never answers a `continue` after it."""
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from .target import Target
 
 # QEMU's status of a machine that stays as it is, and what the guest has done.
 DOWN = {"shutdown": "triple-faulted", "guest-panicked": "panicked"}
-GUARD = "ktf-may-continue"
+GUARD = "ktf-may-run"
+GUARDED = "continue step stepi next nexti finish until advance jump signal call".split()
 HOOK = "ktf_alarm"  # kept in the module gdb, which is not loaded again
 _target: Target | None = None
-_armed = False
+_alive = False  # the last stop is one that only a running guest makes
+_calls_taken = False  # by us; the user's own setting is left alone
 
 
 def watch(target: Target) -> None:
@@ -26,21 +28,32 @@ def watch(target: Target) -> None:
     gdb.events.stop.connect(_stopped)
     setattr(gdb, HOOK, _stopped)
     Guard()
+    for name in GUARDED:
+        _hook(name)
     _target = target
+
+
+def _hook(name: str) -> None:
+    """Runs the guard before that command. A hook that the user has made stays."""
+    try:
+        gdb.execute(f"show user hook-{name}", to_string=True)
+    except gdb.error:
+        gdb.execute(f"define hook-{name}\n{GUARD} {name}\nend", to_string=True)
 
 
 def _stopped(event: gdb.StopEvent) -> None:
     """A line for a triple fault; what kind of stop it was for ktf-postmortem."""
-    global _armed
+    global _alive
     if _target is None:
         return
-    _target.last_stop = "breakpoint" if isinstance(event, gdb.BreakpointEvent) else ""
-    if not isinstance(event, gdb.SignalEvent) or _status() not in DOWN:
+    _alive = isinstance(event, gdb.BreakpointEvent)
+    _target.last_stop = "breakpoint" if _alive else ""
+    if not isinstance(event, gdb.SignalEvent):
         return
-    if not _armed:
-        gdb.execute(f"define hook-continue\n{GUARD}\nend")
-        _armed = True
-    gdb.write(f"The guest has {DOWN[_status()]}: `ktf-postmortem` says why.\n")
+    status = _status()
+    if status in DOWN:
+        _forbid_calls()
+        gdb.write(f"The guest has {DOWN[status]}: `ktf-postmortem` says why.\n")
 
 
 def _status() -> str:
@@ -51,17 +64,36 @@ def _status() -> str:
         return ""
 
 
+def _forbid_calls() -> None:
+    """Of functions of the guest, as `print f()` and conditions make them: no hook sees these."""
+    global _calls_taken
+    if gdb.parameter("may-call-functions"):
+        gdb.execute("set may-call-functions off", to_string=True)
+        _calls_taken = True
+
+
+def _allow_calls() -> None:
+    """Again, if it was us who forbade them."""
+    global _calls_taken
+    if _calls_taken:
+        gdb.execute("set may-call-functions on", to_string=True)
+        _calls_taken = False
+
+
 class Guard(gdb.Command):
-    """Refuses while the guest can't go on: `continue` runs it first, once there was a triple fault."""
+    """Refuses while the guest can't go on: `continue` and its like run it first."""
 
     def __init__(self) -> None:
         super().__init__(GUARD, gdb.COMMAND_OBSCURE)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
-        """An error, which keeps GDB from continuing."""
-        status = "" if _target is None else _status()
+        """An error, which keeps GDB from running that command."""
+        self.dont_repeat()
+        status = "" if _target is None or _alive else _status()
         if status in DOWN:
+            _forbid_calls()
             raise gdb.GdbError(
-                f"the guest has {DOWN[status]} and can't go on: GDB would wait for ever. "
-                "`ktf-postmortem` says why, `monitor system_reset` starts it anew"
+                f"{argument or 'this'}: the guest has {DOWN[status]} and can't go on: GDB would wait for "
+                "ever. `ktf-postmortem` says why; `monitor quit` ends it"
             )
+        _allow_calls()
