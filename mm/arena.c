@@ -3,6 +3,7 @@
 #include "mm/arena.h"
 
 #include "arch/x86/boot_window.h"
+#include "arch/x86/zero.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/arena_internal.h"
@@ -91,7 +92,7 @@ void arena_page_make_empty(struct arena *a, uint32_t number)
 {
     struct arena_page *page = page_header(a, number);
 
-    memset(page, 0, PAGE_SIZE);
+    page_zero(page);
     page->magic = ARENA_PAGE_EMPTY;
     page_push(a, &a->empty, number);
     a->free++;
@@ -273,7 +274,7 @@ uint32_t frame_page_alloc(void)
 
     if (!number)
         return 0;
-    memset(frame_at((number - 1) * FRAME_PAGE_COUNT), 0, PAGE_SIZE);
+    page_zero(frame_at((number - 1) * FRAME_PAGE_COUNT));
     return (number - 1) * FRAME_PAGE_COUNT;
 }
 
@@ -328,7 +329,7 @@ static int page_back(struct arena *a)
         }
         arch_meta_map(va, frame_mfn(frame));
     }
-    memset(vaddr_ptr(va), 0, PAGE_SIZE);
+    page_zero(vaddr_ptr(va));
     return 0;
 }
 

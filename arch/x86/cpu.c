@@ -93,11 +93,11 @@ static void mtrr_init(void)
 
 void cpu_init(void)
 {
-    uint64_t cr4 = read_cr4();
+    uint64_t cr4 = read_cr4() | CR4_OSFXSR; // with EM and TS off: for page_zero()
     struct cpuid features = {0};
 
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);
-    write_cr0(read_cr0() | CR0_WP);
+    write_cr0((read_cr0() | CR0_WP | CR0_MP) & ~(uint64_t)(CR0_EM | CR0_TS));
     if (cpuid(0, 0).eax >= 7)
         features = cpuid(7, 0);
     if (features.ebx & (1u << 7))

@@ -7,6 +7,7 @@
 enum cr0_bits {
     CR0_MP = 1 << 1,
     CR0_EM = 1 << 2,
+    CR0_TS = 1 << 3,
     CR0_WP = 1 << 16,
     CR0_NW = 1 << 29,
     CR0_CD = 1 << 30,
@@ -14,6 +15,7 @@ enum cr0_bits {
 enum cr4_bits {
     CR4_PAE = 1 << 5,
     CR4_PGE = 1 << 7,
+    CR4_OSFXSR = 1 << 9, // movaps and the like don't fault
     CR4_UMIP = 1 << 11,
     CR4_LA57 = 1 << 12,
     CR4_SMEP = 1 << 20,

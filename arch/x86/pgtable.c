@@ -3,6 +3,7 @@
 #include "arch/x86/pgtable.h"
 
 #include "arch/x86/boot_window.h"
+#include "arch/x86/zero.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
@@ -177,7 +178,7 @@ static uint32_t table_back(void)
         return 0;
     }
     arch_meta_map(window_va(slot), frame_mfn(frame));
-    memset(table_entries(slot), 0, PAGE_SIZE);
+    page_zero(table_entries(slot));
     frame->slot = slot;
     table_at(slot)->frame = frame_index(frame);
     return slot;
