@@ -294,12 +294,11 @@ int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t of
 /* --- recent.c
  * ------------------------------------------------------------------------------------- */
 
-/* Finds the table of that level for va, for the fast path's next time; any space, any address.
- * False if there is none: *w is where the walk has ended, its level 0 if there was none. */
-bool recent_find(space_t *space, vaddr_t va, unsigned level, struct pt_walk *w);
-/* The table below the empty entry at *w, if there is memory for it: empty, so something is mapped
- * in it next, or it is pruned. */
-void recent_make(space_t *space, vaddr_t va, struct pt_walk *w);
+/* The number of va's entry among those of all slots, in its table of that level, which the fast
+ * path finds by itself the next time. The space is live; any address, 0 if there is no such table
+ * for callers. `make`: one that only lacks itself is made, empty, if there is memory: something is
+ * mapped in it next, or it is pruned. */
+uint32_t recent_at(space_t *space, vaddr_t va, unsigned level, bool make);
 /* Frees the table for va if nothing is in it. */
 void recent_prune(space_t *space, vaddr_t va, unsigned level);
 

@@ -2,55 +2,87 @@
 // The tables that a space used last, for the next time; and the one that is missing for a page.
 #include "mm/internal.h"
 
+static vaddr_t table_va(vaddr_t va, unsigned level)
+{
+    return VADDR(ROUND_DOWN(va.v, UINT64_C(1) << level_shift(level + 1)));
+}
+
 // Tables of the manager's own windows are not remembered, so that the fast path never changes
 // those.
 static bool is_for_callers(space_t *space, vaddr_t va, unsigned level)
 {
+    vaddr_t base = table_va(va, level);
     uint64_t bytes = UINT64_C(1) << level_shift(level + 1);
-    uint64_t base = ROUND_DOWN(va.v, bytes);
 
     return space_is_live(space) && pt_canonical(va, 1, space->levels) && space_has(space, va) &&
-           (base >= VA_STACKS || base + bytes - 1 < LAYOUT_BASE);
+           (base.v >= VA_STACKS || base.v + bytes - 1 < LAYOUT_BASE);
 }
 
-static void remember(space_t *space, vaddr_t va, const struct pt_walk *w)
+static always_inline void remember(space_t *space, vaddr_t va, unsigned level, uint32_t slot)
 {
-    space->recent[w->level - 1] =
-        (struct recent_table){.va = ROUND_DOWN(va.v, UINT64_C(1) << level_shift(w->level + 1)),
-                              .table = (uintptr_t)table_at(w->slot),
-                              .at = w->slot * PT_ENTRIES,
-                              .count = PT_ENTRIES};
+    struct recent_table *recent = &space->recent[level - 1];
+
+    recent->va = table_va(va, level).v;
+    recent->table = (uintptr_t)table_at(slot);
+    recent->at = slot * PT_ENTRIES;
+    recent->count = PT_ENTRIES;
 }
 
-bool recent_find(space_t *space, vaddr_t va, unsigned level, struct pt_walk *w)
+// The entry for va's table of that level, in the table above; false if there is none, or if it is
+// not for callers.
+static bool walk_above(space_t *space, vaddr_t va, unsigned level, struct pt_walk *w)
 {
-    if (!space)
-        space = kernel_space();
-    *w = (struct pt_walk){0};
     if (!is_for_callers(space, va, level))
         return false;
-    pt_walk(space, va, level, w);
-    if (w->level != level)
+    pt_walk(space, va, level + 1, w);
+    if (w->level != level + 1)
         return false;
-    remember(space, va, w);
+    if (level == 1 && is_for_callers(space, va, 2))
+        remember(space, va, 2, w->slot);
     return true;
 }
 
-void recent_make(space_t *space, vaddr_t va, struct pt_walk *w)
+// The same without a walk, if the table above is a recent one.
+static always_inline bool find_above(const space_t *space, vaddr_t va, unsigned level,
+                                     struct pt_walk *w)
 {
-    int err = pt_make_below(space, va, w);
+    const struct recent_table *above = &space->recent[1];
+    uint64_t index = (va.v - above->va) >> level_shift(2);
 
-    // Making it may have let arenas grow or shrink.
-    if (unlikely(mm.batch.pending))
-        tlb_commit();
-    if (likely(!err))
-        remember(space, va, w);
+    if (level != 1 || index >= above->count)
+        return false;
+    w->slot = above->at / PT_ENTRIES;
+    w->level = 2;
+    w->index = (unsigned)index;
+    w->shadow = table_shadow(w->slot)[index];
+    return true;
+}
+
+uint32_t recent_at(space_t *space, vaddr_t va, unsigned level, bool make)
+{
+    struct pt_walk w;
+
+    if (!find_above(space, va, level, &w) && !walk_above(space, va, level, &w))
+        return 0;
+    if (w.shadow & SHADOW_TABLE) {
+        w.slot = w.shadow & ~SHADOW_TABLE;
+    } else {
+        int err = w.shadow || !make ? -ENOENT : pt_make_below(space, va, &w);
+
+        // Making it may have let arenas grow or shrink.
+        if (unlikely(mm.batch.pending))
+            tlb_commit();
+        if (unlikely(err))
+            return 0;
+    }
+    remember(space, va, level, w.slot);
+    return w.slot * PT_ENTRIES + level_index(va, level);
 }
 
 void recent_prune(space_t *space, vaddr_t va, unsigned level)
 {
-    struct pt_walk w;
+    uint32_t at = space_is_live(space) ? recent_at(space, va, level, false) : 0;
 
-    if (recent_find(space, va, level, &w))
-        pt_prune(w.slot);
+    if (at)
+        pt_prune(at / PT_ENTRIES);
 }

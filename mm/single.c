@@ -104,13 +104,10 @@ static always_inline bool known_frame(const frame_t *frame)
 static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                          const void *caller)
 {
-    struct pt_walk w;
-    int err;
+    int err = vmap_pages(space, va, frame, level, attr);
 
-    (void)recent_find(space, va, level, &w);
-    err = vmap_pages(space, va, frame, level, attr);
     if (err)
-        recent_prune(space, va, level);
+        recent_prune(space, va, level); // if it was made for nothing
     else
         journal_mapped(JOURNAL_MAP, caller, space, va, frame);
     map_unlock();
@@ -194,31 +191,34 @@ static always_inline bool map_again(vaddr_t va, frame_t *frame, uint32_t at, uin
 static __attribute__((noinline)) int map_miss(space_t *space, vaddr_t va, frame_t *frame,
                                               unsigned level, unsigned attr, const void *caller);
 
-// The lock is held, and given back. `attrs`: those that the space allows. `miss`: another table
-// than the recent one is looked for.
-static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                    unsigned attr, unsigned attrs, const void *caller, bool miss)
+// The entry is known. The lock is held, and given back.
+static always_inline int map_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                   unsigned attr, uint32_t at, const void *caller)
 {
-    uint64_t address;
-    uint32_t at, index;
+    uint32_t index = *shadow_of(at);
 
-    if (unlikely((attr & ~attrs) || !known_frame(frame)))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
-    address = block_address(frame, level);
-    if (unlikely(address & WORD_BITS))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
-    if (unlikely(!find_entry(space, va, level, &at)))
-        return miss ? map_miss(space, va, frame, level, attr, caller)
-                    : map_slow_unlock(space, va, frame, level, attr, caller);
-    index = *shadow_of(at);
     if (likely(!index))
         return level == 1 ? map_new_4k(space, va, frame, attr, at, caller)
                           : map_new_2m(space, va, frame, attr, at, caller);
-    if (unlikely((index & SHADOW_TABLE) ||
-                 !map_again(va, frame, at, index, attr, address, caller, level)))
+    if (unlikely((index & SHADOW_TABLE) || !map_again(va, frame, at, index, attr,
+                                                      block_address(frame, level), caller, level)))
         return map_slow_unlock(space, va, frame, level, attr, caller);
     spin_unlock(&mm.map_lock);
     return 0;
+}
+
+// `attrs`: those that the space allows.
+static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                    unsigned attr, unsigned attrs, const void *caller)
+{
+    uint32_t at;
+
+    if (unlikely((attr & ~attrs) || !known_frame(frame) ||
+                 (block_address(frame, level) & WORD_BITS)))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    if (unlikely(!find_entry(space, va, level, &at)))
+        return map_miss(space, va, frame, level, attr, caller);
+    return map_entry(space, va, frame, level, attr, at, caller);
 }
 
 enum {
@@ -226,44 +226,51 @@ enum {
 };
 
 static always_inline int map_space(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                   unsigned attr, const void *caller, bool miss)
+                                   unsigned attr, const void *caller)
 {
     if (unlikely(!space_is_live(space)))
         return map_slow_unlock(space, va, frame, level, attr, caller);
-    return map_locked(space, va, frame, level, attr, space->id ? VATTR_ALL : ATTRS_KERNEL, caller,
-                      miss);
+    return map_locked(space, va, frame, level, attr, space->id ? VATTR_ALL : ATTRS_KERNEL, caller);
 }
 
 static __attribute__((noinline)) int map_space_4k(space_t *space, vaddr_t va, frame_t *frame,
                                                   unsigned attr, const void *caller)
 {
-    return map_space(space, va, frame, 1, attr, caller, true);
+    return map_space(space, va, frame, 1, attr, caller);
 }
 
 static __attribute__((noinline)) int map_space_2m(space_t *space, vaddr_t va, frame_t *frame,
                                                   unsigned attr, const void *caller)
 {
-    return map_space(space, va, frame, 2, attr, caller, true);
+    return map_space(space, va, frame, 2, attr, caller);
 }
 
 // Whether a new mapping would not be refused, as far as frame and attributes go.
-static bool is_welcome(vaddr_t va, const frame_t *frame, unsigned level, unsigned attr)
+static always_inline bool is_welcome(const frame_t *frame, unsigned level, unsigned attr)
 {
-    return mm.leaf_bits[level - 1][attr] && frame_counts(frame) && frame->mapcount != UINT32_MAX &&
-           IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level)) && !type_differs(frame, attr);
+    return mm.leaf_bits[level - 1][attr] && frame_counts(frame) &&
+           (!frame->maps || !((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE));
+}
+
+// Another table than the one used last, which may have to be made. All else is as the fast path
+// wants it.
+static always_inline int map_elsewhere(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                       unsigned attr, const void *caller)
+{
+    uint32_t at = 0;
+
+    if (likely(IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
+        at = recent_at(space, va, level, is_welcome(frame, level, attr));
+    if (unlikely(!at))
+        return map_slow_unlock(space, va, frame, level, attr, caller);
+    return map_entry(space, va, frame, level, attr, at, caller);
 }
 
 static int map_miss(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                     const void *caller)
 {
-    struct pt_walk w;
-
-    // If only this table is missing.
-    if (!recent_find(space, va, level, &w) && w.level == level + 1 && !w.shadow &&
-        is_welcome(va, frame, level, attr))
-        recent_make(space, va, &w);
-    return level == 1 ? map_space(space, va, frame, 1, attr, caller, false)
-                      : map_space(space, va, frame, 2, attr, caller, false);
+    return level == 1 ? map_elsewhere(space, va, frame, 1, attr, caller)
+                      : map_elsewhere(space, va, frame, 2, attr, caller);
 }
 
 // There is no record in the cache.
@@ -300,7 +307,7 @@ static always_inline int map_one(space_t *space, vaddr_t va, frame_t *frame, uns
     if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
         return map_busy(space, va, frame, level, attr, caller);
     if (likely(!space))
-        return map_locked(kernel_space(), va, frame, level, attr, ATTRS_KERNEL, caller, true);
+        return map_locked(kernel_space(), va, frame, level, attr, ATTRS_KERNEL, caller);
     return level == 1 ? map_space_4k(space, va, frame, attr, caller)
                       : map_space_2m(space, va, frame, attr, caller);
 }
@@ -416,17 +423,13 @@ static __attribute__((noinline)) int unmap_last_2m(space_t *space, vaddr_t va, f
 static __attribute__((noinline)) int unmap_miss(space_t *space, vaddr_t va, frame_t *frame,
                                                 bool all, const void *caller);
 
-// A block that is one page of that level. The lock is held, and given back.
-static always_inline int unmap_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                      uint64_t address, bool all, const void *caller, bool miss)
+// The entry is known. The lock is held, and given back.
+static always_inline int unmap_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                     uint32_t at, bool all, const void *caller)
 {
-    uint32_t at, index, *tag;
+    uint32_t index = *shadow_of(at), *tag;
 
-    if (unlikely(!find_entry(space, va, level, &at)))
-        return miss ? unmap_miss(space, va, frame, all, caller)
-                    : unmap_slow_unlock(space, va, frame, all, caller);
-    index = *shadow_of(at);
-    if (unlikely((int32_t)index <= 0 || !same_block(at, address, level)))
+    if (unlikely((int32_t)index <= 0 || !same_block(at, block_address(frame, level), level)))
         return unmap_slow_unlock(space, va, frame, all, caller);
     tag = record_tag(mapping_at(index));
     if (all || *tag < 2 * TAG_REF)
@@ -440,19 +443,26 @@ static always_inline int unmap_locked(space_t *space, vaddr_t va, frame_t *frame
     return 0;
 }
 
-static always_inline int unmap_block(space_t *space, vaddr_t va, frame_t *frame, bool all,
-                                     const void *caller, bool miss)
+static always_inline int unmap_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                      bool all, const void *caller)
 {
-    uint64_t address;
+    uint32_t at;
 
+    if (unlikely(!find_entry(space, va, level, &at)))
+        return unmap_miss(space, va, frame, all, caller);
+    return unmap_entry(space, va, frame, level, at, all, caller);
+}
+
+// A block that is one page.
+static always_inline int unmap_block(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                     const void *caller)
+{
     if (unlikely(!known_frame(frame)))
         return unmap_slow_unlock(space, va, frame, all, caller);
-    address = block_address(frame, 1);
-    if (likely(!(address & WORD_BITS)))
-        return unmap_locked(space, va, frame, 1, address, all, caller, miss);
-    address = block_address(frame, 2);
-    if (likely(!(address & WORD_BITS)))
-        return unmap_locked(space, va, frame, 2, address, all, caller, miss);
+    if (likely(!(block_address(frame, 1) & WORD_BITS)))
+        return unmap_locked(space, va, frame, 1, all, caller);
+    if (likely(!(block_address(frame, 2) & WORD_BITS)))
+        return unmap_locked(space, va, frame, 2, all, caller);
     return unmap_slow_unlock(space, va, frame, all, caller);
 }
 
@@ -461,17 +471,28 @@ static __attribute__((noinline)) int unmap_space(space_t *space, vaddr_t va, fra
 {
     if (unlikely(!space_is_live(space)))
         return unmap_slow_unlock(space, va, frame, all, caller);
-    return all ? unmap_block(space, va, frame, true, caller, true)
-               : unmap_block(space, va, frame, false, caller, true);
+    return all ? unmap_block(space, va, frame, true, caller)
+               : unmap_block(space, va, frame, false, caller);
+}
+
+// Another table than the one used last.
+static always_inline int unmap_elsewhere(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                         bool all, const void *caller)
+{
+    uint32_t at = 0;
+
+    if (likely(IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
+        at = recent_at(space, va, level, false);
+    if (unlikely(!at))
+        return unmap_slow_unlock(space, va, frame, all, caller);
+    return unmap_entry(space, va, frame, level, at, all, caller);
 }
 
 static int unmap_miss(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
 {
-    struct pt_walk w;
-
-    (void)recent_find(space, va, frame->order == ORDER_2M ? 2 : 1, &w);
-    return all ? unmap_block(space, va, frame, true, caller, false)
-               : unmap_block(space, va, frame, false, caller, false);
+    if (likely(!(block_address(frame, 1) & WORD_BITS)))
+        return unmap_elsewhere(space, va, frame, 1, all, caller);
+    return unmap_elsewhere(space, va, frame, 2, all, caller);
 }
 
 static slow int unmap_busy(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
@@ -493,7 +514,7 @@ static always_inline int unmap_one(space_t *space, vaddr_t va, frame_t *frame, b
     if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
         return unmap_busy(space, va, frame, all, caller);
     if (likely(!space))
-        return unmap_block(kernel_space(), va, frame, all, caller, true);
+        return unmap_block(kernel_space(), va, frame, all, caller);
     return unmap_space(space, va, frame, all, caller);
 }
 

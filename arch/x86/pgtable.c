@@ -133,7 +133,7 @@ bool slots_trim(uint32_t keep)
 /* --- tables
  * --------------------------------------------------------------------------------------- */
 
-void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
+static always_inline void set_entry(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
 {
     uint32_t *old = &table_shadow(slot)[index];
 
@@ -142,17 +142,23 @@ void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
     table_entries(slot)[index] = entry;
 }
 
-// Every user space has the kernel's upper half in its root.
-static void set_parent_entry(uint32_t parent, unsigned index, pgentry_t entry, uint32_t shadow)
+void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
 {
-    pt_set(parent, index, entry, shadow);
-    if (parent != kernel_space()->root || index < PT_ENTRIES / 2)
+    set_entry(slot, index, entry, shadow);
+}
+
+// Every user space has the kernel's upper half in its root.
+static always_inline void set_parent_entry(uint32_t parent, unsigned index, pgentry_t entry,
+                                           uint32_t shadow)
+{
+    set_entry(parent, index, entry, shadow);
+    if (likely(parent != kernel_space()->root || index < PT_ENTRIES / 2))
         return;
     for (uint32_t i = kernel_space()->next; i; i = space_at(i)->next)
         pt_set(space_at(i)->root, index, entry, shadow);
 }
 
-static void hook(space_t *space, uint32_t parent, unsigned index, uint32_t slot)
+static always_inline void hook(space_t *space, uint32_t parent, unsigned index, uint32_t slot)
 {
     struct table *t = table_at(slot);
     mfn_t mfn = frame_mfn(frame_at(t->frame));
@@ -184,7 +190,7 @@ static uint32_t table_back(void)
     return slot;
 }
 
-static uint32_t stock_pop(void)
+static always_inline uint32_t stock_pop(void)
 {
     uint32_t slot = mm.stock_slot;
 
@@ -193,14 +199,14 @@ static uint32_t stock_pop(void)
     return slot;
 }
 
-static uint32_t table_take(void)
+static always_inline uint32_t table_take(void)
 {
     if (unlikely(!mm.stock_slot))
         return table_back();
     return inject_failure() ? 0 : stock_pop();
 }
 
-static uint32_t table_create(space_t *space, unsigned level, uint64_t va)
+static always_inline uint32_t table_create(space_t *space, unsigned level, uint64_t va)
 {
     uint32_t slot = table_take();
     struct table *t = table_at(slot);
