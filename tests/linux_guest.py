@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A guest that is not ours: Debian's kernel and an initramfs of one program, tests/gdb/linux_init.c."""
+"""A guest that is not ours: Debian's kernel and an initramfs of one program, tests/gdb/linux_*.c."""
 
 from __future__ import annotations
 
@@ -10,37 +10,44 @@ from glob import glob
 from pathlib import Path
 
 from qemu import BUILD, ROOT, GuestError, private_dir
+from qemu import boot_args as our_disc
 
 KERNELS = "/boot/vmlinuz-*-cloud-amd64"  # package linux-image-cloud-amd64
-READY = "ktf-linux-ready"  # what the program says when all of it is mapped
-SOURCE = ROOT / "tests/gdb/linux_init.c"
+READY = "ktf-linux-ready"  # what the program says when it has done what it is for
+PROGRAM = "linux_init"
 
 
-def boot_args() -> list[str]:
-    """QEMU's arguments to boot it; GuestError if there is no such kernel."""
+def boot_args(program: str = PROGRAM) -> list[str]:
+    """QEMU's arguments to boot it with that program; GuestError if there is no such kernel."""
     kernels = sorted(glob(KERNELS))
     if not kernels:
         raise GuestError(f"no {KERNELS}: `make packages` installs linux-image-cloud-amd64")
     directory = private_dir(BUILD / "linux")
     words = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable"
-    args = ["-kernel", kernels[-1], "-initrd", str(initramfs(directory)), "-append", words]
+    args = ["-kernel", kernels[-1], "-initrd", str(initramfs(directory, program)), "-append", words]
     return args
 
 
-def initramfs(directory: Path) -> Path:
+def acpi_args() -> list[str]:
+    """The same with the program that says what Linux sees of ACPI, and our disc in its drive: our kernel's machine."""
+    return boot_args("linux_acpi") + our_disc()
+
+
+def initramfs(directory: Path, program: str) -> Path:
     """Compiles the program and packs it; two tests at once make two, the last one stays."""
     mine = directory / f"init.{os.getpid()}.{os.urandom(4).hex()}"
+    source = ROOT / f"tests/gdb/{program}.c"
     command = ["gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
-    command += ["-Wall", "-Wextra", "-Werror", "-o", str(mine), str(SOURCE)]
+    command += ["-Wall", "-Wextra", "-Werror", "-o", str(mine), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise GuestError(f"{SOURCE}: {done.stderr}")
+        raise GuestError(f"{source}: {done.stderr}")
     data = mine.read_bytes()
-    archive = entry("dev", stat.S_IFDIR | 0o755)
+    archive = entry("dev", stat.S_IFDIR | 0o755) + entry("sys", stat.S_IFDIR | 0o755)
     archive += entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
     archive += entry("init", stat.S_IFREG | 0o755, data) + entry("TRAILER!!!", 0)
     mine.write_bytes(archive)
-    return mine.rename(directory / "initramfs")
+    return mine.rename(directory / f"{program}.cpio")
 
 
 def entry(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -265,9 +266,7 @@ class Guest:
         self.process.wait()
         if self.dir.exists():
             self._output = self.output()
-            for path in self.dir.iterdir():
-                path.unlink()
-            self.dir.rmdir()
+            shutil.rmtree(self.dir)
 
     @property
     def pid(self) -> int:

@@ -53,11 +53,11 @@ def equal(found: object, expected: object, what: str = "") -> None:
         raise AssertionError(f"{what}: {str(found)[:500]} is not {str(expected)[:500]}")
 
 
-def connect() -> None:
-    """Attaches to the guest of this test, which stops it. A stub that does not answer in time is asked again."""
+def connect(port: int | str = PORT) -> None:
+    """Attaches to the guest of this test, or another one, which stops it. A stub that does not answer in time is asked again."""
     for last in (False, False, True):
         try:
-            gdb.execute(f"target remote 127.0.0.1:{PORT}", to_string=True)
+            gdb.execute(f"target remote 127.0.0.1:{port}", to_string=True)
             return
         except gdb.error as e:
             if last or "timeout" not in str(e):

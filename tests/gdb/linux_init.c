@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The only program of the Linux guest: maps memory of all sorts, forks so that each CPU has an
+// The only program of a Linux guest: maps memory of all sorts, forks so that each CPU has an
 // address space of its own, says that it is ready, and spins.
 
+#include "linux_calls.h"
+
 enum {
-    SYS_WRITE = 1,
-    SYS_MMAP = 9,
-    SYS_MPROTECT = 10,
-    SYS_MADVISE = 28,
-    SYS_FORK = 57,
     PROT_READ = 1,
     PROT_WRITE = 2,
     PROT_EXEC = 4,
@@ -18,18 +15,6 @@ enum {
     PAGE = 4096,
     LARGE = 2 << 20,
 };
-
-static long call(long number, long a, long b, long c, long d, long e, long f)
-{
-    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
-    long result;
-
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
 
 // Memory of that size, each page touched, then with those rights.
 static void map(long size, int flags, int rights)
