@@ -14,23 +14,28 @@ from qemu import boot_args as our_disc
 
 KERNELS = "/boot/vmlinuz-*-cloud-amd64"  # package linux-image-cloud-amd64
 READY = "ktf-linux-ready"  # what the program says when it has done what it is for
-PROGRAM = "linux_init"
+PROGRAMS = {
+    "linux": "linux_init",  # maps memory of all sorts
+    "linux-acpi": "linux_acpi",  # says what Linux sees of ACPI; our disc is in the drive, as on our kernel's machine
+}
 
 
-def boot_args(program: str = PROGRAM) -> list[str]:
-    """QEMU's arguments to boot it with that program; GuestError if there is no such kernel."""
+def boot_args(kind: str = "linux") -> list[str]:
+    """QEMU's arguments to boot it with the program of that kind (PROGRAMS); GuestError if there is no such kernel."""
     kernels = sorted(glob(KERNELS))
     if not kernels:
         raise GuestError(f"no {KERNELS}: `make packages` installs linux-image-cloud-amd64")
     directory = private_dir(BUILD / "linux")
     words = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable"
-    args = ["-kernel", kernels[-1], "-initrd", str(initramfs(directory, program)), "-append", words]
-    return args
-
-
-def acpi_args() -> list[str]:
-    """The same with the program that says what Linux sees of ACPI, and our disc in its drive: our kernel's machine."""
-    return boot_args("linux_acpi") + our_disc()
+    args = [
+        "-kernel",
+        kernels[-1],
+        "-initrd",
+        str(initramfs(directory, PROGRAMS[kind])),
+        "-append",
+        words,
+    ]
+    return args + (our_disc() if kind == "linux-acpi" else [])
 
 
 def initramfs(directory: Path, program: str) -> Path:

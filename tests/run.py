@@ -284,9 +284,7 @@ def parse_guest(config: dict[str, str]) -> dict[str, Any]:
         "log": lambda s: bool(int(s)),
         "cpu": lambda s: None if s == "default" else s,
         "extra": shlex.split,
-        "boot": lambda s: {"linux": linux_guest.boot_args, "linux-acpi": linux_guest.acpi_args}[
-            s
-        ](),
+        "boot": linux_guest.boot_args,
     }
     unknown = set(config) - set(known) - {"stop", "timeout", "symbols"}
     if unknown:

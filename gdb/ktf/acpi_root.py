@@ -25,6 +25,7 @@ GIB4 = 1 << 32
 CHUNK = 256  # pages that are looked at together
 SEARCH_MAX = 256 << 20  # bytes that are searched
 CANDIDATES_MAX = 16
+NOTES_MAX = 4
 RSDP_WORD = int.from_bytes(RSDP_SIGNATURE, "little")
 # EFI's GUID of ACPI 2.0, as two words; the address follows it.
 GUID = (0x11D3E4F18868E871, 0x81883CC7800022BC)
@@ -43,8 +44,10 @@ def find_root(session: Session) -> tuple[Root, list[str]]:
             notes.append(f"{where}: {e}")
             continue
         if not root.problem:
-            return root, notes
+            return root, notes[:NOTES_MAX]
         notes.append(f"RSDP at {at:#x} ({where}): {root.problem}: left aside")
+    if len(notes) > NOTES_MAX:
+        notes[NOTES_MAX:] = [f"and {len(notes) - NOTES_MAX} more that are none"]
     found = _search(reader)
     if found is not None:
         return found, notes
