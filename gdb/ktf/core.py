@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import Corrupt, KtfError
-from .kernel import elf_segments
-from .readers import PAGE, CoreReader, RamMap, RamRange
+from .readers import PAGE, CoreReader, OpenFile, RamMap, RamRange
 from .registers import NOTE, Registers, from_note
 from .session import Cpu
 
@@ -23,6 +22,17 @@ OWN_HEAD = struct.Struct(
     "<IIQ"
 )  # version, CPUs, physical bits (0: unknown); CPUs words of EFER follow
 NO_EFER = (1 << 64) - 1
+
+PT_LOAD, PT_NOTE = 1, 4
+NOTES_MOST = 1 << 24  # bytes of notes that are read
+PHDR = np.dtype(
+    {
+        "names": ["kind", "offset", "pa", "filesz"],
+        "formats": ["<u4", "<u8", "<u8", "<u8"],
+        "offsets": [0, 8, 24, 32],
+        "itemsize": 56,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -56,18 +66,15 @@ def own_note(registers: list[Registers], phys_bits: int | None) -> bytes:
 def open_core(path: str) -> Core:
     """A core's memory and CPUs; KtfError if it is none."""
     try:
-        with open(path, "rb") as f:
-            data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as e:
-        raise KtfError(f"{path}: {e}") from e
-    try:
-        whole = np.frombuffer(data, np.uint8)
-        reader = _reader(path, whole, data)
-        notes = list(_notes(data))
+        file = OpenFile(path)
+        reader = _reader(path, file)
+        notes = list(_notes(file.descriptor))
         efer, phys_bits = _own([n for name, n in notes if name == OWN_NAME])
         qemu = [n for name, n in notes if name == b"QEMU\0" and len(n) >= NOTE.size]
         registers = [from_note(i, n, efer.get(i)) for i, n in enumerate(qemu)]
-    except (Corrupt, struct.error) as e:
+    except OSError as e:
+        raise KtfError(f"{path}: {e.strerror}") from e
+    except (Corrupt, struct.error, OverflowError) as e:
         raise KtfError(f"{path}: {e}") from e
     if not registers:
         raise KtfError(f"{path} has no notes of QEMU with the CPUs' control registers")
@@ -86,42 +93,50 @@ def _own(notes: list[bytes]) -> tuple[dict[int, int], int | None]:
     return known, bits if 32 <= bits <= 52 else None
 
 
-def _reader(path: str, whole: np.ndarray, data: mmap.mmap) -> CoreReader:
+def _reader(path: str, file: OpenFile) -> CoreReader:
     """Each physical page once, although several segments may name it."""
-    ranges, places, done = [], [], 0
-    for s in sorted(elf_segments(data[: _heads(data)]), key=lambda s: (s.pa, -s.filesz)):
-        size = min(s.filesz, max(len(whole) - s.offset, 0))
-        start = max(-(-s.pa // PAGE) * PAGE, done)
-        end = (s.pa + size) // PAGE * PAGE
+    heads = _heads(file.descriptor)
+    rows = np.frombuffer(heads, PHDR)
+    rows = rows[(rows["kind"] == PT_LOAD) & (rows["filesz"] > 0)]
+    length = os.fstat(file.descriptor).st_size
+    ranges: list[RamRange] = []
+    places: list[tuple[int, int]] = []
+    done = 0
+    # The largest of those that start together comes first: what it covers is not looked at again.
+    for i in np.lexsort((~rows["filesz"], rows["pa"])).tolist():
+        _, offset, pa, filesz = rows[i].tolist()
+        size = min(filesz, max(length - offset, 0))
+        start, end = max(-(-pa // PAGE) * PAGE, done), (pa + size) // PAGE * PAGE
         if start >= end:
             continue
         ranges.append(RamRange(start, end, "core"))
-        at = s.offset + start - s.pa
-        part = whole[at : at + end - start]
-        places.append(part if at % 8 == 0 else part.copy())
+        places.append((file.descriptor, offset + start - pa))
         done = end
-    return CoreReader(RamMap(ranges), places, path)
+    return CoreReader(RamMap(ranges), places, path, files=[file])
 
 
-def _heads(data: mmap.mmap) -> int:
-    """Where the program headers end."""
-    if len(data) < 64:
-        return 0
-    (offset,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    return min(offset + size * count, len(data))
+def _heads(descriptor: int) -> bytes:
+    """The program headers; Corrupt if it is no ELF64 file."""
+    head = os.pread(descriptor, 64, 0)
+    if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+        raise Corrupt("not an ELF64 file")
+    (offset,) = struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    if count and size != PHDR.itemsize:
+        raise Corrupt(f"its program headers have {size} bytes, not {PHDR.itemsize}")
+    heads = os.pread(descriptor, size * count, offset)
+    if len(heads) != size * count:
+        raise Corrupt("the ELF file's program headers lie outside of it")
+    return heads
 
 
-def _notes(data: mmap.mmap) -> Iterator[tuple[bytes, bytes]]:
+def _notes(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
     """Name and contents of each note."""
-    (offset,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
-    for i in range(count):
-        head = struct.unpack_from("<IIQQQQ", data, offset + i * size)
-        if head[0] != 4:  # PT_NOTE
-            continue
-        at, end = head[2], min(head[2] + head[5], len(data))
-        while at + 12 <= end:
+    rows = np.frombuffer(_heads(descriptor), PHDR)
+    for row in rows[rows["kind"] == PT_NOTE]:
+        data = os.pread(descriptor, min(int(row["filesz"]), NOTES_MOST), int(row["offset"]))
+        at = 0
+        while at + 12 <= len(data):
             names, descs, _ = struct.unpack_from("<III", data, at)
             desc = at + 12 + (names + 3) // 4 * 4
             yield data[at + 12 : at + 12 + names], data[desc : desc + descs]

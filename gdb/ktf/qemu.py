@@ -9,7 +9,6 @@ whether that place is a file that we can map as well.
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import stat
@@ -21,7 +20,16 @@ from typing import Protocol
 import numpy as np
 
 from .errors import KtfError, NoGuest, Unreadable
-from .readers import PAGE, MappedReader, ProcMemReader, RamMap, RamRange, Reader, StubReader
+from .readers import (
+    PAGE,
+    OpenFile,
+    ProcMemReader,
+    RamFileReader,
+    RamMap,
+    RamRange,
+    Reader,
+    StubReader,
+)
 
 READERS = ("auto", "ramfile", "procmem", "gdbstub", "core")
 FORCED = "`set ktf reader auto` takes what works"
@@ -105,8 +113,8 @@ def open_reader(link: Link, wanted: str, mtree: str, probe: list[int]) -> Opened
 def _ram_file(link: Link, ram: RamMap, stub: StubReader) -> Reader:
     pid = find_process(link.details)
     maps = list(read_maps(pid))
-    files: dict[int, np.ndarray] = {}
-    places: list[np.ndarray | None] = []
+    files: dict[int, OpenFile] = {}
+    places: list[tuple[int, int] | None] = []
     paths: set[str] = set()
     for r, host in zip(ram.ranges, host_addresses(link, ram)):
         found = _file_of(maps, host, r.end - r.start)
@@ -115,11 +123,11 @@ def _ram_file(link: Link, ram: RamMap, stub: StubReader) -> Reader:
             continue
         area, offset = found
         if area.inode not in files:
-            files[area.inode] = _map_file(pid, area)
-        end = offset + r.end - r.start
-        if end > len(files[area.inode]):
+            files[area.inode] = _open_file(pid, area)
+        descriptor = files[area.inode].descriptor
+        if offset + r.end - r.start > os.fstat(descriptor).st_size:
             raise KtfError(f"{area.path} is shorter than the guest's RAM")
-        places.append(files[area.inode][offset:end])
+        places.append((descriptor, offset))
         paths.add(area.path)
     if not paths:
         raise KtfError(f"QEMU's RAM is no shared file: {START_RAMFILE}")
@@ -128,7 +136,7 @@ def _ram_file(link: Link, ram: RamMap, stub: StubReader) -> Reader:
     if any(p is None for p in places):  # the video memory, ROMs
         with suppress(KtfError):
             rest = _proc_mem(link, ram, stub)
-    return MappedReader(ram, places, detail, rest=rest)
+    return RamFileReader(ram, places, detail, rest, list(files.values()))
 
 
 def _proc_mem(link: Link, ram: RamMap, stub: StubReader) -> Reader:
@@ -137,7 +145,14 @@ def _proc_mem(link: Link, ram: RamMap, stub: StubReader) -> Reader:
     if not any(hosts):
         raise KtfError("the monitor does not tell where QEMU keeps the RAM (gpa2hva)")
     path = f"/proc/{pid}/mem"
-    return ProcMemReader(ram, path, hosts, path, rest=stub)
+    try:
+        memory = OpenFile(path)
+    except OSError as e:
+        raise KtfError(
+            f"{path}: {e.strerror}: run GDB as root or QEMU's user (and look at /proc/sys/kernel/yama/ptrace_scope)"
+        ) from e
+    places = [None if host is None else (memory.descriptor, host) for host in hosts]
+    return ProcMemReader(ram, places, path, stub, [memory])
 
 
 def _compare(reader: Reader, stub: StubReader, probe: list[int]) -> None:
@@ -305,23 +320,19 @@ def _file_of(maps: list[Area], host: int | None, size: int) -> tuple[Area, int] 
     return first
 
 
-def _map_file(pid: int, area: Area) -> np.ndarray:
-    """The whole file, read-only."""
+def _open_file(pid: int, area: Area) -> OpenFile:
+    """The file of an area."""
     for path in _names(pid, area):
         try:
             found = os.stat(path)
             if found.st_ino != area.inode or not stat.S_ISREG(found.st_mode):
                 continue
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened = OpenFile(path)
         except OSError:
             continue
-        try:
-            mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-            return np.frombuffer(mapped, np.uint8)
-        except (OSError, ValueError) as e:
-            raise KtfError(f"{area.path} can't be mapped: {e}") from e
-        finally:
-            os.close(fd)
+        # Pages of it that nobody has written are holes: reading ahead would only fill memory with zeros.
+        os.posix_fadvise(opened.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        return opened
     raise KtfError(f"{area.path} can't be opened")
 
 

@@ -103,21 +103,37 @@ class Reader(ABC):
     def read_pages(self, mfns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pages with these numbers, as 512 words each, and which of them could be read."""
         mfns = np.asarray(mfns, np.uint64)
-        out = np.zeros((len(mfns), WORDS), np.uint64)
+        out = np.empty((len(mfns), WORDS), np.uint64)
         where = self.ram.find(mfns)
         ok = where >= 0
         for start, end in _runs(mfns, where):
             index = int(where[start])
             if index < 0:
+                out[start:end] = 0
                 continue
             offset = int(mfns[start]) * PAGE - self.ram.ranges[index].start
             try:
-                data = self._read(index, offset, (end - start) * PAGE)
+                self._read_run(index, offset, out[start:end])
             except Unreadable:
-                ok[start:end] = False
-                continue
-            out[start:end] = np.frombuffer(data, np.uint64).reshape(-1, WORDS)
+                ok[start:end] = self._one_by_one(index, offset, out[start:end])
         return out, ok
+
+    def _one_by_one(self, index: int, offset: int, out: np.ndarray) -> list[bool]:
+        """Which of consecutive pages can be read, where not all of them can."""
+        good = []
+        for i in range(len(out)):
+            try:
+                self._read_run(index, offset + i * PAGE, out[i : i + 1])
+                good.append(True)
+            except Unreadable:
+                out[i] = 0
+                good.append(False)
+        return good
+
+    def _read_run(self, index: int, offset: int, out: np.ndarray) -> None:
+        """Consecutive pages of one range; Unreadable if one of them fails."""
+        data = self._read(index, offset, out.size * 8)
+        out[:] = np.frombuffer(data, np.uint64).reshape(-1, WORDS)
 
 
 def _runs(mfns: np.ndarray, where: np.ndarray) -> Iterable[tuple[int, int]]:
@@ -129,119 +145,89 @@ def _runs(mfns: np.ndarray, where: np.ndarray) -> Iterable[tuple[int, int]]:
     return zip(edges[:-1], edges[1:])
 
 
-class MappedReader(Reader):
-    """Ranges that lie in files mapped into this process; others go to a second reader, if there is one.
+class FileReader(Reader):
+    """Ranges that lie in files, read at their places; others go to a second reader, if there is one.
 
-    places: for each range of ram its bytes as a read-only uint8 array, or None.
+    files: what is to be read, open as long as this reader is; places: for each range of ram the descriptor and the
+    offset of its first byte, or None. Nothing is mapped: what a mapping touches would count as GDB's memory.
     """
+
+    def __init__(
+        self,
+        ram: RamMap,
+        places: Sequence[tuple[int, int] | None],
+        detail: str = "",
+        rest: Reader | None = None,
+        files: Sequence[OpenFile] = (),
+    ) -> None:
+        super().__init__(ram, detail)
+        self.places = places
+        self.rest = rest
+        self.files = files
+
+    def begin(self) -> None:
+        if self.rest is not None:
+            self.rest.begin()
+
+    def _read(self, index: int, offset: int, size: int) -> bytes:
+        ram = self.ram.ranges[index]
+        if self.places[index] is None and self.rest is not None:
+            return self.rest.read(ram.start + offset, size)
+        out = bytearray(size)
+        self._fill(index, offset, memoryview(out))
+        return bytes(out)
+
+    def _fill(self, index: int, offset: int, out: memoryview) -> None:
+        """Reads as many bytes as out has; Unreadable if that fails."""
+        place = self.places[index]
+        pa = self.ram.ranges[index].start + offset
+        if place is None:
+            raise Unreadable(f"{self.ram.ranges[index].name} is not in {self.detail}", pa)
+        descriptor, at = place[0], place[1] + offset
+        while out:
+            try:
+                done = os.preadv(descriptor, [out], at)
+            except (OSError, OverflowError) as e:
+                text = e.strerror if isinstance(e, OSError) else str(e)
+                raise Unreadable(f"{pa:#x}: {self.detail}: {text}", pa) from e
+            if not done:
+                raise Unreadable(f"{pa:#x}: {self.detail} ends early (did QEMU exit?)", pa)
+            out, at, pa = out[done:], at + done, pa + done
+
+    def _read_run(self, index: int, offset: int, out: np.ndarray) -> None:
+        if self.places[index] is None:
+            super()._read_run(index, offset, out)
+        else:
+            self._fill(index, offset, out.data.cast("B"))
+
+
+class OpenFile:
+    """A file that is open for reading until nobody needs it any more."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class RamFileReader(FileReader):
+    """The files in which QEMU keeps the guest's RAM."""
 
     name = "ramfile"
 
-    def __init__(
-        self,
-        ram: RamMap,
-        places: Sequence[np.ndarray | None],
-        detail: str = "",
-        rest: Reader | None = None,
-    ) -> None:
-        super().__init__(ram, detail)
-        self.rest = rest
-        self.places = places
-        self.pages = [None if p is None else p.view(np.uint64).reshape(-1, WORDS) for p in places]
 
-    def begin(self) -> None:
-        if self.rest is not None:
-            self.rest.begin()
-
-    def _read(self, index: int, offset: int, size: int) -> bytes:
-        place = self.places[index]
-        ram = self.ram.ranges[index]
-        if place is not None:
-            return place[offset : offset + size].tobytes()
-        if self.rest is not None:
-            return self.rest.read(ram.start + offset, size)
-        raise Unreadable(f"{ram.name} is not in the RAM file", ram.start + offset)
-
-    def read_pages(self, mfns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mfns = np.asarray(mfns, np.uint64)
-        where = self.ram.find(mfns)
-        present = np.unique(where)
-        if len(present) == 1 and present[0] >= 0:
-            pages = self.pages[int(present[0])]
-            if pages is not None:
-                at = (mfns - self.ram.first[int(present[0])]).astype(np.int64)
-                return _gather(pages, at), np.ones(len(mfns), bool)
-        out = np.zeros((len(mfns), WORDS), np.uint64)
-        ok = where >= 0
-        for index in present[present >= 0].tolist():
-            chosen = where == index
-            pages = self.pages[index]
-            if pages is None:
-                out[chosen], ok[chosen] = super().read_pages(mfns[chosen])
-            else:
-                at = (mfns[chosen] - self.ram.first[index]).astype(np.int64)
-                out[chosen] = _gather(pages, at)
-        return out, ok
-
-
-def _gather(pages: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Rows of pages; without a copy if they are consecutive."""
-    if len(at) and int(at[-1]) - int(at[0]) == len(at) - 1 and (np.diff(at) == 1).all():
-        return pages[int(at[0]) : int(at[-1]) + 1]
-    return pages[at]
-
-
-class ProcMemReader(Reader):
-    """/proc/PID/mem of a local QEMU; hosts: the address in that process of each range, or None."""
+class ProcMemReader(FileReader):
+    """/proc/PID/mem of a local QEMU; places are addresses in that process."""
 
     name = "procmem"
 
-    def __init__(
-        self,
-        ram: RamMap,
-        path: str,
-        hosts: Sequence[int | None],
-        detail: str = "",
-        rest: Reader | None = None,
-    ) -> None:
-        super().__init__(ram, detail)
-        self.hosts = hosts
-        self.rest = rest
-        try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as e:
-            raise KtfError(
-                f"{path}: {e.strerror}: run GDB as root or QEMU's user (and look at /proc/sys/kernel/yama/ptrace_scope)"
-            ) from e
 
-    def close(self) -> None:
-        """Gives back the file descriptor."""
-        if self.fd >= 0:
-            os.close(self.fd)
-        self.fd = -1
+class CoreReader(FileReader):
+    """An ELF core, by the physical addresses of its segments."""
 
-    def __del__(self) -> None:
-        if hasattr(self, "fd"):
-            self.close()
-
-    def begin(self) -> None:
-        if self.rest is not None:
-            self.rest.begin()
-
-    def _read(self, index: int, offset: int, size: int) -> bytes:
-        host = self.hosts[index]
-        pa = self.ram.ranges[index].start + offset
-        if host is None:
-            if self.rest is not None:
-                return self.rest.read(pa, size)
-            raise Unreadable(f"{self.ram.ranges[index].name} has no host address", pa)
-        try:
-            data = os.pread(self.fd, size, host + offset)
-        except OSError as e:
-            raise Unreadable(f"{pa:#x}: QEMU's memory: {e.strerror}", pa) from e
-        if len(data) != size:
-            raise Unreadable(f"{pa:#x}: QEMU's memory ends early (did it exit?)", pa)
-        return data
+    name = "core"
 
 
 class StubReader(Reader):
@@ -297,9 +283,3 @@ class StubReader(Reader):
         for run, data in zip(runs, blocks):
             for i, mfn in enumerate(run):
                 self.kept[mfn] = data[i * PAGE : (i + 1) * PAGE]
-
-
-class CoreReader(MappedReader):
-    """An ELF core, by the physical addresses of its segments."""
-
-    name = "core"

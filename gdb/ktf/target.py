@@ -18,7 +18,7 @@ from typing import TypeVar
 import gdb
 
 from .command import Breakpoint
-from .core import open_core
+from .core import Core, open_core
 from .errors import KtfError, NoGuest, Unreadable
 from .expressions import U64, evaluate, u64
 from .kernel import Segment, elf_segments
@@ -164,6 +164,7 @@ class Target:
         self.story: list[str] = []
         self._opened: dict[tuple[int, str, str], Opened] = {}
         self._phys_bits: dict[int, int | None] = {}
+        self._core: tuple[tuple[object, ...], Core] | None = None
         self.last_stop = ""  # kept by alarm.py
 
     # The guest -------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ class Target:
         types = GdbTypes() if _symbols_are_ours() else None
         image = _image() if types else []
         if connection.type == "core":
-            core = open_core(_core_path())
+            core = self._core_file(_core_path())
             if self.wanted_reader not in ("auto", "core"):
                 raise KtfError(
                     f"can't read by {self.wanted_reader}: the guest is a core file, which is read as it is; "
@@ -210,6 +211,17 @@ class Target:
         return Session(
             cpus, selected, opened.reader, types, image, bits, lambda: _registers(link, thread)
         )
+
+    def _core_file(self, path: str) -> Core:
+        """The core of that name, opened again only if it is another file now."""
+        try:
+            found = os.stat(path)
+        except OSError as e:
+            raise KtfError(f"{path}: {e.strerror}") from e
+        key = (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        if self._core is None or self._core[0] != key:
+            self._core = key, open_core(path)
+        return self._core[1]
 
     def evaluate(self, expression: str) -> int:
         """See command.Context."""

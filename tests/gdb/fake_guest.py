@@ -8,10 +8,11 @@ from typing import Callable
 
 import numpy as np
 
+from array_reader import ArrayReader
 from ktf.command import Breakpoint
 from ktf.errors import KtfError
 from ktf.paging import NX, PS, P, RW, US, Rules
-from ktf.readers import MappedReader, RamMap, RamRange
+from ktf.readers import RamMap, RamRange
 from ktf.session import Cpu, Session
 
 PAGE = 4096
@@ -26,7 +27,7 @@ class Memory:
         self.levels = levels
         self.next = self.base + 1
         ram = RamMap([RamRange(start, start + pages * PAGE, "ram")])
-        self.reader = MappedReader(ram, [self.words.view(np.uint8).reshape(-1)], "an array")
+        self.reader = ArrayReader(ram, [self.words.view(np.uint8).reshape(-1)])
         self.root = self.table()
 
     def table(self) -> int:

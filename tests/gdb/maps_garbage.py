@@ -51,11 +51,12 @@ def survives(what: str) -> str:
 def tables() -> list[int]:
     """Physical addresses of the page tables."""
     import ktf.walk
-    from ktf.readers import MappedReader, RamMap, RamRange
+    from array_reader import ArrayReader
+    from ktf.readers import RamMap, RamRange
     import numpy
 
     memory = numpy.fromfile(os.environ["KTF_RAMFILE"], numpy.uint8)
-    reader = MappedReader(RamMap([RamRange(0, len(memory))]), [memory])
+    reader = ArrayReader(RamMap([RamRange(0, len(memory))]), [memory])
     root = int(gdb.parse_and_eval("(unsigned long)$cr3")) >> 12
     found = ktf.walk.walk(reader, root, ktf.paging.Rules())
     return [int(m) << 12 for m in found.tables.mfn.tolist()]

@@ -33,9 +33,10 @@ from synthetic_model import (
 )
 from synthetic_types import ARENAS, ENUMS, MM_VA, SYMBOLS, FakeTypes
 
+from array_reader import ArrayReader
 from ktf.kernel import Segment
 from ktf.layout import Layout, Records
-from ktf.readers import MappedReader, RamMap, RamRange
+from ktf.readers import RamMap, RamRange
 from ktf.registers import CONTROL, GENERAL, Registers, Segment as Register
 from ktf.session import Cpu, Session
 
@@ -290,7 +291,7 @@ class Machine(Model):
     def session(self, cr3: int | None = None, **registers: int) -> Session:
         """One CPU, in the kernel's space unless told otherwise; registers of Cpu and CpuTables."""
         flat = self.words.view(np.uint8).reshape(-1)
-        reader = MappedReader(RamMap([RamRange(0, RAM * PAGE, "ram")]), [flat], "an array")
+        reader = ArrayReader(RamMap([RamRange(0, RAM * PAGE, "ram")]), [flat])
         root = self.tables[self.roots[1]]
         assert root is not None
         value = root.mfn << 12 if cr3 is None else cr3

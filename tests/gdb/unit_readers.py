@@ -17,7 +17,7 @@ import numpy as np
 from ktf.core import open_core
 from ktf.errors import KtfError, Unreadable
 from ktf.qemu import find_process, open_reader, ram_map, read_maps
-from ktf.readers import MappedReader, ProcMemReader, RamMap, RamRange, Reader, StubReader
+from ktf.readers import FileReader, OpenFile, ProcMemReader, RamMap, RamRange, Reader, StubReader
 
 PAGE = 4096
 
@@ -79,18 +79,21 @@ class Readers(unittest.TestCase):
         self.content = np.random.default_rng(1).integers(0, 256, (64, PAGE), np.uint8)
         self.ram = RamMap([RamRange(8 * PAGE, 60 * PAGE, "b"), RamRange(0, 4 * PAGE, "a")])
         self.stub = Stub(self.ram, self.content)
-        flat = self.content.reshape(-1)
-        parts = [flat[: 4 * PAGE], flat[8 * PAGE : 60 * PAGE]]
+        handle, path = tempfile.mkstemp()
+        self.addCleanup(os.unlink, path)
+        with os.fdopen(handle, "wb") as f:
+            f.write(b"head" + self.content.tobytes())
+        file, memory = OpenFile(path), OpenFile(f"/proc/{os.getpid()}/mem")
+        first, second = (file.descriptor, 4), (file.descriptor, 4 + 8 * PAGE)
         base = self.content.ctypes.data
-        hosts = [base, base + 8 * PAGE]
-        path = f"/proc/{os.getpid()}/mem"
+        hosts = [(memory.descriptor, base), (memory.descriptor, base + 8 * PAGE)]
         stub = StubReader(self.ram, self.stub.read_physical)
         self.readers: list[Reader] = [
-            MappedReader(self.ram, parts),
-            MappedReader(self.ram, [None, parts[1]], rest=stub),
+            FileReader(self.ram, [first, second], files=[file]),
+            FileReader(self.ram, [None, second], rest=stub, files=[file]),
             stub,
-            ProcMemReader(self.ram, path, hosts),
-            ProcMemReader(self.ram, path, [None, hosts[1]], rest=stub),
+            ProcMemReader(self.ram, hosts, files=[memory]),
+            ProcMemReader(self.ram, [None, hosts[1]], rest=stub, files=[memory]),
         ]
 
     def test_pages(self) -> None:
@@ -148,6 +151,23 @@ class Readers(unittest.TestCase):
         reader = StubReader(self.ram, self.stub.read_physical)
         _, ok = reader.read_pages(np.array([8, 20, 9, 9, 30], np.uint64))
         self.assertEqual(ok.tolist(), [True, True, False, False, True])
+
+    def test_file_fails(self) -> None:
+        """What a file has not, because it ends early or its descriptor is of no use, does not take the rest with it."""
+        handle, path = tempfile.mkstemp()
+        self.addCleanup(os.unlink, path)
+        with os.fdopen(handle, "wb") as f:
+            f.write(self.content[:3].tobytes() + b"x")
+        file = OpenFile(path)
+        reader = FileReader(self.ram, [(file.descriptor, 0), (-1, 0)], path, files=[file])
+        pages, ok = reader.read_pages(np.array([0, 9, 2, 3, 1], np.uint64))
+        self.assertEqual(ok.tolist(), [True, False, True, False, True])
+        self.assertEqual(pages[[1, 3]].any(), False)
+        self.assertEqual(pages[4].tobytes(), self.content[1].tobytes())
+        with self.assertRaisesRegex(Unreadable, "ends early"):
+            reader.read(3 * PAGE, 2)
+        with self.assertRaisesRegex(Unreadable, "0x9000: .*: Bad file"):
+            reader.read(9 * PAGE, 2)
 
     def test_no_ram(self) -> None:
         """A guest without any RAM."""
