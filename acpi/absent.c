@@ -31,6 +31,23 @@ void ktf_acpi_button_ends(void)
 {
 }
 
+uint32_t ktf_acpi_print_devices(void)
+{
+    return 0;
+}
+
+uint32_t ktf_acpi_print_routing(void)
+{
+    return 0;
+}
+
+uint32_t ktf_acpi_route(uint32_t device, uint32_t pin)
+{
+    (void)device;
+    (void)pin;
+    return ACPI_NO_GSI;
+}
+
 void ktf_acpi_power_off(void)
 {
     printk("ACPI: not built in: the machine can't be powered off\n");

@@ -10,27 +10,43 @@ enum {
     KHZ_GUESS = 1000000,     // until it is measured
     PM_HZ = 3579545,         // of the ACPI timer
     PM_TICKS = PM_HZ / 500,  // 2 ms
+    MEASUREMENTS = 3,        // the least disturbed one counts
     PM_READS_MAX = 10000000, // a timer that stands still ends here
 };
 
 static uint64_t tsc_khz = KHZ_GUESS;
 
-void osl_clock_calibrate(void)
+// Ticks of the TSC in a millisecond, or more: it is read before and after the timer, and whatever
+// comes between adds to it. 0: the timer stands still, or there is none.
+static uint64_t measure(void)
 {
     uint64_t start = rdtsc(), reads = 0;
     u32 first, now, passed = 0;
 
     if (ACPI_FAILURE(acpi_get_timer(&first)))
-        return;
+        return 0;
     while (passed < PM_TICKS && reads++ < PM_READS_MAX) {
         if (ACPI_FAILURE(acpi_get_timer(&now)))
-            return;
+            return 0;
         passed = (now - first) & 0xffffff; // of 24 bits everywhere
     }
-    if (passed >= PM_TICKS)
-        tsc_khz = MAX((rdtsc() - start) * PM_HZ / passed / 1000, 1);
-    else
-        printk("ACPI: the timer stands still\n");
+    return passed < PM_TICKS ? 0 : MAX((rdtsc() - start) * PM_HZ / passed / 1000, 1);
+}
+
+void osl_clock_calibrate(void)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (unsigned i = 0; i < MEASUREMENTS; i++) {
+        uint64_t khz = measure();
+
+        if (!khz) {
+            printk("ACPI: the timer can't be used: time is a guess\n");
+            return;
+        }
+        least = MIN(least, khz);
+    }
+    tsc_khz = least;
 }
 
 uint64_t osl_clock_mhz(void)

@@ -3,13 +3,16 @@
 #include "acpi/osl.h"
 
 #include "arch/x86/ioapic.h"
+#include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
+#include "arch/x86/tlb.h"
 #include "lib/error.h"
 #include "lib/printk.h"
 
 static struct {
     acpi_osd_handler handler; // NULL while there is none
     void *context;
+    uint32_t irq; // as ACPICA named it
     uint32_t gsi;
 } sci;
 static bool handling[CPU_MAX];
@@ -23,10 +26,21 @@ static void handle(void)
 {
     bool *mine = &handling[cpu_number()];
 
-    *mine = true;
+    __atomic_store_n(mine, true, __ATOMIC_SEQ_CST);
     if (sci.handler)
         sci.handler(sci.context);
-    *mine = false;
+    __atomic_store_n(mine, false, __ATOMIC_RELEASE);
+}
+
+// On another CPU the handler may still be at work with what its caller is about to take away.
+static void wait_until_handled(void)
+{
+    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++) {
+        while (cpu != cpu_number() && __atomic_load_n(&handling[cpu], __ATOMIC_ACQUIRE)) {
+            tlb_answer();
+            cpu_relax();
+        }
+    }
 }
 
 /* --- the MADT
@@ -100,6 +114,14 @@ static bool override(const void *entry, void *context)
     return true;
 }
 
+uint32_t osl_irq_gsi(uint32_t irq)
+{
+    struct line line = {.irq = irq, .gsi = irq};
+
+    madt_walk(ACPI_MADT_TYPE_INTERRUPT_OVERRIDE, override, &line);
+    return line.gsi;
+}
+
 // The only interrupt that ACPICA asks for. Level and low unless the MADT says otherwise
 // (ACPI 5.2.9).
 acpi_status acpi_os_install_interrupt_handler(u32 interrupt_number,
@@ -115,6 +137,7 @@ acpi_status acpi_os_install_interrupt_handler(u32 interrupt_number,
         return AE_ALREADY_EXISTS;
     madt_walk(ACPI_MADT_TYPE_INTERRUPT_OVERRIDE, override, &line);
     sci.context = context;
+    sci.irq = interrupt_number;
     sci.gsi = line.gsi;
     sci.handler = service_routine;
     err = ioapic_route(line.gsi, line.level, line.low, handle);
@@ -128,12 +151,12 @@ acpi_status acpi_os_install_interrupt_handler(u32 interrupt_number,
 
 acpi_status acpi_os_remove_interrupt_handler(u32 interrupt_number, acpi_osd_handler service_routine)
 {
-    (void)interrupt_number;
     if (!service_routine)
         return AE_BAD_PARAMETER;
-    if (sci.handler != service_routine)
+    if (sci.handler != service_routine || sci.irq != interrupt_number)
         return AE_NOT_EXIST;
     ioapic_unroute(sci.gsi);
+    wait_until_handled();
     sci.handler = NULL;
     return AE_OK;
 }

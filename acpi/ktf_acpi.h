@@ -26,5 +26,17 @@ uint32_t ktf_acpi_presses(void);
 /* From now on it powers the machine off. */
 void ktf_acpi_button_ends(void);
 
+/* Prints the tree of devices, a line each, and their number: `ACPI: N devices, M processor
+ * objects`. Returns N. ACPI must be running for this and what follows. */
+uint32_t ktf_acpi_print_devices(void);
+/* Prints where the interrupts of each PCI bus go (_PRT), a line an entry, and their number, which
+ * is returned. */
+uint32_t ktf_acpi_print_routing(void);
+
+#define ACPI_NO_GSI UINT32_MAX
+/* The global number of the interrupt that pin 0 (A) to 3 (D) of a device on the root bus raises;
+ * ACPI_NO_GSI if nothing tells. */
+uint32_t ktf_acpi_route(uint32_t device, uint32_t pin);
+
 /* Powers the machine off (\_S5). Comes back, and says why, if that can't be done. */
 void ktf_acpi_power_off(void);

@@ -144,20 +144,25 @@ void *osl_map(paddr_t paddr, size_t length)
     return vaddr_ptr(VADDR(VA_ACPI + paddr.v));
 }
 
+// All of them or, if one is not mapped, none: a page that a wrong length reaches may be another
+// caller's.
+static __attribute__((noinline)) int unmap_pages(uint64_t first, uint64_t pages)
+{
+    frame_t *frame = find_mfn_frame(MFN(first));
+
+    return frame ? vput_range(NULL, page_va(first), frame, first - frame->mfn, pages) : -ENOENT;
+}
+
 int osl_unmap(const void *va, size_t length)
 {
     uint64_t paddr = (uintptr_t)va - VA_ACPI;
-    int first_err = 0;
+    uint64_t first = paddr >> PAGE_SHIFT, last = (paddr + length - 1) >> PAGE_SHIFT;
 
-    if (unlikely(!length || paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr))
+    if (unlikely(!length))
+        return -EINVAL;
+    if (unlikely(paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr))
         return -ERANGE_;
-    for (uint64_t mfn = paddr >> PAGE_SHIFT; mfn <= (paddr + length - 1) >> PAGE_SHIFT; mfn++) {
-        int err = unmap_page(mfn);
-
-        if (unlikely(err) && !first_err)
-            first_err = err;
-    }
-    return first_err;
+    return likely(first == last) ? unmap_page(first) : unmap_pages(first, last - first + 1);
 }
 
 void *acpi_os_map_memory(acpi_physical_address where, acpi_size length)
@@ -170,8 +175,11 @@ void acpi_os_unmap_memory(void *logical_address, acpi_size size)
     int err = osl_unmap(logical_address, size);
 
     if (unlikely(err))
-        printk("ACPI: 0x%lx bytes at 0x%lx are not all mapped: %s\n", (uint64_t)size,
-               (uintptr_t)logical_address, error_name(err));
+        printk("ACPI: 0x%lx bytes at 0x%lx are not unmapped: %s\n", (uint64_t)size,
+               (uintptr_t)logical_address,
+               err == -EINVAL    ? "no length"
+               : err == -ERANGE_ ? "AcpiOsMapMemory() maps nothing there"
+                                 : error_name(err));
 }
 
 /* --- what is where
@@ -253,11 +261,27 @@ static bool is_width(u32 width)
     return width == 8 || width == 16 || width == 32 || width == 64;
 }
 
-// In the SCI's handler only what osl_map_registers() has mapped can be asked for.
+static const struct acpi_generic_address *const fixed_register[] = {
+    &acpi_gbl_FADT.xpm1a_event_block,
+    &acpi_gbl_FADT.xpm1b_event_block,
+    &acpi_gbl_FADT.xpm1a_control_block,
+    &acpi_gbl_FADT.xpm1b_control_block,
+};
+static void *fixed_mapping[ARRAY_SIZE(fixed_register)];
+
+// In the SCI's handler only what osl_map_registers() has mapped can be had.
 static void *map_register(acpi_physical_address address, u32 width)
 {
-    return osl_in_interrupt() ? vaddr_ptr(VADDR(VA_ACPI + address))
-                              : osl_map(PADDR(address), width / 8);
+    if (!osl_in_interrupt())
+        return osl_map(PADDR(address), width / 8);
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed_register); i++) {
+        uint64_t offset = address - fixed_register[i]->address;
+        uint64_t bytes = fixed_register[i]->bit_width / 8;
+
+        if (fixed_mapping[i] && offset < bytes && width / 8 <= bytes - offset)
+            return (char *)fixed_mapping[i] + offset;
+    }
+    return NULL;
 }
 
 static void unmap_register(void *at, u32 width)
@@ -293,14 +317,6 @@ acpi_status acpi_os_write_memory(acpi_physical_address address, u64 value, u32 w
     unmap_register(at, width);
     return AE_OK;
 }
-
-static const struct acpi_generic_address *const fixed_register[] = {
-    &acpi_gbl_FADT.xpm1a_event_block,
-    &acpi_gbl_FADT.xpm1b_event_block,
-    &acpi_gbl_FADT.xpm1a_control_block,
-    &acpi_gbl_FADT.xpm1b_control_block,
-};
-static void *fixed_mapping[ARRAY_SIZE(fixed_register)];
 
 void osl_map_registers(void)
 {

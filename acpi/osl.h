@@ -15,8 +15,8 @@
  * its frame, and counts those up that are mapped already. NULL if a page can't be mapped; nothing
  * has changed then. */
 void *osl_map(paddr_t paddr, size_t length);
-/* What AcpiOsUnmapMemory() does: counts each of these pages down. 0, or the error of the first page
- * that could not be. */
+/* What AcpiOsUnmapMemory() does: counts each of these pages down. -EINVAL no length, -ERANGE_ no
+ * address of osl_map()'s, -ENOENT one of the pages is not mapped; nothing has changed then. */
 int osl_unmap(const void *va, size_t length);
 
 /* Reserved memory [start, end) that is a device: mapped uncached. At most a few. */
@@ -55,6 +55,9 @@ uint64_t osl_clock_mhz(void);
 /* Finds the I/O APICs in the MADT, and maps them. An ACPI error if there is none. */
 acpi_status osl_interrupts_init(void);
 void osl_interrupts_fini(void);
+
+/* The global number of ISA interrupt `irq`, which the MADT may have moved. */
+uint32_t osl_irq_gsi(uint32_t irq);
 
 /* Finds PCI configuration space in memory (MCFG), if there is any. */
 void osl_pci_init(void);

@@ -43,6 +43,9 @@ static int map_pages(vaddr_t bottom, unsigned pages)
             unmap_pages(bottom, i);
             return err;
         }
+        // Also for QEMU, which looks at each write to a page that once held code (GRUB's) until all
+        // of it is overwritten: 30 times slower.
+        memset(vaddr_ptr(VADDR(bottom.v + (uint64_t)i * PAGE_SIZE)), 0, PAGE_SIZE);
     }
     return 0;
 }

@@ -44,6 +44,10 @@ struct guest_test {
         }                                                                                          \
     } while (0)
 
+/* The running test has taken down and made anew what lives longer than it does: as many pages must
+ * be free as before, but they may be others. */
+void guest_test_rebuilt(void);
+
 /* The running test has failed, for the reason that stands there. */
 void guest_test_failed(const char *file, int line, const char *what);
 
