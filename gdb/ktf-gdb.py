@@ -24,7 +24,7 @@ def load(folder: str) -> None:
         sys.path.insert(0, folder)
     for name in [n for n in sys.modules if n.split(".")[0] == "ktf"]:
         del sys.modules[name]  # loaded again: take the files as they are now
-    from ktf import alarm, functions, register, registry, target, unwind
+    from ktf import alarm, functions, printers, register, registry, target, unwind
 
     guest = target.Target()
     for command in registry.commands():
@@ -33,6 +33,7 @@ def load(folder: str) -> None:
         register.register_function(guest, function)
     register.register_parameters(guest)
     alarm.watch(guest)
+    printers.watch(guest)
     unwind.install()
 
 

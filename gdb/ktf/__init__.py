@@ -2,7 +2,7 @@
 # The package behind the ktf commands: a guest's bytes -> tables and frames as arrays -> rules -> text and JSON.
 """Page tables and frames of a stopped guest, read, decoded and checked.
 
-Only target, register, stops, alarm, expressions and settings talk to gdb. The way of the data, one module a step:
+Only target, register, stops, alarm, expressions, settings and printers talk to gdb. The way of the data, one module a step:
 
     target    registers, symbols, types, monitor     qemu      whose memory, found how
     readers   physical pages as arrays               layout    structs as columns

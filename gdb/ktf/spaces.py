@@ -98,11 +98,15 @@ def upper_half(reader: Reader, kernel: Space, space: Space) -> list[str]:
     ]
 
 
-def _space(record: Records, index: int, kernel: bool) -> Space:
+def space_name(record: Records, index: int) -> str:
+    """As it can be printed and typed."""
     raw = bytes(record["name"][0]).split(b"\0")[0]
-    name = "".join(chr(b) if 33 <= b < 127 else "?" for b in raw) or f"space-{index:#x}"
+    return "".join(chr(b) if 33 <= b < 127 else "?" for b in raw) or f"space-{index:#x}"
+
+
+def _space(record: Records, index: int, kernel: bool) -> Space:
     return Space(
-        name,
+        space_name(record, index),
         record.value("cr3", 0) >> 12 & 0xFF_FFFF_FFFF,
         record.value("levels", 0),
         index,

@@ -179,9 +179,13 @@ class Target:
                 raise NoGuest(RUNNING) from e
             raise NoGuest(f"no guest: GDB says {text!r}; connect with `target remote :1234`") from e
 
-    def _session(self) -> Session:
+    def glance(self) -> Session:
+        """The same with the selected CPU alone: no thread is switched to, so GDB may be in the midst of its work."""
+        return self._session(whole=False)
+
+    def _session(self, whole: bool = True) -> Session:
         connection, thread = _connected()
-        types = GdbTypes() if _symbols_are_ours() else None
+        types = GdbTypes() if is_kernel(gdb.lookup_global_symbol("mm")) else None
         image = _image() if types else []
         if connection.type == "core":
             core = self._core_file(_core_path())
@@ -195,8 +199,8 @@ class Target:
             bits, registers = core.phys_bits, core.registers
             return Session(core.cpus, selected, core.reader, types, image, bits, lambda: registers)
         link = GdbLink(connection)
-        cpus = [cpu for _, cpu in _each_cpu(thread, _cpu)]
         selected = _number(thread)
+        cpus = [c for _, c in _each_cpu(thread, _cpu)] if whole else [_cpu(selected)]
         mtree = link.monitor("info mtree -f")
         key = (connection.num, mtree, self.wanted_reader)
         if key not in self._opened:
@@ -387,9 +391,8 @@ def _core_path() -> str:
     return found[1]
 
 
-def _symbols_are_ours() -> bool:
-    """True if the loaded symbols are those of a kernel with our struct mm."""
-    symbol = gdb.lookup_global_symbol("mm")
+def is_kernel(symbol: gdb.Symbol | None) -> bool:
+    """True if this `mm` is a kernel's, of our kind."""
     if symbol is None or symbol.type is None:
         return False
     kind = symbol.type.strip_typedefs()
