@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import gdb
 
+from . import stub
 from .command import Breakpoint
 from .core import Core, open_core
 from .errors import KtfError, NoGuest, Unreadable
@@ -124,8 +125,13 @@ class GdbLink:
 
     def read_physical(self, blocks: list[tuple[int, int]]) -> list[bytes]:
         """See qemu.Link."""
+        # Without the socket, or where the stub may speak unasked, GDB's own way of sending packets.
+        sock = None if gdb.parameter("non-stop") else stub.borrow(self.details)
         with self._physical_mode():
-            return [self._read(pa, size) for pa, size in blocks]
+            if sock is None:
+                return [self._read(pa, size) for pa, size in blocks]
+            with sock:
+                return stub.read_blocks(sock, blocks, PACKET)
 
     def _read(self, pa: int, size: int) -> bytes:
         parts = []

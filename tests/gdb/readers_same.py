@@ -12,6 +12,7 @@ import time
 
 import gdb
 from inside import check, equal, error_of, passed, physical_mode, run
+from ktf import stub
 from ktf.target import GdbLink
 
 COMMANDS = (
@@ -67,18 +68,27 @@ ram = [
     for a, b in re.findall(r"^ *(\w+)-(\w+) \(prio -?\d+, (?:ram|rom)\)", view, re.M)
 ]
 check(len(ram) > 3, str(ram))
-packet = GdbLink._packet
+packet, request = GdbLink._packet, stub.request
 asked: list[tuple[int, ...]] = []
+sent: list[int] = []
 
 
 def recorded(self: GdbLink, text: str) -> str:
-    """Writes down what is read."""
+    """Writes down what is read by GDB's packets."""
     if text.startswith("m"):
         asked.append(tuple(int(x, 16) for x in text[1:].split(",")))
     return packet(self, text)
 
 
+def ahead(at: int, size: int) -> bytes:
+    """Writes down what is read over GDB's socket."""
+    asked.append((at, size))
+    sent.append(at)
+    return request(at, size)
+
+
 setattr(GdbLink, "_packet", recorded)
+setattr(stub, "request", ahead)
 for reader in ("gdbstub", "procmem") + (("ramfile",) if has_file else ()):
     asked.clear()
     gdb.execute(f"set ktf reader {reader}")
@@ -94,6 +104,17 @@ for reader in ("gdbstub", "procmem") + (("ramfile",) if has_file else ()):
         inside = any(low <= at and at + size - 1 <= high for low, high in ram)
         check(inside, f"{reader} reads {size} bytes at {at:#x}, which is no RAM")
     equal(physical_mode(), "0", reader)
+check(len(sent) > 100, f"only {len(sent)} reads went over GDB's socket")
+
+# Without its socket GDB's own packets do.
+gdb.execute("set ktf reader gdbstub")
+borrow, count = stub.borrow, len(sent)
+setattr(stub, "borrow", lambda details: None)
+asked.clear()
+same(answers(), "by GDB's packets")
+check(len(asked) > 100 and len(sent) == count, f"{len(asked)} reads, {len(sent)} by the socket")
+setattr(stub, "borrow", borrow)
+setattr(stub, "request", request)
 setattr(GdbLink, "_packet", packet)
 
 # Interrupted at any moment: the mode is put back, and the next command works.
