@@ -11,6 +11,7 @@ CMDLINE  =## words for the kernel, e.g. "test=all" or "plant=P2" (by fw_cfg, the
 GDB_PORT = 1234## where `make debug` puts GDB's stub, on loopback
 FUZZ_SECONDS = 60## how long `make fuzz` runs
 BY       = watch## culprit: by write watches, or `journal`: by a check at its events
+JOURNAL_EVENTS = 4096## that the journal keeps of each CPU: a power of two, 64 to 8192
 DEBUG    = 1## 0: without kmalloc's red zones, poison and callers
 ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
 JOBS     =## check: tests at once (default: one per CPU)
@@ -43,7 +44,7 @@ OBJS := $(SRCS:%=$(BUILD)/obj/%.o)
 WARN     := -Wall -Wextra -Werror
 CFLAGS   := -I. -std=gnu11 -O2 -g -ffreestanding -fno-stack-protector -mcmodel=kernel -mno-red-zone \
             -mno-sse -mno-mmx -mgeneral-regs-only -fno-pic -fno-pie -fno-omit-frame-pointer \
-            -DKTF_DEBUG=$(DEBUG) $(WARN) -Wmissing-prototypes
+            -DKTF_DEBUG=$(DEBUG) -DJOURNAL_EVENTS=$(JOURNAL_EVENTS) $(WARN) -Wmissing-prototypes
 ASFLAGS  := -I. -g -mcmodel=kernel -fno-pic -fno-pie -D__ASSEMBLER__ $(WARN)
 LDFLAGS  := -nostdlib -z max-page-size=4096 --build-id=none -z noexecstack --fatal-warnings
 DEPFLAGS  = -MMD -MP -MF $(@:.o=.d)
@@ -122,7 +123,7 @@ $(ACPICA)/src/unpacked: $(ACPICA_PACKAGE)
 # Looks for itself what has changed.
 $(ACPICA_LIB): FORCE | $(ACPICA_STAMP)
 	$(Q)$(MAKE) --no-print-directory -f acpi/acpica.mk TREE=$(ACPICA_TREE) OUT=$(ACPICA) CC='$(CC)' Q=$(Q) \
-	    CFLAGS='$(filter-out $(WARN) -Wmissing-prototypes -DKTF_DEBUG=% -I.,$(CFLAGS)) $(ACPICA_CFLAGS)'
+	    CFLAGS='$(filter-out $(WARN) -Wmissing-prototypes -DKTF_DEBUG=% -DJOURNAL_EVENTS=% -I.,$(CFLAGS)) $(ACPICA_CFLAGS)'
 
 # GDB loads this with the ELF (once its folder is on GDB's auto-load safe path) and by it the commands.
 $(BUILD)/kernel.elf-gdb.py: Makefile

@@ -190,7 +190,7 @@ void mm_init(const struct boot_info *bi)
     mm.levels = arch_levels();
     mm.window = VA_WINDOW;
     mm.journal_on = 1;
-    journal_reset();
+    mm.journal_seq = JOURNAL_STEP;
     fill_leaf_bits();
     bootmap_build(bi);
     type_init();

@@ -10,12 +10,19 @@ enum {
     PAGE_EVENTS = 12, // that a panic prints
 };
 
-struct journal_ring journal_ring[JOURNAL_CPUS];
+static struct journal_event boot_ring[JOURNAL_EVENTS] __attribute__((aligned(PAGE_SIZE)));
+struct journal_event *journal_ring[JOURNAL_CPUS] = {boot_ring};
 
 #ifdef KTF_HOST
 uint64_t cpu_journal(void)
 {
-    return (uintptr_t)&journal_ring[0];
+    return (uintptr_t)boot_ring;
+}
+
+static int probe_read(vaddr_t va, uint64_t *out)
+{
+    *out = *(const uint64_t *)vaddr_ptr(va);
+    return 0;
 }
 #endif
 
@@ -47,7 +54,9 @@ void journal_mapped(enum journal_op op, const void *caller, space_t *space, vadd
 
 void journal_reset(void)
 {
-    memset(journal_ring, 0, sizeof(journal_ring));
+    for (unsigned c = 0; c < JOURNAL_CPUS; c++)
+        if (journal_ring[c])
+            memset(journal_ring[c], 0, JOURNAL_BYTES);
     mm.journal_seq = JOURNAL_STEP;
 }
 
@@ -62,36 +71,71 @@ const char *journal_op_name(unsigned op)
     return op < JOURNAL_OP_COUNT ? name[op] : "?";
 }
 
-// The event with the lowest number of at least `from`; NULL if there is none. *cpu: whose it is.
-static const struct journal_event *event_from(uint64_t from, unsigned *cpu)
+// The rings that can be read: a panic may be about this very memory.
+struct rings {
+    const struct journal_event *of[JOURNAL_CPUS]; // NULL: none
+};
+
+static struct rings find_rings(void)
 {
-    const struct journal_event *first = NULL;
+    struct rings rings = {{NULL}};
 
     for (unsigned c = 0; c < JOURNAL_CPUS; c++) {
-        for (unsigned i = 0; i < JOURNAL_EVENTS; i++) {
-            const struct journal_event *e = &journal_ring[c].event[i];
+        const char *ring = (const char *)journal_ring[c];
+        uint64_t word, at = 0;
 
-            if (e->seq < from || (first && e->seq >= first->seq))
-                continue;
-            first = e;
-            *cpu = c;
-        }
+        while (ring && at < JOURNAL_BYTES && !probe_read(ptr_vaddr(ring + at), &word))
+            at += PAGE_SIZE;
+        rings.of[c] = at == JOURNAL_BYTES ? journal_ring[c] : NULL;
     }
-    return first;
+    return rings;
 }
 
-int journal_each(int (*fn)(const struct journal_event *event, unsigned cpu, void *arg), void *arg)
+// The number that stands, or once stood, at the first place of the rings when the first event with
+// a number in [from, end) was written; `end` if there is none.
+static uint64_t next_lap(const struct rings *rings, uint64_t from, uint64_t end)
+{
+    uint64_t first = end;
+
+    for (unsigned c = 0; c < JOURNAL_CPUS; c++) {
+        for (unsigned i = 0; rings->of[c] && i < JOURNAL_EVENTS; i++) {
+            uint64_t seq = rings->of[c][i].seq;
+
+            if (seq >= from && seq < first)
+                first = seq;
+        }
+    }
+    return first == end ? end : first & ~(uint64_t)(JOURNAL_BYTES - 1);
+}
+
+// All rings once around: the events of a lap stand at their places in their order.
+static int each_of_lap(const struct rings *rings, uint64_t lap, uint64_t end, event_fn fn,
+                       void *arg)
+{
+    for (unsigned i = 0; i < JOURNAL_EVENTS && lap + i * JOURNAL_STEP < end; i++) {
+        for (unsigned c = 0; c < JOURNAL_CPUS; c++) {
+            const struct journal_event *e = rings->of[c] ? &rings->of[c][i] : NULL;
+            int stop = e && e->seq && e->seq == lap + i * JOURNAL_STEP ? fn(e, c, arg) : 0;
+
+            if (stop)
+                return stop;
+        }
+    }
+    return 0;
+}
+
+int journal_each(event_fn fn, void *arg)
 {
     uint64_t end = mm.journal_seq; // what fn itself adds is not told
-    const struct journal_event *event;
-    unsigned cpu = 0;
+    struct rings rings = find_rings();
+    uint64_t lap = next_lap(&rings, JOURNAL_STEP, end);
     int stop = 0;
 
-    for (uint64_t from = JOURNAL_STEP; !stop && (event = event_from(from, &cpu));) {
-        if (event->seq >= end)
+    while (!stop && lap < end) {
+        stop = each_of_lap(&rings, lap, end, fn, arg);
+        if (lap + JOURNAL_BYTES < lap)
             break;
-        from = event->seq + JOURNAL_STEP;
-        stop = fn(event, cpu, arg);
+        lap = next_lap(&rings, lap + JOURNAL_BYTES, end);
     }
     return stop;
 }
@@ -132,12 +176,16 @@ static int print_event(const struct journal_event *e, unsigned cpu, void *arg)
     return 0;
 }
 
-// A page, and the frame that was last seen there.
+// A page, the frame that was last seen there, and the last events that are about either.
 struct about {
     uint64_t va;
     uint64_t mfn;
-    bool known; // the frame
-    struct counting counting;
+    uint64_t seen; // number of the event that told the frame, 0: it is not known
+    unsigned total, kept;
+    struct {
+        const struct journal_event *event;
+        unsigned cpu;
+    } last[PAGE_EVENTS]; // newest first
 };
 
 static bool names_va(const struct journal_event *e, uint64_t va)
@@ -148,51 +196,55 @@ static bool names_va(const struct journal_event *e, uint64_t va)
     return e->va && va - e->va < pages * PAGE_SIZE;
 }
 
-static int find_frame(const struct journal_event *e, unsigned cpu, void *arg)
+static void find_frame(const struct journal_event *e, unsigned cpu, struct about *about)
 {
-    struct about *about = arg;
-
     (void)cpu;
-    if (names_va(e, about->va) && e->kind) {
+    if (e->seq > about->seen && e->kind && names_va(e, about->va)) {
+        about->seen = e->seq;
         about->mfn = e->mfn;
-        about->known = true;
     }
-    return 0;
 }
 
-static bool is_about(const struct journal_event *e, const struct about *about)
+static void keep_last(const struct journal_event *e, unsigned cpu, struct about *about)
 {
-    return names_va(e, about->va) || (about->known && e->kind && e->mfn == about->mfn);
+    unsigned at;
+
+    if (!names_va(e, about->va) && !(about->seen && e->kind && e->mfn == about->mfn))
+        return;
+    about->total++;
+    if (about->kept < PAGE_EVENTS)
+        about->kept++;
+    else if (e->seq < about->last[PAGE_EVENTS - 1].event->seq)
+        return;
+    for (at = about->kept - 1; at && about->last[at - 1].event->seq < e->seq; at--)
+        about->last[at] = about->last[at - 1];
+    about->last[at].event = e;
+    about->last[at].cpu = cpu;
 }
 
-static int count_about(const struct journal_event *e, unsigned cpu, void *arg)
+// In no order, so that a panic does not take long, whatever the size of the rings.
+static void scan(const struct rings *rings, struct about *about,
+                 void (*fn)(const struct journal_event *e, unsigned cpu, struct about *about))
 {
-    struct about *about = arg;
-
-    return is_about(e, about) ? count_event(e, cpu, &about->counting) : 0;
-}
-
-static int print_about(const struct journal_event *e, unsigned cpu, void *arg)
-{
-    struct about *about = arg;
-
-    return is_about(e, about) ? print_event(e, cpu, &about->counting) : 0;
+    for (unsigned c = 0; c < JOURNAL_CPUS; c++)
+        for (unsigned i = 0; rings->of[c] && i < JOURNAL_EVENTS; i++)
+            if (rings->of[c][i].seq)
+                fn(&rings->of[c][i], c, about);
 }
 
 void journal_print_page(vaddr_t va)
 {
     struct about about = {.va = va.v & ~(uint64_t)(PAGE_SIZE - 1)};
-    unsigned total;
+    struct rings rings = find_rings();
 
-    (void)journal_each(find_frame, &about);
-    (void)journal_each(count_about, &about);
-    total = about.counting.total;
-    about.counting.skip = total > PAGE_EVENTS ? total - PAGE_EVENTS : 0;
-    printk("the journal has %u events of 0x%lx%s\n", total, about.va,
-           about.counting.skip ? ", the last ones are"
-           : total             ? ":"
-                               : "");
-    (void)journal_each(print_about, &about);
+    scan(&rings, &about, find_frame);
+    scan(&rings, &about, keep_last);
+    printk("the journal has %u events of 0x%lx%s\n", about.total, about.va,
+           about.total > PAGE_EVENTS ? ", the last ones are"
+           : about.total             ? ":"
+                                     : "");
+    for (unsigned i = about.kept; i > 0; i--)
+        print_one(about.last[i - 1].event, about.last[i - 1].cpu);
 }
 
 void journal_print(unsigned count)

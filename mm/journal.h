@@ -2,11 +2,12 @@
 // The journal: what was last done with frames and mappings, for the debugger and for a post-mortem.
 #pragma once
 
+#include "arch/x86/layout.h"
 #include "arch/x86/percpu.h"
 #include "mm/mm.h"
 
 #ifndef JOURNAL_EVENTS
-#define JOURNAL_EVENTS 128 // that each CPU's ring holds; a power of two
+#define JOURNAL_EVENTS 4096 // that each CPU's ring holds; a power of two, 64 to 8192 (Makefile)
 #endif
 
 enum {
@@ -59,14 +60,15 @@ enum {
     JOURNAL_BYTES = JOURNAL_EVENTS * JOURNAL_STEP,
 };
 _Static_assert((JOURNAL_BYTES & (JOURNAL_BYTES - 1)) == 0, "a place is found by a mask");
+_Static_assert(JOURNAL_EVENTS >= 64, "a ring is whole pages");
+_Static_assert(JOURNAL_BYTES *JOURNAL_CPUS <= VA_JOURNALS_SIZE, "all rings have their place");
 
 // Invariant: an event with number seq stands at byte seq % JOURNAL_BYTES of the ring of the CPU
 // that wrote it. So the rings together hold each of the last JOURNAL_EVENTS events of all CPUs, and
-// of a CPU that does little also older ones.
-struct journal_ring {
-    struct journal_event event[JOURNAL_EVENTS];
-};
-extern struct journal_ring journal_ring[JOURNAL_CPUS];
+// of a CPU that does little also older ones. The boot CPU's ring is part of the image, so that
+// there is one from the first operation on; the others' are frames of their own (percpu.h). NULL:
+// that CPU was never started.
+extern struct journal_event *journal_ring[JOURNAL_CPUS];
 
 /* What a descriptor says of its frame, in one word each: fields, and counts. */
 static always_inline uint64_t frame_word(const frame_t *frame)
@@ -128,8 +130,10 @@ void journal_part(enum journal_op op, const void *caller, struct space *space, v
 
 /* Empties the rings; the next event is the first. */
 void journal_reset(void);
-/* Calls fn for the events, oldest first, until it returns non-zero, which is returned. */
-int journal_each(int (*fn)(const struct journal_event *event, unsigned cpu, void *arg), void *arg);
+/* Calls fn for the events, oldest first, until it returns non-zero, which is returned. A ring that
+ * can't be read is left out. */
+typedef int (*event_fn)(const struct journal_event *event, unsigned cpu, void *arg);
+int journal_each(event_fn fn, void *arg);
 /* Prints the last events that name va's page, or the frame that was last mapped there. */
 void journal_print_page(vaddr_t va);
 /* Prints the last `count` events (0: all), oldest first. */

@@ -22,7 +22,7 @@ from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
 LIMIT = 2.0  # seconds for the command; GDB's own start is not counted
 TIMEOUT = 60.0
 CRASH, MEMORY = "tests/guest/crash.c", "tests/guest/crash_mm.c"
-GAVE_BACK = r"unmapped by give_buffer_back at tests/guest/crash_mm\.c:\d+, [\d,]+ events ago"
+GAVE_BACK = r"unmapped by give_buffer_back at tests/guest/crash_mm\.c:\d+, [23],\d{3} events ago"
 UNMAPPED = r"unmapped by crash_unmap at tests/guest/crash_mm\.c:\d+, \d+ events? ago"
 
 

@@ -22,9 +22,12 @@
 #define VA_NODES    (VA_SMALL + 0x00000000)      //   nodes of the mfn tree, 512 MiB
 #define VA_TABLES   (VA_SMALL + 0x20000000)      //   one struct table a slot, 256 MiB
 #define VA_SPACES   (VA_SMALL + 0x30000000)      //   address spaces, 64 MiB
-#define VA_STACKS   (VA_SMALL + 0x34000000)      //   stacks with guard pages, 64 MiB
+#define VA_STACKS   (VA_SMALL + 0x34000000)      //   stacks with guard pages, 32 MiB
+#define VA_JOURNALS (VA_SMALL + 0x36000000)      //   the journal's rings, 32 MiB
 #define VA_BOOTDATA (VA_SMALL + 0x38000000)      //   what the boot loader left, read-only, 64 MiB
 #define VA_DEVICES  (VA_SMALL + 0x3c000000) //   the kernel's own devices (local APIC, ...), 64 MiB
+
+#define VA_JOURNALS_SIZE (32 << 20)
 
 #define VA_IOAPICS (VA_DEVICES + 0x10000) // I/O APICs, a page each
 

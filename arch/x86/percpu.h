@@ -91,6 +91,9 @@ static inline struct percpu *this_cpu(void)
     return &percpu[cpu_number()];
 }
 
+/* Makes the journal's ring of CPU `number`, at VA_JOURNALS + number * JOURNAL_BYTES: before that
+ * CPU starts, for this is when it learns where its ring is. -ENOMEM. */
+int percpu_journal_create(uint32_t number) must_check;
 /* Loads the GS base of CPU `number`. Before anything else of C on that CPU. */
 void percpu_init(uint32_t number);
 #endif

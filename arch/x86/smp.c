@@ -12,6 +12,7 @@
 #include "arch/x86/stack.h"
 #include "arch/x86/tlb.h"
 #include "boot/fw_cfg.h"
+#include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -163,9 +164,13 @@ static void start(uint32_t wanted, uint64_t mfn)
         __atomic_exchange_n(&ap_stack[id], 0, __ATOMIC_RELAXED);
 }
 
-static void create_stacks(uint32_t wanted)
+static void provide(uint32_t wanted)
 {
     for (uint32_t cpu = 1; cpu < wanted; cpu++) {
+        int err = percpu_journal_create(cpu);
+
+        if (err)
+            panic("no journal for CPU %u: %s", cpu, error_name(err));
         cpu_stacks_create(cpu);
         ap_stack[cpu] = cpu_stack(cpu).v;
     }
@@ -190,7 +195,7 @@ void smp_start(void)
             return;
         }
         ap_cr3 = kernel_space()->cr3;
-        create_stacks(wanted);
+        provide(wanted);
         memcpy(vaddr_ptr(TRAMPOLINE_VA), ap_trampoline,
                (size_t)(ap_trampoline_end - ap_trampoline));
         start(wanted, mfn);

@@ -10,7 +10,7 @@
 #include "mm/vmap.h"
 
 enum {
-    WINDOW_BYTES = 64 << 20,
+    WINDOW_BYTES = 32 << 20,
 };
 
 struct stack_info stacks[STACK_MAX];

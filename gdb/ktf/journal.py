@@ -26,6 +26,7 @@ from .layout import Records, enum_names
 from .readers import PAGE
 
 if TYPE_CHECKING:
+    from .kernel import Kernel
     from .session import Session
 
 # One event. pages: of consecutive memory from mfn on, 0 where no frame is told; span: bytes from va on, 0 without va.
@@ -109,23 +110,24 @@ class Journal:
 def events(session: Session) -> Journal:
     """All events that the rings hold. NoGuest or KtfError if there is no kernel or no journal."""
     kernel = session.need_kernel()
-    symbol, layout = kernel.types.symbol("journal_ring"), kernel.layout("struct journal_event")
-    if symbol is None:
-        raise KtfError("the symbols have no journal_ring: this kernel keeps no journal")
-    cpus, step = kernel.types.constant("JOURNAL_CPUS"), layout.size
-    places = symbol.size // step // max(cpus, 1)
+    layout = kernel.layout("struct journal_event")
+    step = layout.size
+    size = kernel.types.constant("JOURNAL_BYTES")
+    places = size // step
     if places == 0 or places & (places - 1):
-        raise Corrupt(f"journal_ring of {symbol.size} bytes holds no rings of {step}-byte events")
-    raw = layout.records(kernel.read(symbol.va, symbol.size))
+        raise Corrupt(f"rings of {size} bytes hold no {step}-byte events")
+    rings, notes = _rings(kernel, size)
+    raw = layout.records(b"".join(rings.values()))
     names = enum_names(kernel.types.enum("journal_op"), "JOURNAL_")
     names = {number: name for number, name in names.items() if number}
     head = kernel.mm.value("journal_seq", 0)
-    good, notes = _sound(raw, places, step, head, names)
+    good, strange = _sound(raw, places, step, head, names)
+    notes += strange
     rows = np.zeros(int(good.sum()), EVENT)
     for name in PLAIN:
         rows[name] = raw[name][good]
     rows["number"] = raw["seq"][good] // np.uint64(step)
-    rows["cpu"] = np.flatnonzero(good) // places
+    rows["cpu"] = np.array(list(rings), "u2")[np.flatnonzero(good) // places]
     _extents(rows, kernel.types.enum("journal_op"))
     rows = rows[np.argsort(rows["number"], kind="stable")]
     if head % step or not head:
@@ -137,6 +139,36 @@ def events(session: Session) -> Journal:
     kinds = enum_names(kernel.types.enum("frame_kind"), "FRAME_")
     on = kernel.mm.value("journal_on", 0) != 0
     return Journal(rows, head // step, on, names, kinds, tuple(notes))
+
+
+def _rings(kernel: Kernel, size: int) -> tuple[dict[int, bytes], list[str]]:
+    """The ring of each CPU that has one; pages that can't be read are blank, and told."""
+    symbol, cpus = kernel.types.symbol("journal_ring"), kernel.types.constant("JOURNAL_CPUS")
+    if symbol is None:
+        raise KtfError("the symbols have no journal_ring: this kernel keeps no journal")
+    found, notes = {}, []
+    for cpu, va in enumerate(np.frombuffer(kernel.read(symbol.va, 8 * cpus), "<u8").tolist()):
+        if not va:
+            continue
+        found[cpu], bad = _pages(kernel, va, size)
+        if bad:
+            notes.append(
+                f"journal: of the ring of CPU {cpu} at {va:#x} {bad} page{'' if bad == 1 else 's'} can't be read"
+            )
+    if not found:
+        raise Corrupt(f"journal_ring at {symbol.va:#x} leads to no ring")
+    return found, notes
+
+
+def _pages(kernel: Kernel, va: int, size: int) -> tuple[bytes, int]:
+    """A ring, and how many of its pages are missing."""
+    if kernel.image_pa(va) is not None and kernel.image_pa(va + size - 1) is not None:
+        return kernel.read(va, size), 0
+    count = -(-size // PAGE)
+    if va % PAGE or va + size > 1 << 64:
+        return bytes(size), count
+    data, ok = kernel.memory.pages(va, count)
+    return np.where(ok[:, None], data, np.uint8(0)).tobytes()[:size], int((~ok).sum())
 
 
 def _sound(

@@ -23,14 +23,17 @@ def at_work(seconds: float) -> None:
 def read_by_gdb() -> dict[int, tuple[int, ...]]:
     """Number -> CPU and members of each event, without our code."""
     found = {}
-    step = int(gdb.parse_and_eval("sizeof(struct journal_event)"))
+    kind = gdb.lookup_type("struct journal_event")
+    names = ("seq", "op", "count", "refcount", "mapcount", "caller")
+    fields = [(kind[n].bitpos // 8, kind[n].bitpos // 8 + kind[n].type.sizeof) for n in names]
     for cpu in range(3):
-        ring = gdb.parse_and_eval(f"journal_ring[{cpu}].event")
-        for place in range(ring.type.range()[1] + 1):
-            event = ring[place]
-            members = [int(event[n]) for n in ("op", "count", "refcount", "mapcount", "caller")]
-            if int(event["seq"]):
-                found[int(event["seq"]) // step] = (cpu, *members)
+        start = int(gdb.parse_and_eval(f"(unsigned long)journal_ring[{cpu}]"))
+        size = int(gdb.parse_and_eval("JOURNAL_BYTES"))
+        ring = gdb.selected_inferior().read_memory(start, size).tobytes()
+        for at in range(0, size, kind.sizeof):
+            members = [int.from_bytes(ring[at + a : at + b], "little") for a, b in fields]
+            if members[0]:
+                found[members[0] // kind.sizeof] = (cpu, *members[1:])
     return found
 
 

@@ -256,6 +256,8 @@ class Machine(Model):
         cache = ENUMS["cache_type"]
         pat = [cache[f"CACHE_{n}"] for n in "WB WT UC_MINUS UC WP WC UC_MINUS UC".split()]
         self.symbol("memtype_pat")[:] = pat
+        rings = self.symbol("journal_ring").view(np.uint64)
+        rings[:] = np.uint64(SYMBOLS["rings"][0]) + np.arange(0, 64 * 512, 512, np.uint64)
         mtrr = self.rows("mtrr", "struct mtrr")[0]
         mtrr["cap"], mtrr["def_type"], mtrr["limit"], mtrr["count"] = 0x508, 0xC06, 1 << 46, 8
         mtrr["fixed"][:2], mtrr["fixed"][3:] = 0x0606060606060606, 0x0505050505050505

@@ -233,6 +233,7 @@ CONSTANTS = {
     "ARENA_PAGE_EMPTY": 0x4652454D,
     "SPACE_LIVE": 0xA5,
     "JOURNAL_CPUS": 64,
+    "JOURNAL_BYTES": 8 * 64,
     "STOCK_FRAME_PAGES": 4,
     "STOCK_NODES": 1,
     "STOCK_MAPPINGS": 48,
@@ -241,7 +242,8 @@ IMAGE = 0xFFFFFFFF80000000
 MM_VA = IMAGE + 0x230000
 # Variables besides mm: place, bytes.
 SYMBOLS = {
-    "journal_ring": (IMAGE + 0x210000, 64 * 8 * 64),  # 8 events for each CPU
+    "rings": (IMAGE + 0x210000, 64 * 8 * 64),  # 8 events for each CPU
+    "journal_ring": (IMAGE + 0x218000, 64 * 8),  # where each CPU's are
     "memtype_pat": (IMAGE + 0x220000, 8),
     "stacks": (IMAGE + 0x22C000, 272 * 32),
     "stack_count": (IMAGE + 0x22F000, 4),

@@ -13,7 +13,7 @@ import numpy as np
 from fake_guest import Plain
 from synthetic import Machine, put
 from synthetic_model import IMAGE
-from synthetic_types import OPS, SYMBOLS
+from synthetic_types import OPS
 
 from ktf import journal
 from ktf.commands_journal import JournalCommand
@@ -30,9 +30,8 @@ class Rings:
     def __init__(self) -> None:
         self.machine = Machine()
         self.layout = Layout(self.machine.types.struct("struct journal_event"))
-        start, size = SYMBOLS["journal_ring"]
-        flat = self.machine.words.view(np.uint8).reshape(-1)
-        self.bytes = flat[start - IMAGE : start - IMAGE + size]
+        self.bytes = self.machine.symbol("rings")
+        self.at = self.machine.symbol("journal_ring").view(np.uint64)
         self.next = 1
         self.machine.poke("struct mm", 0, journal_on=1)
 
@@ -224,6 +223,23 @@ class Nonsense(unittest.TestCase):
             rings.machine.poke("struct mm", 0, journal_seq=seq)
             self.assertIn("no number of an event", self.strange(rings))
             self.assertEqual([rings.read().ago(r) for r in rings.read().rows], [1])
+
+    def test_pointers(self) -> None:
+        """A CPU without a ring, and pointers that lead nowhere: the other rings are read, and the missing told."""
+        for va, told in ((0, False), (0x1000, True), (IMAGE - 1, True), ((1 << 64) - 4096, True)):
+            rings = Rings()
+            for cpu in (0, 1, 2):
+                rings.event(cpu, "GET", mfn=0x100, kind=1)
+            rings.at[1] = va
+            found = rings.read()
+            self.assertEqual(numbers(found), [1, 3], hex(va))
+            self.assertEqual([int(r["cpu"]) for r in found.rows], [0, 2])
+            self.assertEqual(
+                f"of the ring of CPU 1 at {va:#x} 1 page can't be read" in str(found.notes), told
+            )
+            self.assertIn("1 of the last 3 events", str(found.notes))
+        rings.at[:] = 0
+        self.assertRaises(KtfError, rings.read)
 
     def test_random(self) -> None:
         """Any bytes at all: text, JSON, every filter; never an exception, never silent."""

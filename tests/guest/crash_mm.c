@@ -15,6 +15,7 @@ enum {
     WILD = 0x6b6b6b6a, // what it stores: no present entry
     FRAMES_MAX = 64,   // a frame that was just put is handed out among so many
     FILL = 0x5a,
+    BUSY = 1200, // times that others map a page and unmap it meanwhile
 };
 
 frame_t *crash_page(space_t *space, vaddr_t va, unsigned attr)
@@ -53,8 +54,16 @@ static __attribute__((noinline)) void give_buffer_back(vaddr_t va, frame_t *fram
 // Others go on working with memory.
 static void pass_time(void)
 {
-    for (unsigned i = 0; i < 10; i++)
-        crash_page(NULL, VADDR(CRASH_VA.v + (i + 2) * PAGE_SIZE), VATTR_W);
+    frame_t *frame = NULL;
+    vaddr_t va;
+
+    for (unsigned i = 0; i < 10; i++) {
+        va = VADDR(CRASH_VA.v + (i + 2) * PAGE_SIZE);
+        frame = crash_page(NULL, va, VATTR_W);
+    }
+    for (unsigned i = 0; i < BUSY; i++)
+        if (vunmap(NULL, va, frame) || vmap(NULL, va, frame, VATTR_W))
+            panic("crash: 0x%lx can't be mapped again", va.v);
 }
 
 static __attribute__((noinline)) uint64_t read_buffer(const volatile uint64_t *buffer)

@@ -15,6 +15,7 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/journal.h"
 #include "mm/kmalloc_internal.h"
 
 enum {
@@ -115,6 +116,7 @@ void machine_usual(uint64_t ram)
 
 void machine_start(void)
 {
+    journal_reset();
     mm_init(&machine.info);
 }
 
