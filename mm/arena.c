@@ -68,6 +68,7 @@ void arena_page_remove(const struct arena *a, uint32_t *list, uint32_t number)
         *list = page->next;
     if (page->next)
         page_header(a, page->next)->prev = page->prev;
+    page->next = page->prev = 0;
 }
 
 // Links all objects of a zero page, lowest first, and puts the page on the partial list.
@@ -121,7 +122,7 @@ static uint32_t node_alloc(struct arena *a)
 
     if (!index)
         return 0;
-    a->empty = (uint32_t)node_at(index)->entry[0];
+    a->empty = node_at(index)->entry[0];
     node_at(index)->entry[0] = 0;
     node_at(index)->entry[1] = 0;
     if (--a->free < a->low)
@@ -318,6 +319,7 @@ static int page_back(struct arena *a)
     if (!mm.root_ready) {
         boot_pool_back(va);
         a->boot++;
+        mm.boot_pages++;
     } else {
         frame = frame_take(0, FRAME_METADATA);
         if (!frame)
@@ -362,7 +364,7 @@ static int grow_node(struct arena *a)
     }
     frame_lock();
     a->pages += 2;
-    if (a->pages > 2 * NODE_ROOTS) // the root is never free
+    if (a->pages > 2) // node 0 is the tree's root, never free
         node_free(a, a->pages / 2 - 1);
     frame_unlock();
     return 0;

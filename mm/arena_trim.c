@@ -94,16 +94,11 @@ static bool frames_trim(uint32_t keep, uint32_t look)
 
 static void node_unlist(struct arena *a, uint32_t index)
 {
-    uint64_t next = node_at(index)->entry[0];
-    uint32_t at = a->empty;
+    uint32_t *link = &a->empty;
 
-    if (at == index)
-        a->empty = (uint32_t)next;
-    for (; at != index; at = (uint32_t)node_at(at)->entry[0])
-        if (node_at(at)->entry[0] == index) {
-            node_at(at)->entry[0] = next;
-            break;
-        }
+    while (*link != index)
+        link = &node_at(*link)->entry[0];
+    *link = node_at(index)->entry[0];
     a->free--;
 }
 

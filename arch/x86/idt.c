@@ -5,9 +5,7 @@
 #include "arch/x86/traps.h"
 
 enum {
-    GATE_INTERRUPT = 0x8e, // present, ring 0, interrupts off
-    GATE_RING_3 = 0x60,    // may be called from there
-    STUB_SIZE = 16,        // traps.S
+    STUB_SIZE = 16, // traps.S
 };
 
 struct idt_gate idt[IDT_COUNT] __attribute__((aligned(4096)));
@@ -33,7 +31,7 @@ void idt_init(void)
         idt[i] = (struct idt_gate){
             .offset_low = handler & 0xffff,
             .selector = SEL_KERNEL_CODE,
-            .type = GATE_INTERRUPT,
+            .type = IDT_GATE_INTERRUPT,
             .offset_middle = handler >> 16 & 0xffff,
             .offset_high = (uint32_t)(handler >> 32),
         };
@@ -43,7 +41,7 @@ void idt_init(void)
 
 void idt_allow_user(unsigned vector)
 {
-    idt[vector].type |= GATE_RING_3;
+    idt[vector].type |= IDT_GATE_RING_3;
 }
 
 void idt_use_ist(void)

@@ -9,6 +9,12 @@ enum {
     IDT_COUNT = 256,
 };
 
+// Types of the gates: every one is an interrupt gate.
+enum idt_gate_type {
+    IDT_GATE_INTERRUPT = 0x8e, // present, ring 0, interrupts off
+    IDT_GATE_RING_3 = 0x60,    // added: may be called from there
+};
+
 struct idt_gate {
     uint16_t offset_low;
     uint16_t selector;

@@ -114,7 +114,7 @@ class Mtrr:
 
     def _blocks(self, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Types in blocks of 2 MiB, and True where a block may have several."""
-        if int(block.max()) < 1 << 20:
+        if len(block) > MANY and int(block.max()) < 1 << 20:
             seen = np.zeros(int(block.max()) + 1, bool)
             seen[block] = True
             distinct = np.flatnonzero(seen)

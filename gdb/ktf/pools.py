@@ -243,6 +243,11 @@ class Objects:
             self._say(out, "A4", row, text)
 
         self.judge_blank(np.flatnonzero(~self.used.reshape(-1)), "free", out)
+        end = self.first_byte + self.per_page * self.pool.size
+        for first, last in ((HEADER, self.first_byte), (end, PAGE)):
+            dirty = self.data[:, first:last].any(axis=1) & readable
+            for row in np.flatnonzero(dirty)[:50].tolist():
+                self._say(out, "A3", row, "is not blank around its objects")
 
     def judge_blank(self, flat: np.ndarray, what: str, out: Report) -> None:
         """Objects that hold nothing are zero but for their link: who takes one counts on it."""
@@ -288,3 +293,12 @@ def page_list(
         out.add("A3", f"{what}: page {page} does not belong there", va=pool.va_of_page(page))
     for page in sorted(wanted - set(seen))[:50]:
         out.add("A3", f"{what}: page {page} is missing", va=pool.va_of_page(page))
+
+
+def off_list(pool: Pool, pages: np.ndarray, header: Layout, out: Report) -> None:
+    """Pages without free objects are on no list: their links are 0."""
+    heads = header.records(np.ascontiguousarray(pool.data[pages, :HEADER]))
+    bad = ((heads["next"] != 0) | (heads["prev"] != 0)) & pool.ok[pages]
+    for page in pages[bad][:50].tolist():
+        text = f"{pool.label}: page {page} is on no list, but has links"
+        out.add("A3", text, va=pool.va_of_page(page))

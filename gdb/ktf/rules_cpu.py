@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from .database import Database
 from .findings import Report, Rule
+from .rules_state import c1_masks
 
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
 
@@ -29,6 +30,7 @@ def c1(db: Database, out: Report) -> None:
                 )
                 out.add("C1", text, space=space.name, mfn=space.mfn)
     _c1_current(db, out)
+    c1_masks(db, out)
 
 
 def _c1_current(db: Database, out: Report) -> None:

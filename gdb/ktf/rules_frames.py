@@ -10,12 +10,13 @@ from .chains import NONE
 from .database import POOLS, Database
 from .descriptors import PER_PAGE
 from .findings import Report, Rule, Violation
-from .pools import page_list
+from .pools import off_list, page_list
 from .readers import PAGE
 from .rules_map import frame
 from .rules_mappings import frame_text
+from .rules_state import a4_state
 from .rules_tables import slot_violation
-from .tree import GIB_ORDER, GRANULE_ORDER, SPAN_ORDER
+from .tree import GIB_ORDER, GRANULE_ORDER
 
 
 # --- A2: descriptors ---------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def _a2_tails(db: Database, out: Report) -> None:
 
 
 def _a2_blocks(db: Database, out: Report) -> None:
-    """Blocks of order 7 and up: the tree leads to them from all their pages, from 512 MiB at once where they have so many."""
+    """Blocks of order 7 and up: the tree leads to them from all their pages, from a GiB at once for order 18."""
     frames, tree = db.frames, db.tree
     outer = frames.outer_heads
     order = np.minimum(frames.order[outer], GIB_ORDER).astype(np.int64)
@@ -101,13 +102,11 @@ def _a2_blocks(db: Database, out: Report) -> None:
         return frame(db, "A2", int(outer[i]), text)
 
     out.each("A2", short, few)
-    whole = frames.order[outer] >= SPAN_ORDER
-    odd = np.zeros(len(outer), bool)
-    for place in (frames.outer_places, frames.outer_places + (np.int64(1) << order) - 1):
-        row = np.searchsorted(tree.spans, place >> SPAN_ORDER)
-        odd |= tree.from_top[np.minimum(row, len(tree.spans) - 1)] != whole
-    text = "an entry of the tree for 512 MiB leads to blocks of that size, and only to these"
-    out.each("A2", outer[odd], lambda i: frame(db, "A2", i, text))
+    row = np.searchsorted(tree.gibs, frames.outer_places >> GIB_ORDER)
+    odd = outer[tree.from_top[row] != (frames.order[outer] == GIB_ORDER)] if len(outer) else outer
+    out.each(
+        "A2", odd, lambda i: frame(db, "A2", i, "only order 18 has one entry of the tree for a GiB")
+    )
     used = np.flatnonzero(frames.objects.used.reshape(-1))
     index = frames.objects.index_of(used)
     lost = index[~frames.is_head[index] & (index > frames.orders)]
@@ -154,6 +153,7 @@ def a3(db: Database, out: Report) -> None:
         pool = db.pool(name)
         partial = objects.pages[(~objects.used).any(axis=1) & pool.ok[objects.pages]]
         page_list(pool, pool.partial, partial, db.header, "partly used", out)
+        off_list(pool, np.setdiff1d(objects.pages, partial), db.header, out)
     pool = db.pool("ARENA_FRAMES")
     page_list(pool, pool.empty, frames.empty_pages, db.header, "empty", out)
     words = pool.data[frames.empty_pages].view(np.uint32)
@@ -274,6 +274,7 @@ def a4(db: Database, out: Report) -> None:
     _a4_arenas(db, out)
     _a4_spaces(db, out)
     _a4_slots(db, out)
+    a4_state(db, out)
 
 
 def _count(db: Database, out: Report, what: str, have: int, want: int) -> None:
@@ -365,10 +366,6 @@ def _a4_arenas(db: Database, out: Report) -> None:
         stock = db.constant(STOCKS[name]) if name in STOCKS else 0
         if pool.low != stock:
             out.add("A4", f"{pool.label}: low is {pool.low}, should be {stock}")
-    for name, most in (("live", 1), ("busy", 1), ("root_ready", 1), ("page_1g", 1), ("work", 7)):
-        value = db.optional(name)
-        if value is not None and value > most:
-            out.add("A4", f"mm.{name} is {value:#x}, should be at most {most}")
     levels = db.optional("levels")
     own = next((row.levels for row in db.spaces.rows if row.kernel), db.rules.levels)
     if levels is not None and (levels not in (4, 5) or levels != own):

@@ -84,9 +84,19 @@ def _x2_cpus(db: Database, out: Report) -> None:
             if wanted & bit and not cpu.cr4 & bit:
                 text = f"CR4 is {cpu.cr4:#x}, {name} should be on: {opens}"
                 out.add("X2", f"CPU {cpu.number}: {text}")
+        known = CR4_SMEP | CR4_SMAP | CR4_UMIP
+        if symbol and (wanted | (cpu.cr4 & known)) != (wanted & known):
+            text = f"cpu_cr4 is {wanted:#x}, but CR4 of CPU {cpu.number} is {cpu.cr4:#x}"
+            out.add("X2", f"{text}; should be its bits {known:#x}")
 
 
 # --- X3 ------------------------------------------------------------------------------------------------
+
+
+def _is_text(name: bytes) -> bool:
+    """Letters and then zeros."""
+    letters, _, rest = name.partition(b"\0")
+    return not rest.strip(b"\0") and all(32 <= b < 127 for b in letters)
 
 
 class Stacks:
@@ -104,6 +114,10 @@ class Stacks:
         count = int.from_bytes(kernel.read(size.va, size.size), "little")
         if count > len(rows):
             self.problem = f"stack_count is {count}, but there is room for {len(rows)}"
+        elif rows.data[count:].view(np.uint8).any():
+            self.problem = f"stacks[] is not blank behind its {count} stacks"
+        elif not all(_is_text(n.tobytes()) for n in rows["name"][:count]):
+            self.problem = "stacks[]: a name holds what is no letter"
         rows = rows[: min(count, len(rows))]
         self.bottom, self.top = rows["bottom"]["v"], rows["top"]["v"]
         self.names = [bytes(n).split(b"\0")[0].decode("ascii", "replace") for n in rows["name"]]
@@ -150,6 +164,11 @@ def x3(db: Database, out: Report) -> None:
         return leaf(db, "X3", i, f"{text} is mapped, to {what(db, i)}; should not be")
 
     out.each("X3", near[~inside], describe)
+    size = leaves.take(near[inside]).size.astype(np.int64)
+    mapped = np.bincount(at[inside], size, len(stacks)).astype(np.uint64)
+    for i in np.flatnonzero(mapped != stacks.top - stacks.bottom)[:20].tolist():
+        text = f"stack '{stacks.names[i]}' [{int(stacks.bottom[i]):#x}, {int(stacks.top[i]):#x})"
+        out.add("X3", f"{text}: only {int(mapped[i]):#x} bytes of it are mapped")
 
 
 RULES = [

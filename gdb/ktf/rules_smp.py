@@ -10,6 +10,7 @@ import numpy as np
 
 from .database import Database
 from .findings import Report, Rule, Violation
+from .rules_state import b1_rounds
 
 # While a lock is held, what it guards may be between two states: these rules then prove nothing.
 COVERED = {
@@ -87,6 +88,7 @@ def b1(db: Database, out: Report) -> None:
             return Violation("B1", text, mfn=int(frames.mfn[frame]))
 
         out.each("B1", bad, describe)
+    b1_rounds(db, out)
 
 
 RULES = [

@@ -15,6 +15,7 @@ from .maps import perm_text
 from .paging import U, W, X
 from .readers import PAGE
 from .registers import Registers
+from .rules_percpu import c2_own
 from .rules_rights import Stacks, online
 from .session import Cpu
 
@@ -22,6 +23,7 @@ EXCEPTIONS = 32  # vectors of the processor itself
 GATES = (0x0E, 0x0F)  # 64-bit interrupt and trap gate
 # A descriptor of 64-bit code, present, ring 0: S, executable, P, L set; DPL and D clear.
 CODE_MASK, CODE_BITS = 0x0060_F800_0000_0000, 0x0020_9800_0000_0000
+MOST = 1 << 24  # bytes of a table or stack that are looked at
 TASK_TYPES = (0x89, 0x8B)  # 64-bit TSS, present: available, busy
 
 
@@ -52,6 +54,8 @@ class Rights:
 
     def wrong(self, va: int, size: int, must: int, never: int) -> tuple[int, str] | None:
         """The first page that lacks a right or has one too many, and how it is; None if all are right."""
+        if size > MOST:
+            return va & (1 << 64) - 1, f"has {size:#x} bytes, more than there can be"
         if not 0 <= va <= (1 << 64) - max(size, 1):
             return va & (1 << 64) - 1, "lies outside of the address space"
         vas, perm = self.pages(va, size)
@@ -94,6 +98,7 @@ def c2(db: Database, out: Report) -> None:
         judge.stack_pointer()
         judge.task()
         judge.gates()
+    c2_own(db, out)
 
 
 class Judge:
@@ -211,7 +216,8 @@ class Judge:
     def _top(self, name: str, top: int) -> None:
         """All of the stack whose top this is; of RSP0, which may start lower, the page below."""
         at = np.flatnonzero(self.stacks.top == np.uint64(top))
-        bottom = int(self.stacks.bottom[at[0]]) if len(at) else top - 8
+        known = len(at) > 0 and self.stacks.sound(int(at[0]))
+        bottom = int(self.stacks.bottom[at[0]]) if known else top - 8
         if name.startswith("IST") and not len(at):
             self.say(f"the stack of {name} starts at {top:#x}, the top of no known stack", top - 8)
         self.place(Place(f"the stack of {name}", bottom, top - bottom, W, U | X))

@@ -11,7 +11,8 @@ from .database import Database
 from .errors import KtfError
 from .findings import Report, Rule, Violation
 from .layout import Records
-from .memtype import EFFECTIVE, MIXED, NAMES, UC, WB, WC, WP, WT, MemoryTypes, memory_types
+from .memtype import EFFECTIVE, MIXED, NAMES, UC, WB, WC, WP, WT, MemoryTypes, Mtrr, memory_types
+from .readers import PAGE
 from .rules_mappings import frame_text, leaf
 
 ALLOWED = (UC, WC, WT, WP, WB)  # in MTRRs
@@ -46,6 +47,8 @@ def m2(db: Database, out: Report) -> None:
     for text in unknown:
         out.add("M2", text)
     _m2_sources(db, out)
+    if types.mtrr is not None:
+        _m2_kinds(db, types.mtrr, out)
     _m2_several(db, types, out)
     _m2_within(db, types, out)
 
@@ -88,6 +91,26 @@ def _m2_mtrr(db: Database, row: Records, out: Report) -> None:
         kinds += row["fixed"][0].copy().view(np.uint8).tolist()
     for kind in sorted(set(kinds) - set(ALLOWED)):
         out.add("M2", f"mtrr holds type {kind:#x}, which no MTRR can have")
+
+
+def _m2_kinds(db: Database, mtrr: Mtrr, out: Report) -> None:
+    """mm.wb_kinds names the kinds whose regions are write-back throughout, by the MTRRs."""
+    size = mtrr.mask & (~mtrr.mask + np.uint64(1))
+    if (mtrr.mask + size != np.uint64(mtrr.limit)).any():
+        return  # ranges in pieces: where they change is not listed
+    first = mtrr.base & mtrr.mask
+    low = np.arange(0, 1 << 20, PAGE, dtype=np.uint64)
+    edges = np.concatenate([first, first + size, low if mtrr.fixed is not None else low[:0]])
+    want = (1 << 32) - 1 & ~(1 << db.kinds["FRAME_DEVICE"])
+    for i in range(len(db.regions)):
+        start, end, kind = (db.regions.value(name, i) for name in ("start", "end", "kind"))
+        inside = edges[(edges > start) & (edges < end)]
+        places = np.append(inside, np.uint64(start))
+        if kind < 32 and mtrr.active and (mtrr.at(places) != WB).any():
+            want &= ~(1 << kind)
+    have = db.number("wb_kinds")
+    if have != want:
+        out.add("M2", f"mm.wb_kinds is {have:#x}, but by the MTRRs it should be {want:#x}")
 
 
 def _m2_several(db: Database, types: MemoryTypes, out: Report) -> None:

@@ -229,8 +229,9 @@ class Spaces:
             if mark != self.live_mark:
                 text = f"live is {mark:#x}, should be {self.live_mark:#x}: it is gone"
                 out.add("A3", f"spaces: {index:#x}: {text}", va=va)
-            if len(bytes(self.raw["name"][flat])) == self.raw["name"].dtype.itemsize:
-                out.add("A3", f"spaces: {index:#x}: its name has no end", va=va)
+            wrong = self._judge_words(flat, index == first)
+            if wrong:
+                out.add("A3", f"spaces: {index:#x}: {wrong}", va=va)
             seen.append(flat)
             index, previous = int(following[flat]), index
         listed = set(seen)
@@ -241,6 +242,20 @@ class Spaces:
                     "A3", f"spaces: {at:#x} is in use, but not on the list", va=self.pool.va(at)
                 )
         return seen
+
+    def _judge_words(self, flat: int, kernel: bool) -> str:
+        """What is wrong with a space's name and spare bytes, "" if nothing is."""
+        if self.raw["pad"][flat].any():
+            return "pad is not blank"
+        name = self.raw["name"][flat].tobytes().ljust(self.raw["name"].dtype.itemsize, b"\0")
+        letters, end, rest = name.partition(b"\0")
+        if not end:
+            return "its name has no end"
+        if rest.strip(b"\0") or any(not 32 <= b < 127 for b in letters):
+            return "its name holds what is no letter"
+        if kernel and letters != b"kernel":
+            return f"its name is {letters.decode('ascii')}, should be kernel"
+        return ""
 
     def _row(self, flat: int, first: int) -> SpaceRow:
         raw = self.raw

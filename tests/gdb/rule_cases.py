@@ -500,6 +500,7 @@ def not_flushed(m: Machine) -> int:
     """A CPU was asked to flush for a frame that is free, and has not."""
     block = next(b for b in m.blocks.values() if b.refcount == b.mapcount == 0)
     m.poke("frame_t", block.index, slot=7)
+    m.poke("struct mm", 0, epoch=7)
     m.mm_row("cpu", 0, "online", 1)
     m.mm_row("cpu", 0, "space", m.peek("struct mm", 0, "space_list"))
     m.mm_row("cpu", 0, "asked", 7)

@@ -190,7 +190,7 @@ class Machine(Model):
             assert root is not None
             values = {"next": number + 1 if number < 3 else 0, "prev": number - 1}
             put(data, number, root=slot, id=number - 1, cr3=root.mfn << 12, **values)
-            put(data, number, tables=len(tables), levels=4, live=0xA5)
+            put(data, number, tables=len(tables), levels=4, live=0xA5, cpus=int(number == 1))
             data.data["name"][number] = name.encode()
         self._object_pages("space_t", list(range(PAGES[5])), [3, *[0] * (PAGES[5] - 1)])
 
@@ -221,13 +221,16 @@ class Machine(Model):
         for i, counts in enumerate(self.orders):
             for name, value in zip(mm["order"].dtype.names, counts):
                 mm["order"][name][i] = value
-        values = {"magic": MAGIC, "space_list": 1}
-        mm["high_node"][0] = self.nodes.get(("high", 0), 0)
+        values = {"magic": MAGIC, "high_node": self.nodes.get(("top", 0), 0), "space_list": 1}
         values.update(free_slot=self.free[0], slot_count=self.slot_count, free_slots=len(self.free))
         values.update(next_space=3, live=1, root_ready=1, window=WINDOW, phys_limit=1 << 46)
         values.update(levels=4, page_1g=1, region_count=len(self.REGIONS))
         for name, value in values.items():
             mm[name] = value
+        values = {"frame_limit": PAGES[0] * 128, "boot_pages": len(ARENAS), "wb_kinds": 0xFFFF7FEF}
+        for name, value in values.items():
+            mm[name] = value
+        mm["map_lock"]["rank"], mm["frame_lock"]["rank"] = 1, 2
         mm["cpu"]["online"][0], mm["cpu"]["space"][0] = 1, 1
         for level in (1, 2):
             for attr in range(64):
@@ -281,7 +284,8 @@ class Machine(Model):
         gdt[1:5] = 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF
         gdt[5] = 103 | (tss & 0xFFFFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56
         gdt[6] = tss >> 32
-        self.rows("tss", "struct tss")[0]["ist"][:3] = [top for _, top in STACKS[1:]]
+        task = self.rows("tss", "struct tss")[0]
+        task["ist"][:3], task["io_map"] = [top for _, top in STACKS[1:]], 104
 
     def twin(self) -> Machine:
         """The same guest with memory of its own."""

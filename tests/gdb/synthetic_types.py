@@ -50,7 +50,7 @@ STRUCTS = {
         "u4 magic",
         "u4 zero2",
     ],
-    "struct frame_node": ["u8*1024 entry"],
+    "struct frame_node": ["u4*2048 entry"],
     "struct table": [
         "u8 va",
         "u4 frame",
@@ -143,7 +143,7 @@ STRUCTS = {
         "struct arena*6 arena",
         "struct order_list*19 order",
         "struct record_cache records",
-        "u4*8 high_node",
+        "u4 high_node",
         "u4 space_list",
         "u4 free_slot",
         "u4 slot_count",
@@ -166,7 +166,7 @@ STRUCTS = {
         "u4 region_count",
         "u8 boot_ticks",
         "u4 wb_kinds",
-        "u4 zero",
+        "u4 boot_pages",
         "u8 frame_limit",
         "u8 journal_seq",
         "u4 journal_on",
@@ -226,6 +226,14 @@ ENUMS = {
         "VATTR_TYPE": 56,
         "VATTR_ALL": 63,
     },
+    "lock_rank": {
+        "RANK_KMALLOC": 0,
+        "RANK_MAP": 1,
+        "RANK_FRAME": 2,
+        "RANK_CONSOLE": 3,
+        "RANK_COUNT": 4,
+    },
+    "mm_work": {"MM_GROW": 1, "MM_TRIM": 2, "MM_CHECK": 4},
     "arena_id": {**{f"ARENA_{k}": i for i, k in enumerate(ARENAS)}, "ARENA_COUNT": 6},
 }
 CONSTANTS = {

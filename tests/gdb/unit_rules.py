@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rule_cases import CASES
+from rule_cases import CASES as LINKED_CASES
+from rule_cases_state import STATE_CASES
 from synthetic import CR0, CR4, STRUCTS, Machine
 from synthetic_model import BASE, STACKS
 from synthetic_types import MM_VA
@@ -21,6 +22,7 @@ from ktf.commands_check import CheckCommand, examine, text
 from ktf.findings import KEEP, Report, Violation
 from ktf.rules import RULES
 
+CASES = LINKED_CASES + STATE_CASES
 HEALTHY = Machine()
 
 
@@ -90,6 +92,7 @@ class RuleTests(unittest.TestCase):
         user = m.tables[m.roots[2]]
         assert user is not None
         m.mm_row("cpu", 0, "space", 2)
+        m.poke("space_t", 2, cpus=1)
         self.assertEqual(self.examine(m, user.mfn << 12).total(), 0)
 
     def test_registers(self) -> None:
