@@ -67,7 +67,7 @@ FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,addre
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: culprit stress all iso host run debug demo check bench fuzz style packages clean help tools FORCE
+.PHONY: bitflip stops culprit stress all iso host run debug demo check bench fuzz style packages clean help tools FORCE
 
 all: $(BUILD)/kernel.elf iso ## the kernel (build/kernel.elf) and its bootable ISO (build/ktf.iso), BIOS and UEFI
 
@@ -91,7 +91,8 @@ $(BUILD)/sources: FORCE
 	$(Q)printf '%s\n' $(SRCS) $(HOST_SRCS) | cmp -s - $@ || printf '%s\n' $(SRCS) $(HOST_SRCS) >$@
 
 # What is called most goes without a frame of its own; rbp stays its caller's, so a backtrace only skips it.
-$(BUILD)/obj/mm/find.c.o $(BUILD)/obj/mm/frame.c.o $(BUILD)/obj/mm/run.c.o $(BUILD)/obj/mm/single.c.o: \
+$(BUILD)/obj/mm/frame.c.o $(BUILD)/obj/mm/run.c.o $(BUILD)/obj/mm/single.c.o \
+    $(BUILD)/obj/mm/tree.c.o: \
     private CFLAGS += -fomit-frame-pointer -ffixed-rbp
 
 $(BUILD)/obj/%.c.o: %.c $(BUILD)/flags
@@ -204,6 +205,18 @@ STRESS_SEEDS = 1 2 3 4 5 6 7 8 9 10## its seeds, one run each
 stress: all ## all CPUs at random operations: STRESS_OPS on each of 4, one more watches; one run for each of STRESS_SEEDS
 	$(Q)for seed in $(STRESS_SEEDS); do \
 	    $(PYTHON) tests/run.py --stress=$(STRESS_OPS),$$seed || exit 1; done
+
+FLIPS = 20000## of `make bitflip`
+
+bitflip: all ## one bit of the memory manager's structures broken at a time, FLIPS of them: ktf-pt-check must see each
+	$(Q)tests/packages.sh --have check
+	$(Q)$(PYTHON) tests/bitflip.py --flips=$(FLIPS)
+
+STOPS = 1000## of `make stops`
+
+stops: all ## four CPUs at random operations, stopped at random STOPS times: ktf-pt-check must raise no false alarm
+	$(Q)tests/packages.sh --have check
+	$(Q)$(PYTHON) tests/stops.py --stops=$(STOPS)
 
 style: ## clang-format, black and mypy: they check, nothing is rewritten
 	$(Q)tests/packages.sh style

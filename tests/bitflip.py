@@ -1,0 +1,361 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""The bit-flip campaign: one bit of one structure broken at a time, the whole of ktf-pt-check, the bit put back.
+
+A guest with a busy memory (test=busy, 4 CPUs) is stopped by GDB at busy_ready(). Its types and registers and a copy of
+its memory are taken out of GDB once; then the command itself runs on the copy, without GDB. Some of the flips are
+done in the guest itself as well, where GDB must give the same answer.
+
+Each flip is found (a violation, or a lock that is said to be held), or harmless by definition (HARMLESS, by field,
+with the reason), or missed. Exit status 1 if any is missed, if the command fails, or takes over 10 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import random
+import re
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "gdb"), str(ROOT / "tests/gdb")]
+
+from bitflip_fields import Field, fields, pages  # noqa: E402
+from bitflip_frozen import Frozen  # noqa: E402
+from fake_guest import Plain  # noqa: E402
+from ktf.commands_check import CheckCommand  # noqa: E402
+from ktf.database import Database  # noqa: E402
+from ktf.errors import KtfError  # noqa: E402
+from qemu import EXIT_SUCCESS, Guest, gdb_command  # noqa: E402
+
+SLOW = 10.0  # seconds of the processor for one check
+GUEST: dict[str, Any] = {"mem": "128M", "smp": 4, "cmdline": "test=busy", "ramfile": True}
+# Fields in which a flip that is not found does no harm, by their definition: pattern of the field, reason.
+COUNTER = "a counter that may have any value beyond what it has given out; lower ones are found"
+HARMLESS = {
+    r"table of level \d: .*: A": "accessed: the CPU sets it whenever it uses the entry",
+    r"table of level \d: .*: D": "dirty: the CPU sets it; ignored in an entry to a table",
+    r"table of level \d: entry to a table: G": "ignored by the CPU where no page is mapped",
+    r"table of level \d: .*: ignored 9-11": "left to software by the CPU, and not used",
+    r"table of level \d: .*: ignored 52-62": "left to software by the CPU (no protection keys), and not used",
+    r"frame, .*: epoch": "any epoch that is over says the same: every CPU has flushed since; later ones are found",
+    r"mm: epoch": COUNTER,
+    r"mm: next_space": COUNTER,
+    r"mm: journal_seq": "a counter of events; what is no multiple of an event is found",
+    r"mm: boot_ticks": "a statistic: how long the boot took",
+    r"mm: journal_on": "a switch: 0 and 1 are both right",
+    r"mm: padding": "the compiler's gap between two members",
+    r"mm\.batch: batch\.(va|run\..*)": "behind batch.count and batch.runs, which say that none is in use",
+    r"mm\..*_lock: .*\.waiting": "a hint to look for sleepers, where 1 without sleepers is allowed",
+    r"mm\..*_lock: .*\.sleepers": "a hint whom to wake; who does not sleep looks and goes on",
+    r"space, user: name": "the caller's text for people; what is no letter is found",
+    r"stacks: name": "a text for people; what is no letter is found",
+}
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One bit: of which field, where."""
+
+    field: int
+    at: int  # physical address * 8 + bit
+
+
+@dataclass
+class Outcome:
+    """What the check said. verdict: found, silent, failed."""
+
+    verdict: str
+    text: str = ""
+    seconds: float = 0.0
+    rules: tuple[str, ...] = ()
+
+
+# --- one check ---------------------------------------------------------------------------------------
+
+FROZEN: Frozen  # of this process, set before the others are forked
+FIELDS: list[Field]
+
+
+def answer(frozen: Frozen) -> dict[str, Any]:
+    """What `ktf-pt-check --json` says, without the time."""
+    context = Plain(frozen.session())
+    CheckCommand().invoke(context, "--json")
+    found: dict[str, Any] = json.loads(context.text)
+    found.pop("seconds")
+    return found
+
+
+def judge(frozen: Frozen) -> Outcome:
+    """Runs the command; a Python error of ours is an outcome, too."""
+    started = time.process_time()
+    try:
+        found = answer(frozen)
+    except KtfError as e:
+        return Outcome("found", f"refused: {e}", time.process_time() - started, ("refused",))
+    except Exception:  # the campaign's last resort: it must count, not end
+        return Outcome("failed", traceback.format_exc(), time.process_time() - started)
+    seconds = time.process_time() - started
+    rules = tuple(sorted({v["rule"] for v in found["violations"]}))
+    if found["total"]:
+        return Outcome("found", found["violations"][0]["message"], seconds, rules)
+    if found["in_progress"]:
+        return Outcome("found", f"in progress: {found['in_progress']}", seconds, ("in progress",))
+    return Outcome("silent", "", seconds)
+
+
+def flip_bit(frozen: Frozen, at: int) -> None:
+    """Turns over one bit."""
+    frozen.bytes_at(at >> 3, 1)[0] ^= 1 << (at & 7)
+
+
+def try_flip(flip: Flip) -> Outcome:
+    """Breaks, checks, mends."""
+    flip_bit(FROZEN, flip.at)
+    try:
+        return judge(FROZEN)
+    finally:
+        flip_bit(FROZEN, flip.at)
+
+
+def try_page(page: tuple[int, int, int]) -> Outcome:
+    """Random bytes over [first, last) of physical memory."""
+    first, last, seed = page
+    place = FROZEN.bytes_at(first, last - first)
+    saved = place.copy()
+    place[:] = bytearray(random.Random(seed).randbytes(last - first))
+    try:
+        return judge(FROZEN)
+    finally:
+        place[:] = saved
+
+
+# --- what is broken -----------------------------------------------------------------------------------
+
+
+def choose(all_fields: list[Field], count: int, rng: random.Random) -> list[Flip]:
+    """As many flips of each structure, and in it of each field; the bits by chance."""
+    by_structure: dict[str, list[int]] = {}
+    for number, one in enumerate(all_fields):
+        by_structure.setdefault(one.structure, []).append(number)
+    for numbers in by_structure.values():
+        rng.shuffle(numbers)
+    flips = []
+    for i in range(count):
+        numbers = list(by_structure.values())[i % len(by_structure)]
+        number = numbers[i // len(by_structure) % len(numbers)]
+        one = all_fields[number]
+        at = int(one.places[rng.randrange(len(one.places))]) + rng.randrange(one.bits)
+        flips.append(Flip(number, at))
+    return flips
+
+
+@dataclass
+class Tally:
+    """Of one structure or field."""
+
+    flips: int = 0
+    found: int = 0
+    harmless: int = 0
+    missed: int = 0
+
+
+@dataclass
+class Campaign:
+    """All that came of it."""
+
+    flips: list[Flip]
+    outcomes: list[Outcome]
+
+    def tally(self) -> tuple[dict[str, Tally], dict[str, Tally]]:
+        """By structure, and by field."""
+        structures: dict[str, Tally] = {}
+        by_field: dict[str, Tally] = {}
+        for flip, outcome in zip(self.flips, self.outcomes):
+            one = FIELDS[flip.field]
+            for table, key in ((structures, one.structure), (by_field, one.key())):
+                t = table.setdefault(key, Tally())
+                t.flips += 1
+                if outcome.verdict == "found":
+                    t.found += 1
+                elif outcome.verdict == "silent" and harmless(flip):
+                    t.harmless += 1
+                else:
+                    t.missed += 1
+        return structures, by_field
+
+
+def harmless(flip: Flip) -> str:
+    """The reason why nobody need see it; "" if there is none."""
+    key = FIELDS[flip.field].key()
+    return next((why for name, why in HARMLESS.items() if re.fullmatch(name, key)), "")
+
+
+# --- runs ----------------------------------------------------------------------------------------------
+
+
+def enter(path: str) -> None:
+    """Makes this process's own copy of the guest."""
+    global FROZEN, FIELDS
+    with open(f"{path}/facts", "rb") as f:
+        FROZEN = Frozen(pickle.load(f), f"{path}/memory")
+    FIELDS = fields(Database(FROZEN.session()))
+
+
+def run_gdb(guest: Guest, path: str, *setup: str, **env: str) -> str:
+    """tests/bitflip_gdb.py inside GDB on the guest, which stays halted; what it printed."""
+    command = gdb_command(guest.port, "-batch")
+    command += [word for line in setup for word in ("-ex", line)]
+    command += ["-x", str(ROOT / "tests/bitflip_gdb.py")]
+    more = {"BITFLIP": path, "KTF_RAMFILE": str(guest.ramfile), **env}
+    more["PYTHONPATH"] = f"{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **more},
+        check=False,
+    )
+    if "\nPASS\n" not in done.stdout:
+        raise RuntimeError(f"GDB: {done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def in_guest(guest: Guest, path: str, flips: list[Flip]) -> list[str]:
+    """The same flips in the real guest, by the command in GDB; what differs from what was said of the copy."""
+    wanted = []
+    for flip in flips:
+        flip_bit(FROZEN, flip.at)
+        wanted.append({"at": flip.at, "said": answer(FROZEN)})
+        flip_bit(FROZEN, flip.at)
+    Path(path, "wanted").write_text(json.dumps(wanted), encoding="ascii")
+    said = run_gdb(guest, path, BITFLIP_STEP="compare")
+    return [line for line in said.splitlines() if line.startswith("differs: ")]
+
+
+# --- the report ----------------------------------------------------------------------------------------
+
+
+def print_report(c: Campaign) -> int:
+    """The table by structure, harmless fields with their reasons, what was missed; how many are."""
+    structures, by_field = c.tally()
+    print(f"{'structure':42}{'flips':>7}{'found':>7}{'harmless':>9}{'missed':>7}")
+    total = Tally()
+    for name, t in sorted(structures.items()):
+        print(f"{name:42}{t.flips:7}{t.found:7}{t.harmless:9}{t.missed:7}")
+        for key, value in asdict(t).items():
+            setattr(total, key, getattr(total, key) + value)
+    print(f"{'all':42}{total.flips:7}{total.found:7}{total.harmless:9}{total.missed:7}")
+    print("harmless by definition:")
+    for pattern, why in HARMLESS.items():
+        count = sum(t.harmless for key, t in by_field.items() if re.fullmatch(pattern, key))
+        flips = sum(t.flips for key, t in by_field.items() if re.fullmatch(pattern, key))
+        if flips:
+            print(f"  {count:5} of {flips:5} flips of {pattern}: {why}")
+    rules = Counter(r for o in c.outcomes for r in o.rules)
+    print("found by: " + ", ".join(f"{r} {n}" for r, n in sorted(rules.items())))
+    for key, t in sorted(by_field.items()):
+        if t.missed:
+            print(f"MISSED {t.missed} of {t.flips}: {key}")
+    return total.missed
+
+
+def failures(what: str, outcomes: list[Outcome]) -> Iterator[str]:
+    """What must not be, whatever is broken: errors of ours, and checks that take too long."""
+    for o in outcomes:
+        if o.verdict == "failed":
+            yield f"{what}: {o.text}"
+        if o.seconds > SLOW:
+            yield f"{what}: {o.seconds:.1f} s: {o.text}"
+
+
+def overwrite(pool: ProcessPoolExecutor, count: int, rng: random.Random) -> list[str]:
+    """Pages of random bytes; what went wrong."""
+    every = pages(Database(FROZEN.session()))
+    rng.shuffle(every)
+    chosen = [every[i % len(every)] for i in range(count)]
+    work = [(first, end, rng.randrange(1 << 32)) for _, first, end in chosen]
+    outcomes = list(pool.map(try_page, work, chunksize=4))
+    silent = [c for c, o in zip(chosen, outcomes) if o.verdict == "silent"]
+    wrong = [
+        f"random bytes in {name}, {first:#x} to {end:#x}: no finding" for name, first, end in silent
+    ]
+    wrong += failures("random bytes", outcomes)
+    found = sum(o.verdict == "found" for o in outcomes)
+    slowest = max((o.seconds for o in outcomes), default=0.0)
+    kinds = len({name for name, _, _ in chosen})
+    print(
+        f"{count} pages of random bytes, of {kinds} structures: {found} found, the slowest in {slowest:.2f} s"
+    )
+    return wrong
+
+
+def campaign(args: argparse.Namespace, guest: Guest, path: str) -> list[str]:
+    """Everything; what went wrong."""
+    run_gdb(guest, path, "hbreak busy_ready", "continue", BITFLIP_STEP="freeze")
+    enter(path)
+    rng = random.Random(args.seed)
+    healthy = judge(FROZEN)
+    if healthy.verdict != "silent":
+        return [f"the healthy guest: {healthy}"]
+    wrong: list[str] = []
+    flips = choose(FIELDS, args.flips, rng)
+    with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
+        outcomes = list(pool.map(try_flip, flips, chunksize=8))
+        wrong += overwrite(pool, args.pages, rng)
+    print(
+        f"{len(FIELDS)} fields; the slowest check of a flip took {max(o.seconds for o in outcomes):.2f} s"
+    )
+    missed = print_report(Campaign(flips, outcomes))
+    wrong += [f"{missed} flips were missed"] if missed else []
+    wrong += failures("a flip", outcomes)
+    some = rng.sample([f for f, o in zip(flips, outcomes) if o.verdict != "failed"], args.real)
+    differs = in_guest(guest, path, some)
+    print(f"{len(some)} of them in the guest itself, by GDB: {len(differs)} answers differ")
+    return wrong + differs
+
+
+def main() -> int:
+    """Entry."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--flips", type=int, default=20000)
+    parser.add_argument("--pages", type=int, default=500, help="pages of random bytes")
+    parser.add_argument("--real", type=int, default=40, help="flips that GDB repeats in the guest")
+    parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    args.seed = random.randrange(1 << 32) if args.seed is None else args.seed
+    os.umask(0o077)
+    print(f"seed {args.seed}", flush=True)
+    started = time.monotonic()
+    with Guest(stopped=True, timeout=7200, **GUEST) as guest:
+        wrong = campaign(args, guest, str(guest.dir))
+        guest.cont()  # healthy again: its own test takes all apart, and counts
+        status = guest.wait()
+        if status != EXIT_SUCCESS:
+            wrong.append(f"the guest ended with status {status}: {guest.tail()}")
+    print(f"{time.monotonic() - started:.0f} s")
+    for text in wrong[:20]:
+        print(f"not ok campaign {text}")
+    if not wrong:
+        print("ok campaign")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Inside GDB: stops a running guest STOPS times at random moments, and checks it each time.
+"""A violation is printed as `alarm: ...`, and the others are looked for all the same."""
+import os
+import random
+import signal
+import threading
+
+import gdb
+from inside import json_of, passed
+
+stops = progress = 0
+rng = random.Random(int(os.environ["STOPS_SEED"]))
+try:
+    while stops < int(os.environ["STOPS"]):
+        # The SIGINT of a user who presses Ctrl-C.
+        timer = threading.Timer(0.02 + 0.06 * rng.random(), os.kill, (os.getpid(), signal.SIGINT))
+        ran = False
+        try:
+            timer.start()
+            ran = True
+            gdb.execute("continue", to_string=True)
+        except KeyboardInterrupt:
+            pass
+        timer.join()
+        if not ran:  # it came too early
+            continue
+        answer = json_of("ktf-pt-check")
+        stops += 1
+        progress += bool(answer["in_progress"])
+        if answer["total"] or (answer["unsettled"] and not answer["in_progress"]):
+            print(f"alarm: stop {stops}: {answer}"[:3000])
+except gdb.error as e:
+    print(f"the guest is gone: {e}")
+print(f"{stops} stops, {progress} with a lock held")
+gdb.execute("detach", to_string=True)  # it runs on
+passed()
