@@ -118,8 +118,7 @@ class Block:
             return "its page table is gone (P7)"
         if claims.other_level[row] or claims.bad_shape[row]:
             return "its numbers make no sense (P3)"
-        first, last = np.searchsorted(claims.record, [row, row + 1])  # it is sorted
-        mine = np.flatnonzero(claims.differs[first:last]) + first
+        mine = claims.odd[claims.record[claims.odd] == row]
         if not len(mine):
             return None
         have, want = int(claims.have[mine[0]]), int(claims.want[mine[0]])

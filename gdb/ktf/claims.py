@@ -4,6 +4,7 @@
 
     claims.record[i], .at[i]     row of the record, slot * 512 + entry
     claims.want[i], .have[i]     the entry as the record says, and as it is
+    claims.odd                   the elements where these differ
     claims.record_at[at]         row of the record that stands for an entry, NONE if none does
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from .chains import NONE
 from .descriptors import Frames
-from .paging import ACCESSED, DIRTY, NX, P, PAT_LARGE, PS, RW, US, Rules
+from .paging import ACCESSED, DIRTY, LEAF_ADDRESS, NX, P, PAT_LARGE, PS, RW, US, Rules
 from .readers import WORDS
 from .records import Mappings
 from .slots import Slots
@@ -54,12 +55,6 @@ def type_bits(level: np.ndarray) -> np.ndarray:
     return np.where(level == 1, np.uint64(0x98), np.uint64(0x18 | PAT_LARGE))
 
 
-def address_bits(level: np.ndarray) -> np.ndarray:
-    """The bits of a leaf entry that are its address."""
-    low = (np.uint64(1) << (level.astype(np.uint64) * np.uint64(9) + np.uint64(3))) - np.uint64(1)
-    return np.uint64(0x000F_FFFF_FFFF_F000) & ~low
-
-
 class Claims:
     """The entries of all records whose place is a live table of their level."""
 
@@ -80,35 +75,39 @@ class Claims:
         self.no_table = ~slots.live[slot]
         self.no_space = ~self.no_table & ~live_space[slot]
         self.other_level = ~self.no_table & (slots.level[slot] != maps.level)
-        depth = maps.level.astype(np.int64) * 9 - 9
-        order = maps.order.astype(np.int64)
-        self.bad_shape = (maps.level == 0) | (order < depth) | (order > 18)
+        span = maps.order.astype(np.int16) - (maps.level.astype(np.int16) * 9 - 9)
+        self.bad_shape = (maps.level == 0) | (span < 0) | (maps.order > 18)
         good = ~(self.no_table | self.no_space | self.other_level | self.bad_shape)
-        rows = np.flatnonzero(good)
-        counts = np.int64(1) << (order[rows] - depth[rows])
+        # Records of one entry, then the others.
+        several = np.flatnonzero(good & (span > 0))
+        counts = np.int64(1) << span[several].astype(np.int64)
         self.cut = 0
         if int(counts.sum()) > MOST:
             keep = np.cumsum(counts) <= MOST
             self.cut = int((~keep).sum())
-            rows, counts = rows[keep], counts[keep]
-        self._expand(rows, counts, rules)
+            several, counts = several[keep], counts[keep]
+        self._expand(np.flatnonzero(good & (span == 0)), several, counts, rules)
         self._compare(frames, attrs, rules)
 
-    def _expand(self, rows: np.ndarray, counts: np.ndarray, rules: Rules) -> None:
+    def _expand(
+        self, single: np.ndarray, several: np.ndarray, counts: np.ndarray, rules: Rules
+    ) -> None:
         """One element for each entry; those beyond the end of a table are looked up by address."""
         maps, slots = self.maps, self.slots
-        first = maps.at[rows].astype(np.int64)
+        self.singles = len(
+            single
+        )  # elements; of those behind them `step` says how far into their record they are
+        self.record = np.concatenate([single, np.repeat(several, counts)])
+        self.at = maps.at[self.record].astype(np.int64)
+        self.step = np.arange(len(self.at) - self.singles) - np.repeat(
+            np.cumsum(counts) - counts, counts
+        )
         self.missing = np.zeros(0, np.int64)  # elements that no table covers
-        if len(rows) and int(counts.max()) > 1:
-            self.record = np.repeat(rows, counts)
-            start = np.repeat(np.cumsum(counts) - counts, counts)
-            self.step = np.arange(len(self.record)) - start
-            self.at = np.repeat(first, counts) + self.step
-            over = np.flatnonzero(self.at // WORDS != np.repeat(first // WORDS, counts))
-            if len(over):
-                self._beyond(over, np.repeat(first, counts)[over], rules)
-        else:
-            self.record, self.step, self.at = rows, np.zeros(len(rows), np.int64), first
+        first = self.at[self.singles :].copy()
+        self.at[self.singles :] += self.step
+        over = np.flatnonzero(self.at[self.singles :] // WORDS != first // WORDS)
+        if len(over):
+            self._beyond(over, first[over], rules)
         self.record_at = np.full(slots.count * WORDS, NONE, np.int32)
         self.record_at[self.at] = self.record
         self.record_at[:WORDS] = NONE
@@ -122,6 +121,7 @@ class Claims:
         va = va + (self.step[over].astype(np.uint64) << shift)
         found = slots.find(slots.space[slot], level, va)
         entry = (va >> shift).astype(np.int64) & (WORDS - 1)
+        over = over + self.singles
         self.at[over] = np.where(found > 0, found * WORDS + entry, 0)
         self.missing = over[found == 0]
 
@@ -130,19 +130,34 @@ class Claims:
         maps = self.maps
         owner = maps.owner[self.record]
         self.level = maps.level[self.record]
-        pages = np.int64(1) << (self.level.astype(np.int64) * 9 - 9)
-        mfn = frames.mfn[owner].astype(np.int64) + maps.offset[self.record] + self.step * pages
-        bits = attrs.table[self.level, maps.attr[self.record]]
-        self.want = (mfn.astype(np.uint64) << np.uint64(12)) | bits
+        want = frames.mfn[owner].astype(np.uint64)
+        want += maps.offset[self.record]
+        depth = self.level[self.singles :].astype(np.int64) * 9 - 9
+        want[self.singles :] += (self.step << depth).astype(np.uint64)
+        want <<= np.uint64(12)
+        want |= attrs.table[self.level, maps.attr[self.record]]
+        self.want = want
         self.have = self.slots.content.reshape(-1)[self.at]
         # Reserved bits are rule T5's alone.
-        compared = ~IGNORED & ~rules.reserved(1, True) & (1 << 64) - 1
-        # Records on no list have no frame to compare with, tables that can't be read nothing to compare.
-        self.known = (owner > 0) & self.slots.readable[self.at // WORDS]
+        reserved = rules.reserved(1, True)
+        compared = ~IGNORED & ~reserved & (1 << 64) - 1
         self.differs = ((self.want ^ self.have) & np.uint64(compared)) != 0
-        self.differs &= self.known
+        # Records on no list have no frame to compare with, tables that can't be read nothing to compare.
+        self.differs &= (owner > 0) & self.slots.readable[self.at >> 9]
         self.differs[self.missing] = True
-        self.present = (self.have & np.uint64(P)) != 0
-        large = (self.level == 1) | ((self.have & np.uint64(PS)) != 0)
-        self.is_leaf = self.present & large
-        self.address = address_bits(self.level) & ~np.uint64(rules.reserved(1, True))
+        self.odd = np.flatnonzero(self.differs)
+        self._address = LEAF_ADDRESS & ~np.uint64(reserved)
+
+    # Of some elements, by their numbers:
+
+    def present(self, i: np.ndarray) -> np.ndarray:
+        """True where the entry is present."""
+        return (self.have[i] & np.uint64(P)) != 0
+
+    def is_leaf(self, i: np.ndarray) -> np.ndarray:
+        """True where the entry maps a page."""
+        return self.present(i) & ((self.level[i] == 1) | ((self.have[i] & np.uint64(PS)) != 0))
+
+    def address(self, i: np.ndarray) -> np.ndarray:
+        """The bits of the entry that are its address."""
+        return self._address[self.level[i]]

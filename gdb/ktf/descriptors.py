@@ -186,16 +186,26 @@ class Frames:
         """Pages of each block of heads."""
         return np.int64(1) << np.minimum(self.order[self.heads], GIB_ORDER).astype(np.int64)
 
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """The page behind each block of heads."""
+        return self.place + self.sizes
+
+    @cached_property
+    def pages_before(self) -> np.ndarray:
+        """Pages of all blocks of heads before each, and of all of them."""
+        return np.concatenate([[0], np.cumsum(self.sizes)])
+
     def pages_in(self, first: np.ndarray, end: np.ndarray) -> np.ndarray:
         """How many of the pages [first, end) belong to some frame."""
-        total = np.concatenate([[0], np.cumsum(self.sizes)])
+        total = self.pages_before
 
         def below(mfn: np.ndarray) -> np.ndarray:
             if not len(self.place):
                 return np.zeros(len(mfn), np.int64)
             at = np.searchsorted(self.place, mfn, side="right")
             last = np.maximum(at - 1, 0)
-            beyond = np.clip(self.place[last] + self.sizes[last] - mfn, 0, self.sizes[last])
+            beyond = np.clip(self.ends[last] - mfn, 0, self.sizes[last])
             return total[at] - np.where(at > 0, beyond, 0)
 
         return below(end) - below(first)

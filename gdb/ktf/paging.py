@@ -184,10 +184,13 @@ class Walk:
         }[kind]
 
 
+# The address bits of leaf entries, by level; those of levels that have none, too, for what broken tables hold.
+LEAF_ADDRESS = np.array([ADDRESS & ~((1 << level_shift(i)) - 1) for i in range(8)], np.uint64)
+
+
 def leaf_pa(entry: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Physical address in leaf entries of these levels."""
-    low = (np.uint64(1) << (level.astype(np.uint64) * 9 + 3).astype(np.uint64)) - np.uint64(1)
-    return entry & np.uint64(ADDRESS) & ~low
+    return entry & LEAF_ADDRESS[level]
 
 
 def entry_perm(entry: np.ndarray, nxe: bool) -> np.ndarray:

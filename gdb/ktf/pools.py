@@ -20,7 +20,6 @@ from .readers import PAGE
 from .trace import translate
 
 HEADER = 32  # bytes of struct arena_page
-MANY = 10000  # look-ups at once, from which on a table pays
 
 
 @dataclass(frozen=True)
@@ -148,19 +147,28 @@ class Objects:
         self.used = ~self._free_objects(out)
         self.used[~pool.ok[self.pages]] = False
 
+    @cached_property
+    def indexes(self) -> np.ndarray:
+        """Index of every object, by its number row * per_page + place."""
+        unit = self.pool.unit
+        starts = self.pages * (PAGE // unit) + self.first_byte // unit
+        places = np.arange(self.per_page) * self.step
+        return (starts[:, None] + places).astype(np.uint32).reshape(-1)
+
     def index_of(self, flat: np.ndarray) -> np.ndarray:
-        """Index of objects by their number row * per_page + place."""
-        first = self.first_byte // self.pool.unit
-        row = flat // self.per_page
-        start = self.pages[row] * (PAGE // self.pool.unit) + first
-        return start + (flat - row * self.per_page) * self.step
+        """Index of objects by their number."""
+        return self.indexes[flat].astype(np.int64)
+
+    def by_index(self, values: np.ndarray) -> np.ndarray:
+        """A table by index of what stands in `values` (int32) by number; NONE where no object can be, last for all beyond."""
+        table = np.full(self.pool.count * (PAGE // self.pool.unit) + 1, chains.NONE, np.int32)
+        table[self.indexes] = values
+        return table
 
     def flat_of(self, index: np.ndarray) -> np.ndarray:
         """The number row * per_page + place of indexes, NONE where no object can be."""
         index = np.asarray(index).astype(np.int64)
         per = PAGE // self.pool.unit
-        if len(index) > MANY:
-            return self._flat[np.minimum(index, len(self._flat) - 1)]
         page = np.minimum(index // per, self.pool.count)
         row = self.row_of_page[page]
         at = index % per - self.first_byte // self.pool.unit
@@ -175,14 +183,6 @@ class Objects:
         place, rest = divmod(at - self.first_byte // self.pool.unit, self.step)
         good = row >= 0 and 0 <= place < self.per_page and not rest
         return row * self.per_page + place if good else chains.NONE
-
-    @cached_property
-    def _flat(self) -> np.ndarray:
-        """flat_of of every index, the last one standing for all beyond."""
-        table = np.full(self.pool.count * (PAGE // self.pool.unit) + 1, chains.NONE, np.int64)
-        flat = np.arange(len(self.pages) * self.per_page)
-        table[self.index_of(flat)] = flat
-        return table
 
     def is_used(self, index: np.ndarray) -> np.ndarray:
         """True for each index of an object in use."""

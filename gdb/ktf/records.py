@@ -17,7 +17,7 @@ from . import chains
 from .chains import NONE
 from .descriptors import Frames
 from .findings import Report, Violation
-from .layout import Layout
+from .layout import Layout, Records
 from .pools import Objects, Pool
 
 COLUMNS = ("at", "refs", "attr", "level", "offset", "order", "home", "home_level", "zero")
@@ -42,17 +42,18 @@ class Mappings:
         self.objects = Objects(pool, np.flatnonzero(pool.ok), header, out)
         words = self.objects.words()
         everything = layout.records(words)
-        self._forgive(everything["refs"])
+        self._forgive(everything)
         self.objects.judge(magic, out)
-        self.cached = self._cached(everything["at"], everything["refs"], *cache)
+        self.cached = self._cached(everything, *cache)
         used = self.objects.used.reshape(-1) & ~self.cached
         flat = np.flatnonzero(used)
         rows = everything
         if len(flat) < len(used):
             rows = layout.records(words.view(np.uint32)[flat])  # faster than everything[flat]
-        self.index = self.objects.index_of(flat)
-        self._row = np.full(len(used) + 1, NONE, np.int32)
-        self._row[flat] = np.arange(len(flat))
+        self.index = self.objects.indexes[flat]
+        row = np.full(len(used), NONE, np.int32)
+        row[flat] = np.arange(len(flat), dtype=np.int32)
+        self._row = self.objects.by_index(row)
         for name in COLUMNS:
             setattr(self, name, rows[name])
         self._next_index, self._prev_index = rows["next"], rows["prev"]
@@ -71,14 +72,15 @@ class Mappings:
     def __len__(self) -> int:
         return len(self.index)
 
-    def _forgive(self, refs: np.ndarray) -> None:
+    def _forgive(self, everything: Records) -> None:
         """Where a page's list of free records is broken, those without refs count as free."""
         if self.objects.broken.any() and self.objects.used.size:
-            blank = refs.reshape(self.objects.used.shape) == 0
+            blank = everything["refs"].reshape(self.objects.used.shape) == 0
             self.objects.used &= ~(blank & self.objects.broken[:, None])
 
-    def _cached(self, link: np.ndarray, refs: np.ndarray, head: int, count: int) -> np.ndarray:
+    def _cached(self, everything: Records, head: int, count: int) -> np.ndarray:
         """The records in the cache, by number: in use for their pages, but blank, and on no frame's list."""
+        link = everything["at"]
         used = self.objects.used.reshape(-1)
         cached = np.zeros(len(used), bool)
         index, found = head, 0
@@ -94,12 +96,15 @@ class Mappings:
         if found != count:
             text = f"mm.records.count is {count}, but {found} are in the cache"
             self.out.add("A4", f"mappings: {text}")
-        self.objects.judge_blank(np.flatnonzero(cached), "cached", self.out)
-        return cached & (refs == 0)  # with references it counts as in use, whatever the cache says
+        listed = np.flatnonzero(cached)
+        self.objects.judge_blank(listed, "cached", self.out)
+        # With references one counts as in use, whatever the cache says.
+        cached[listed[everything[listed]["refs"] != 0]] = False
+        return cached
 
     def row_of(self, index: np.ndarray) -> np.ndarray:
         """Rows of records by their index; NONE for what is no record in use."""
-        return self._row[self.objects.flat_of(index)].astype(np.int64)
+        return self._row.take(index, mode="clip").astype(np.int64)
 
     def va(self, row: int) -> int:
         """Where the record itself lies."""
@@ -115,26 +120,39 @@ class Mappings:
         owners, first_row = heads[with_list], self.row_of(first[with_list])
         self._bad_first(owners[first_row == NONE])
         owners, first_row = owners[first_row != NONE], first_row[first_row != NONE]
-        after = self.row_of(self._next_index)
-        before = self.row_of(self._prev_index)
-        rows = np.arange(len(self))
-        linked = np.flatnonzero(after != NONE)
-        self._links(rows, after, before, linked, owners, first_row)
+        after, linked = self._targets(self._next_index, "next")
+        before, back = self._targets(self._prev_index, "prev")
+        self._links(after, before, linked, back, owners, first_row)
         arrivals = np.bincount(after[linked], minlength=len(self))
         arrivals += np.bincount(first_row, minlength=len(self))
         self.arrivals = arrivals
         # Who comes before: as the forward links say; where none does, as the record itself says.
         came = np.full(len(self), NONE, np.int64)
         came[after[linked]] = linked
+        came[first_row] = NONE
+        lost = back[arrivals[back] == 0]
+        came[lost] = before[lost]
         starts = np.zeros(len(self), np.int64)
         starts[first_row] = owners
-        came[first_row] = NONE
-        lost = (arrivals == 0) & (before != NONE)
-        came[lost] = before[lost]
-        head = chains.heads_of(came)
-        self.owner = np.where(head == NONE, 0, starts[head]) if len(self) else starts
+        self.owner = starts
+        behind = np.flatnonzero(came != NONE)
+        if len(behind):
+            head = chains.heads_of(came)[behind]
+            self.owner = starts.copy()
+            self.owner[behind] = np.where(head == NONE, 0, starts[head])
         self._twice(np.flatnonzero(arrivals > 1))
         self._none(np.flatnonzero(self.owner == 0))
+
+    def _targets(self, link: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that links lead to, NONE for none, and which rows have one; A3 where it is no record in use."""
+        target = np.full(len(self), NONE, np.int64)
+        some = np.flatnonzero(link)
+        target[some] = self.row_of(link[some])
+        sound = target[some] != NONE
+        self.out.each(
+            "A3", some[~sound], lambda r: self._link_text(r, name, link, "is no record in use")
+        )
+        return target, some[sound]
 
     def _bad_first(self, owners: np.ndarray) -> None:
         frames = self.frames
@@ -147,23 +165,15 @@ class Mappings:
 
     def _links(
         self,
-        rows: np.ndarray,
         after: np.ndarray,
         before: np.ndarray,
         linked: np.ndarray,
+        back: np.ndarray,
         owners: np.ndarray,
         first_row: np.ndarray,
     ) -> None:
-        """Both ways, inside the pool; the first one's prev is 0."""
+        """Both ways; the first one's prev is 0."""
         out = self.out
-        bad = np.flatnonzero((after == NONE) & (self._next_index != 0))
-        out.each(
-            "A3", bad, lambda r: self._link_text(r, "next", self._next_index, "is no record in use")
-        )
-        bad = np.flatnonzero((before == NONE) & (self._prev_index != 0))
-        out.each(
-            "A3", bad, lambda r: self._link_text(r, "prev", self._prev_index, "is no record in use")
-        )
         bad = linked[before[after[linked]] != linked]
 
         def forward(row: int) -> Violation:
@@ -172,8 +182,7 @@ class Mappings:
             return self._link_text(row, "next", self._next_index, text)
 
         out.each("A3", bad, forward)
-        back = np.flatnonzero(before != NONE)
-        bad = back[(after[before[back]] != back)]
+        bad = back[after[before[back]] != back]
 
         def backward(row: int) -> Violation:
             source = int(before[row])
@@ -181,7 +190,7 @@ class Mappings:
             return self._link_text(row, "prev", self._prev_index, text)
 
         out.each("A3", bad, backward)
-        bad = np.flatnonzero(before[first_row] != NONE) if len(first_row) else first_row
+        bad = np.flatnonzero(before[first_row] != NONE) if len(back) else back
 
         def not_first(i: int) -> Violation:
             row, frame = int(first_row[i]), int(owners[i])

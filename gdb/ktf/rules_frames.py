@@ -285,12 +285,15 @@ def _count(db: Database, out: Report, what: str, have: int, want: int) -> None:
 def _a4_orders(db: Database, out: Report) -> None:
     """By ring, whatever order the blocks on it say that they have: that is A2's."""
     frames, rings = db.frames, db.rings
-    hung = rings.ring[len(rings.marks) :] != NONE
-    heads, ring = frames.heads[hung], rings.ring[len(rings.marks) :][hung]
-    free = frames.is_free[heads]
+    ring = rings.ring[len(rings.marks) :]
+    hung = np.flatnonzero(ring != NONE)
+    heads = frames.heads if len(hung) == len(ring) else frames.heads[hung]
+    ring = ring[hung] if len(hung) < len(ring) else ring
+    every = np.bincount(ring, minlength=rings.count)
+    free = np.bincount(ring[frames.is_free[heads]], minlength=rings.count)
     counted = (
-        ("free", rings.free, np.bincount(ring[free], minlength=rings.count)),
-        ("used", rings.used, np.bincount(ring[~free], minlength=rings.count)),
+        ("free", rings.free, free),
+        ("used", rings.used, every - free),
         ("the sum of refcount", rings.refs, np.bincount(ring, frames.refcount[heads], rings.count)),
     )
     for order in range(rings.count):
@@ -328,8 +331,8 @@ def _a4_free(db: Database, out: Report) -> None:
     )
     device = free[frames.kind[free] == db.kinds["FRAME_DEVICE"]]
     out.each("A4", device, lambda i: frame(db, "A4", i, "neither owned nor mapped, should be gone"))
-    meta = heads[frames.kind[heads] == db.kinds["FRAME_METADATA"]]
-    extra = meta[frames.refcount[meta] > 1]
+    owned = heads[frames.refcount[heads] > 1]
+    extra = owned[frames.kind[owned] == db.kinds["FRAME_METADATA"]]
 
     def owners(i: int) -> Violation:
         return frame(
@@ -337,16 +340,18 @@ def _a4_free(db: Database, out: Report) -> None:
         )
 
     out.each("A4", extra, owners)
-    is_free = np.zeros(len(rings.nodes), bool)
-    is_free[~rings.is_mark] = frames.is_free[heads]
-    behind = rings.forward_ok & ~is_free & ~rings.is_mark & is_free[rings.after]
-    behind &= frames.order[rings.nodes] == frames.order[rings.nodes[rings.after]]
+    first = len(rings.marks)
+    is_free = np.concatenate([np.zeros(first, bool), frames.is_free[heads]])
+    behind = np.flatnonzero(rings.forward_ok & ~is_free & is_free[rings.after])
+    behind = behind[behind >= first]
+    later = rings.nodes[rings.after[behind]]
+    behind = behind[frames.order[rings.nodes[behind]] == frames.order[later]]
 
     def late(at: int) -> Violation:
         index = int(rings.nodes[rings.after[at]])
         return frame(db, "A4", index, "is free, but stands behind used ones in its ring")
 
-    out.each("A4", np.flatnonzero(behind), late)
+    out.each("A4", behind, late)
 
 
 def _a4_arenas(db: Database, out: Report) -> None:

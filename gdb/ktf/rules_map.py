@@ -38,6 +38,14 @@ class Regions:
         self.first, self.last, self.kinds = self.start[order], self.end[order], self.kind[order]
         self.number = order
 
+    def of_sorted(self, mfn: np.ndarray) -> np.ndarray:
+        """The same as of(), for many pages in ascending order."""
+        ends = np.append(np.searchsorted(mfn, self.first), len(mfn))
+        at = np.full(len(mfn), NONE, np.int16)
+        for i, last in enumerate(np.searchsorted(mfn, self.last).tolist()):
+            at[ends[i] : min(last, ends[i + 1])] = i
+        return at
+
     def of(self, mfn: np.ndarray) -> np.ndarray:
         """Position in first, last, kinds of the region that holds each page, NONE for none."""
         if not len(self.first):
@@ -50,8 +58,8 @@ def a1(db: Database, out: Report) -> None:
     """Every page of the boot map is in exactly one frame; outside of it only devices have frames."""
     regions, frames = Regions(db), db.frames
     _a1_regions(db, regions, out)
-    place, size = frames.place, frames.sizes
-    over = np.flatnonzero(place[:-1] + size[:-1] > place[1:])
+    place, ends = frames.place, frames.ends
+    over = np.flatnonzero(ends[:-1] > place[1:])
 
     def overlap(i: int) -> Violation:
         other = frame_text(db, int(frames.heads[i + 1]))
@@ -59,15 +67,18 @@ def a1(db: Database, out: Report) -> None:
 
     out.each("A1", over, overlap)
     _a1_gaps(db, regions, out)
-    at = regions.of(place)
-    outside = np.flatnonzero((at == NONE) & (frames.kind[frames.heads] != db.kinds["FRAME_DEVICE"]))
+    at = regions.of_sorted(place)
+    outside = np.flatnonzero(at == NONE)
+    outside = outside[frames.kind[frames.heads[outside]] != db.kinds["FRAME_DEVICE"]]
     out.each(
         "A1",
         frames.heads[outside],
         lambda i: frame(db, "A1", i, "lies outside the memory map; only device memory does"),
     )
-    inside = np.flatnonzero(at != NONE)
-    beyond = inside[place[inside] + size[inside] > regions.last[at[inside]]]
+    last = np.append(
+        regions.last, np.iinfo(np.int64).max
+    )  # where none is: NONE counts from the end
+    beyond = np.flatnonzero(ends > last[at])
 
     def reaches(i: int) -> Violation:
         end = int(regions.last[at[i]])
@@ -77,7 +88,7 @@ def a1(db: Database, out: Report) -> None:
 
     out.each("A1", beyond, reaches)
     limit = db.number("phys_limit") >> 12
-    high = frames.heads[place + size > limit] if limit else frames.heads[:0]
+    high = frames.heads[ends > limit] if limit else frames.heads[:0]
     out.each("A1", high, lambda i: frame(db, "A1", i, f"lies beyond mm.phys_limit, mfn {limit:#x}"))
 
 
@@ -111,9 +122,9 @@ def _a1_gaps(db: Database, regions: Regions, out: Report) -> None:
     frames = db.frames
     covered = frames.pages_in(regions.first, regions.last)
     short = np.flatnonzero(covered != regions.last - regions.first)
-    ends = frames.place + frames.sizes
 
     def describe(i: int) -> Violation:
+        ends = frames.ends
         first, last = int(regions.first[i]), int(regions.last[i])
         points = np.concatenate([[first], ends[(ends > first) & (ends < last)]])
         empty = frames.pages_in(points, points + 1) == 0
@@ -133,15 +144,12 @@ def a6(db: Database, out: Report) -> None:
     unknown = kind >= kinds["FRAME_KIND_COUNT"]
     out.each("A6", heads[unknown], lambda i: frame(db, "A6", i, "is of no kind"))
     regions = Regions(db)
-    at = regions.of(frames.place)
-    given = np.array([kinds[k] for k in ("FRAME_AVAILABLE", "FRAME_TABLE", "FRAME_METADATA")])
-    region_kind = (
-        regions.kinds[np.maximum(at, 0)] if len(regions.kinds) else np.zeros(len(at), np.uint32)
-    )
-    fits = np.where(
-        region_kind == kinds["FRAME_AVAILABLE"], np.isin(kind, given), kind == region_kind
-    )
-    bad = np.flatnonzero((at != NONE) & ~fits & ~unknown)
+    at = regions.of_sorted(frames.place)
+    region_kind = np.append(regions.kinds, np.uint32(0))[at]
+    # What the manager makes of available memory.
+    given = np.isin(np.arange(256), [kinds[k] for k in ("FRAME_TABLE", "FRAME_METADATA")])
+    bad = np.flatnonzero((kind != region_kind) & (at != NONE) & ~unknown)
+    bad = bad[(region_kind[bad] != kinds["FRAME_AVAILABLE"]) | ~given[kind[bad]]]
 
     def misfit(i: int) -> Violation:
         says = db.kind_name(int(region_kind[i]))
@@ -149,7 +157,8 @@ def a6(db: Database, out: Report) -> None:
 
     out.each("A6", bad, misfit)
     handed = np.array([kinds["FRAME_AVAILABLE"], kinds["FRAME_DEVICE"]])
-    free = heads[~np.isin(kind, handed) & (frames.refcount[heads] == 0)]
+    free = heads[frames.refcount[heads] == 0]
+    free = free[~np.isin(frames.kind[free], handed)]
     out.each(
         "A6",
         free,

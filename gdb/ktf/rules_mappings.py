@@ -136,9 +136,9 @@ def _p3_leaves(db: Database, out: Report) -> None:
 def _p3_places(db: Database, out: Report) -> None:
     """Entries that map another page of the right block than their record says."""
     claims, frames = db.claims, db.frames
-    some = np.flatnonzero(claims.differs & claims.is_leaf)
-    some = some[((claims.want ^ claims.have)[some] & claims.address[some]) != 0]
-    mapped = (claims.have[some] & claims.address[some]) >> np.uint64(12)
+    some = claims.odd[claims.is_leaf(claims.odd)]
+    some = some[((claims.want[some] ^ claims.have[some]) & claims.address(some)) != 0]
+    mapped = (claims.have[some] & claims.address(some)) >> np.uint64(12)
     same = frames.find(mapped) == db.mappings.owner[claims.record[some]]
 
     def describe(i: int) -> Violation:
@@ -156,29 +156,32 @@ def _p3_places(db: Database, out: Report) -> None:
 
 def mfn_of(claims: Claims, i: int, entries: np.ndarray) -> int:
     """Frame number in claim i's entry, as it is or should be."""
-    return (int(entries[i]) & int(claims.address[i])) >> 12
+    return (int(entries[i]) & int(claims.address(np.array([i]))[0])) >> 12
 
 
 def _p3_records(db: Database, out: Report) -> None:
     """A record's own numbers: order, offset, level, and what they were at first."""
     maps, frames, claims = db.mappings, db.frames, db.claims
     known = maps.owner > 0
-    order, home = maps.order.astype(np.int64), maps.home.astype(np.int64)
-    offset = maps.offset.astype(np.int64)
-    block = np.minimum(frames.order[maps.owner].astype(np.int64), 18)
-    pages = np.int64(1) << order
+    order, home = maps.order.astype(np.int8), maps.home.astype(np.int8)
+    offset = maps.offset.astype(np.int32)
+    block = np.minimum(frames.order[maps.owner], 18).astype(np.int8)
+    pages = np.int32(1) << np.minimum(order, 20).astype(np.int32)  # 18 is the largest
+    home_depth = maps.home_level.astype(np.int8) * 9 - 9
+    level_3 = claims.bad_shape & False if db.rules.page_1g else maps.level == 3
     tests = (
         (claims.bad_shape, "its order is too small for pages of its level (1 to 3)"),
-        (maps.level.astype(np.int64) == 3 if not db.rules.page_1g else claims.bad_shape & False,
-         "level 3, but this CPU has no 1 GiB pages"),
+        (level_3, "level 3, but this CPU has no 1 GiB pages"),
         (claims.other_level, "its level is not that of the table where it stands"),
         (offset & (pages - 1) != 0, "its offset is no multiple of 2^order"),
-        (known & (offset + pages > np.int64(1) << block), "it reaches beyond its frame"),
+        (known & (offset + pages - 1 >> block != 0), "it reaches beyond its frame"),
         ((home < order) | (known & (home > block)), "home is below its order or above the frame's"),
-        ((maps.home_level < maps.level) | (home < maps.home_level.astype(np.int64) * 9 - 9),
-         "home_level is below its level, or too large for home"),
+        (
+            (maps.home_level < maps.level) | (home < home_depth),
+            "home_level is below its level, or too large for home",
+        ),
         (maps.zero != 0, "zero is not 0"),
-    )  # fmt: skip
+    )
     for bad, text in tests:
         rows = np.flatnonzero(bad & ~claims.no_table)
         out.each("P3", rows, lambda r, t=text: record(db, "P3", r, t))  # type: ignore[misc]
@@ -246,9 +249,9 @@ def _foreign(db: Database, i: int, row: int) -> Violation:
 
 def _p4_bits(db: Database, out: Report) -> None:
     claims = db.claims
-    some = np.flatnonzero(claims.differs & claims.is_leaf)
+    some = claims.odd[claims.is_leaf(claims.odd)]
     bits = np.uint64(RW | US | NX) | type_bits(claims.level[some])
-    some = some[((claims.want ^ claims.have)[some] & bits) != 0]
+    some = some[((claims.want[some] ^ claims.have[some]) & bits) != 0]
     out.each("P4", some, lambda i: _bits_text(db, "P4", i))
 
 
@@ -298,13 +301,15 @@ def table_entry(db: Database, rule: str, row: int, message: str) -> Violation:
 def p5(db: Database, out: Report) -> None:
     """Every entry of a record is there, as the record says; what no record stands for is empty."""
     claims, maps = db.claims, db.mappings
-    bad = np.flatnonzero(claims.differs)
+    bad = claims.odd
     # Another page of the right block is P3's.
-    shape = claims.address[bad]
-    moved = ((claims.want ^ claims.have)[bad] & shape) != 0
+    shape = claims.address(bad)
+    moved = ((claims.want[bad] ^ claims.have[bad]) & shape) != 0
     frame = db.frames.find((claims.have[bad] & shape) >> np.uint64(12))
-    within = moved & claims.is_leaf[bad] & (frame == maps.owner[claims.record[bad]])
-    only_place = ((claims.want ^ claims.have)[bad] & ~shape & np.uint64(0x800000000001FFF)) == 0
+    within = moved & claims.is_leaf(bad) & (frame == maps.owner[claims.record[bad]])
+    only_place = (
+        (claims.want[bad] ^ claims.have[bad]) & ~shape & np.uint64(0x800000000001FFF)
+    ) == 0
     bad = bad[~(within & only_place)]
     rows, first, counts = np.unique(claims.record[bad], return_index=True, return_counts=True)
 
@@ -329,9 +334,9 @@ def _p5_text(db: Database, i: int, count: int) -> Violation:
     says = f"{maps.name(row)} says entry {want:#x}"
     if i in claims.missing:
         return record(db, "P5", row, f"no table covers all of it{many}")
-    if not claims.present[i]:
+    if not claims.present(np.array([i]))[0]:
         text = f"{says}, but it is not present"
-    elif not claims.is_leaf[i]:
+    elif not claims.is_leaf(np.array([i]))[0]:
         text = f"{says}, but it points to a table: another page size"
     elif mfn_of(claims, i, claims.have) != mfn:
         text = f"{says}, but it maps mfn {mfn_of(claims, i, claims.have):#x}, should be {mfn:#x}"

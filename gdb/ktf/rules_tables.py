@@ -217,13 +217,12 @@ def t4(db: Database, out: Report) -> None:
     leaves = reach.leaves
     window = db.number("window")
     table = frames.kind[frames.heads] == db.kinds["FRAME_TABLE"]
-    writable = np.flatnonzero((leaves.perm & W) != 0)
-    first, pages = reach.leaf_mfn[writable], reach.leaf_pages[writable]
-    frame = reach.leaf_frame[writable]
-    hits = (frame > 0) & (frames.kind[frame] == db.kinds["FRAME_TABLE"])
-    large = np.flatnonzero((pages > 1) & ~hits)
-    hits[large] = frames.count_in(table, first[large], first[large] + pages[large]) > 0
-    at = writable[hits]
+    frame = reach.leaf_frame
+    writable = (leaves.perm & W) != 0
+    at = np.flatnonzero((frames.kind[frame] == db.kinds["FRAME_TABLE"]) & (frame > 0) & writable)
+    large = np.flatnonzero((leaves.level > 1) & writable)
+    first, pages = reach.leaf_mfn[large], reach.leaf_pages[large]
+    at = np.union1d(at, large[frames.count_in(table, first, first + pages) > 0])
     own = np.uint64(window) + (frames.slot[reach.leaf_frame[at]].astype(np.uint64) << np.uint64(12))
     bad = at[(leaves.va[at] != own) | (reach.leaf_pages[at] != 1)]
 

@@ -241,6 +241,11 @@ class Session:
             self._memory_types = memory_types(self.kernel)
         return self._memory_types
 
+    def forget(self) -> None:
+        """Gives back what was decoded: nobody looks at this stop any more."""
+        self._database = None
+        self._walks.clear()
+
     def database(self) -> FrameDatabase | None:
         """The frame database; None if the guest has none that can be read (notes say why)."""
         if self._database is None and self.kernel is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -171,14 +172,21 @@ class Target:
         self._opened: dict[tuple[int, str, str], Opened] = {}
         self._phys_bits: dict[int, int | None] = {}
         self._core: tuple[tuple[object, ...], Core] | None = None
+        self._last: weakref.ref[Session] | None = None
         self.last_stop = ""  # kept by alarm.py
 
     # The guest -------------------------------------------------------------------------------------
 
     def session(self) -> Session:
         """See command.Context."""
+        # A session and its database hold each other: without this both stay until Python happens to look for such pairs.
+        before = self._last() if self._last else None
+        if before is not None:
+            before.forget()
         try:
-            return self._session()
+            session = self._session()
+            self._last = weakref.ref(session)
+            return session
         except gdb.error as e:
             text = " ".join(str(e).split())
             if IS_RUNNING in text:
