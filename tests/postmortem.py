@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""tests/postmortem.py SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
+"""tests/postmortem.py [--uefi] SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
 
 Prints `ok NAME`, or `not ok NAME why`, for each that has the right first line, CPU, source line, chain and rule, the same three ways, each
 within LIMIT seconds of the stop.
@@ -256,13 +256,20 @@ def check_backtrace(kind: str, text: str, found: dict[str, Any], how: str) -> No
         raise Wrong(f"{how}: bt does not lead to {found['line']}: {text[-2500:]}")
 
 
-def three_ways(kind: str, smp: int) -> None:
+def three_ways(kind: str, smp: int, uefi: bool) -> None:
     """One guest: GDB attached before, another one afterwards, a core."""
-    core = BUILD / "guests" / f"postmortem-{kind}-{smp}.core"
+    core = BUILD / "guests" / f"postmortem-{kind}-{smp}{'-uefi' * uefi}.core"
+    machine = "q35" if uefi else "pc"
     core.unlink(missing_ok=True)
     try:
         with Guest(
-            smp=smp, cmdline=f"crash={kind}", ramfile=True, log=True, timeout=TIMEOUT
+            smp=smp,
+            machine=machine,
+            uefi=uefi,
+            cmdline=f"crash={kind}",
+            ramfile=True,
+            log=True,
+            timeout=TIMEOUT,
         ) as guest:
             text = gdb(guest.port, "continue", *ASK, f"ktf-core {core}", "continue", "disconnect")
             how = "triple-faulted" if KINDS[kind].stop == "triple-fault" else "panicked"
@@ -287,18 +294,19 @@ def three_ways(kind: str, smp: int) -> None:
 
 def main() -> int:
     """Entry."""
-    smp, kinds = int(sys.argv[1]), sys.argv[2:] or list(KINDS)
+    uefi = "--uefi" in sys.argv
+    smp, *kinds = [word for word in sys.argv[1:] if word != "--uefi"]
     bad = 0
-    for kind in kinds:
-        if smp < NEEDS_CPUS.get(kind, 1):
+    for kind in kinds or list(KINDS):
+        if int(smp) < NEEDS_CPUS.get(kind, 1):
             continue
-        start = time.monotonic()
+        name, start = f"{kind}-{smp}{'-uefi' * uefi}", time.monotonic()
         try:
-            three_ways(kind, smp)
-            print(f"ok {kind}-{smp} ({time.monotonic() - start:.1f} s)", flush=True)
+            three_ways(kind, int(smp), uefi)
+            print(f"ok {name} ({time.monotonic() - start:.1f} s)", flush=True)
         except (Wrong, GuestError) as e:
             bad += 1
-            print(f"not ok {kind}-{smp} {' '.join(str(e).split())}", flush=True)
+            print(f"not ok {name} {' '.join(str(e).split())}", flush=True)
     return 1 if bad else 0
 
 

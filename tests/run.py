@@ -230,14 +230,19 @@ def run_guest(log: Path, config: dict[str, Any], timeout: float) -> list[Result]
 def postmortem_jobs() -> Iterator[Job]:
     """ktf-postmortem of each crash=KIND, attached before, attached after, and of a core."""
     kinds = list(KINDS)
-    for smp in (1, 4):
-        for part in range(0, len(kinds), 4):
-            command = [PYTHON, "tests/postmortem.py", str(smp), *kinds[part : part + 4]]
+    parts = {
+        f"{smp}cpu.{at // 4 + 1}": [str(smp), *kinds[at : at + 4]]
+        for smp in (1, 4)
+        for at in range(0, len(kinds), 4)
+    }
+    parts["uefi"] = ["--uefi", "2", "use-after-unmap", "ist-unmapped"]
+    for name, words in parts.items():
+        command = [PYTHON, "tests/postmortem.py", *words]
 
-            def run(log: Path, command: Sequence[str] = command) -> list[Result]:
-                return execute(command, log, 240, lambda out, _, status: host_results(out, status))
+        def run(log: Path, command: Sequence[str] = command) -> list[Result]:
+            return execute(command, log, 240, lambda out, _, status: host_results(out, status))
 
-            yield Job(f"postmortem/{smp}cpu.{part // 4 + 1}", run, 15)
+        yield Job(f"postmortem/{name}", run, 15)
 
 
 def guest_lines(script: Path) -> list[dict[str, str]]:

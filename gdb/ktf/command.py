@@ -83,8 +83,8 @@ class Context(Protocol):
     def source(self, va: int) -> str:
         """ "function+offset at file:line" of a code or data address, "" if unknown."""
 
-    def instruction(self, va: int) -> tuple[str, int]:
-        """The instruction there, in AT&T's syntax, and its bytes; ("", 0) if it can't be read."""
+    def instruction(self, va: int, code: bytes = b"") -> tuple[str, int]:
+        """The instruction there, in AT&T's syntax, and its size; ("", 0) if it can't be read. code: what stands there, if known."""
 
     def vm_status(self) -> str:
         """What QEMU says of the machine: "running", "debug", "shutdown", ...; "" of a core."""

@@ -75,6 +75,10 @@ class Inquest:
         self.report = Report()
         if session.kernel is not None:
             self._read_database()
+        else:
+            self.notes.append(
+                "no frame database, no journal: these are not the symbols of a KTF kernel"
+            )
 
     def _read_database(self) -> None:
         try:
@@ -306,11 +310,15 @@ class Inquest:
 
     def _no_fault(self) -> Reason:
         if self.stop.kind == PANIC:
-            return Reason(f"panic{self.at()}: {self.stop.message}")
+            said = self.stop.message or "its message and its reason are with that kernel's symbols"
+            return Reason(f"panic{self.at()}: {said}")
         if self.stop.kind == TRIPLE:
             return Reason(
                 f"a triple fault{self.at()}, of which neither log nor registers tell the reason"
             )
+        if self.session.kernel is None:
+            unknown = "; whether its kernel gave up, that kernel's symbols would tell"
+            return Reason(f"no exception: the guest is stopped{self.at()}{unknown}")
         return Reason(f"the guest has not crashed: it is stopped{self.at()}")
 
     def _first(self, fault: Fault) -> tuple[str, str | None]:
@@ -445,7 +453,8 @@ class Inquest:
         yield from (f"! {note}" for note in [*self.session.notes, *self.notes])
 
     def _stop_line(self) -> str:
-        kind = {TRIPLE: "triple fault", PANIC: f"panic: {self.stop.message}"}
+        panic = f"panic: {self.stop.message}" if self.stop.message else "panic"
+        kind = {TRIPLE: "triple fault", PANIC: panic}
         text = kind.get(self.stop.kind, self.stop.kind)
         return f"CPU {self.stop.cpu} of {len(self.session.cpus)}, {text}"
 

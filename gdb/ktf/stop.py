@@ -12,10 +12,12 @@ from .errors import KtfError
 from .exceptions import DF, PF, Fault
 from .intlog import last_chain
 from .kernel import Kernel
+from .readers import PAGE
 from .registers import GENERAL, Registers
 from .session import Session
 
 TRIPLE, PANIC, STOPPED = "triple-fault", "panic", "stopped"
+LONGEST = 15  # bytes of an instruction
 
 
 @dataclass
@@ -40,8 +42,19 @@ class Stop:
 
 def processor(session: Session, context: Context, registers: Registers) -> Processor:
     """That CPU, with its instruction."""
-    text, size = context.instruction(registers["rip"])
+    rip = registers["rip"]
+    text, size = context.instruction(rip, _code(Processor(session, registers), rip))
     return Processor(session, registers, text, size)
+
+
+def _code(one: Processor, va: int) -> bytes:
+    """The bytes there by that CPU's page tables, as many as an instruction may have and as can be read."""
+    for size in (LONGEST, -va % PAGE or PAGE):
+        try:
+            return one.memory.read(va, min(size, LONGEST))
+        except KtfError:
+            continue
+    return b""
 
 
 def find_stop(session: Session, context: Context) -> Stop:
@@ -57,7 +70,7 @@ def find_stop(session: Session, context: Context) -> Stop:
         return panic
     mine = next(r for r in session.registers if r.number == session.cpu.number)
     kind = "panic" if status == "guest-panicked" else context.stop_kind() or STOPPED
-    return Stop(kind, mine, text=context.instruction(mine["rip"])[0])
+    return Stop(kind, mine, text=processor(session, context, mine).text)
 
 
 def _triple(session: Session, context: Context, certain: bool) -> Stop | None:

@@ -21,6 +21,7 @@ import gdb
 from . import stub
 from .command import Breakpoint
 from .core import Core, open_core
+from .disassembly import bytes_at
 from .errors import KtfError, NoGuest, Unreadable
 from .expressions import U64, evaluate, u64
 from .kernel import Segment, elf_segments
@@ -270,9 +271,15 @@ class Target:
         except (gdb.error, OverflowError):
             return ""
 
-    def instruction(self, va: int) -> tuple[str, int]:
+    def instruction(self, va: int, code: bytes = b"") -> tuple[str, int]:
         """See command.Context."""
+        if not code and not self.source(va):
+            return "", 0  # what GDB reads there on QEMU's own core is physical memory
         machine = gdb.selected_inferior().architecture()
+        with bytes_at(va, code):
+            return self._disassembled(machine, va)
+
+    def _disassembled(self, machine: gdb.Architecture, va: int) -> tuple[str, int]:
         for trust in ("off", "on"):  # the file's text will do where the guest's can't be read
             try:
                 with (

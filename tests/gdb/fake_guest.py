@@ -133,7 +133,7 @@ class Plain:
         """Knows nothing."""
         return ""
 
-    def instruction(self, va: int) -> tuple[str, int]:
+    def instruction(self, va: int, code: bytes = b"") -> tuple[str, int]:
         """None."""
         return "", 0
 
