@@ -8,8 +8,8 @@
 
 // All there are. Those with '=' take a value.
 static const char *const known[] = {
-    "test=",  "bench",       "bench=",       "plant=", "crash=",    "check-every=",
-    "break=", "stress-ops=", "stress-seed=", "acpi=",  "power-off", "check"};
+    "test=",       "bench",        "bench=", "plant=",    "crash=",       "check-every=", "break=",
+    "stress-ops=", "stress-seed=", "acpi=",  "power-off", "power-button", "check"};
 
 static bool is_blank(char c)
 {

@@ -171,10 +171,10 @@ static _Noreturn void kernel_late(void)
     break_word();
     crash_word(&watched);
     success = test_words(&watched);
-    if (watched)
-        machine_exit(success);
-    if (cmdline_has("power-off"))
+    if (success && cmdline_has("power-off"))
         ktf_acpi_power_off();
+    if (watched && !(success && cmdline_has("power-button"))) // which the script will press
+        machine_exit(success);
     printk("Nothing left to do: halted. Ctrl-A x ends QEMU where it has this terminal "
            "(-nographic).\n");
     ktf_acpi_button_ends();

@@ -122,7 +122,7 @@ static uint32_t node_alloc(struct arena *a)
 
     if (!index)
         return 0;
-    a->empty = node_at(index)->entry[0];
+    a->empty = (uint32_t)node_at(index)->entry[0];
     node_at(index)->entry[0] = 0;
     node_at(index)->entry[1] = 0;
     if (--a->free < a->low)
@@ -364,7 +364,7 @@ static int grow_node(struct arena *a)
     }
     frame_lock();
     a->pages += 2;
-    if (a->pages > 2) // node 0 is the tree's root, never free
+    if (a->pages > 2 * NODE_ROOTS) // the root is never free
         node_free(a, a->pages / 2 - 1);
     frame_unlock();
     return 0;

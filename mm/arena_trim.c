@@ -94,11 +94,16 @@ static bool frames_trim(uint32_t keep, uint32_t look)
 
 static void node_unlist(struct arena *a, uint32_t index)
 {
-    uint32_t *link = &a->empty;
+    uint64_t next = node_at(index)->entry[0];
+    uint32_t at = a->empty;
 
-    while (*link != index)
-        link = &node_at(*link)->entry[0];
-    *link = node_at(index)->entry[0];
+    if (at == index)
+        a->empty = (uint32_t)next;
+    for (; at != index; at = (uint32_t)node_at(at)->entry[0])
+        if (node_at(at)->entry[0] == index) {
+            node_at(at)->entry[0] = next;
+            break;
+        }
     a->free--;
 }
 

@@ -20,7 +20,7 @@ static bool can_split(unsigned from, unsigned to, unsigned kept)
     unsigned pages =
         (to < FRAME_PAGE_ORDER && from >= FRAME_PAGE_ORDER) + (from > FRAME_PAGE_ORDER);
 
-    if (from == ORDER_MAX && !mm.arena[ARENA_NODES].free)
+    if (from >= NODE_ORDER && to < NODE_ORDER && !mm.arena[ARENA_NODES].free)
         return false;
     return !pages || frames->free >= pages + reserve(RESERVE_FRAME_PAGES) + kept;
 }
@@ -35,15 +35,15 @@ static frame_t *split_once(frame_t **frame)
     uint32_t page = 1u << half;
     frame_t *upper;
 
-    if (half + 1 == ORDER_MAX)
-        tree_split_gib(mfn, frame_index(lower));
+    if (half + 1 == NODE_ORDER)
+        tree_split(mfn, frame_index(lower));
     if (half >= FRAME_PAGE_ORDER) {
         upper = frame_at(arena_alloc(ARENA_FRAMES));
         tree_set(mfn + page, half, frame_index(upper));
     } else if (half == FRAME_PAGE_ORDER - 1) {
         uint32_t index = frame_page_alloc();
 
-        *tree_entry(mfn) = index;
+        tree_set_page(mfn, index);
         *frame_at(index) = *lower;
         arena_free(ARENA_FRAMES, frame_index(lower));
         lower = frame_at(index);
@@ -84,10 +84,10 @@ static frame_t *merge_once(frame_t *lower, frame_t *upper)
         // replaces it.
         frame_page_free(frame_index(lower));
         block = frame_at(arena_alloc(ARENA_FRAMES));
-        *tree_entry(mfn) = frame_index(block) | NODE_BLOCK;
+        tree_set(mfn, order + 1, frame_index(block));
     } else {
-        if (order + 1 == ORDER_MAX)
-            tree_merge_gib(mfn, frame_index(lower));
+        if (order + 1 == NODE_ORDER)
+            tree_merge(mfn, frame_index(lower));
         else
             tree_set(upper->mfn, order, frame_index(lower));
         arena_free(ARENA_FRAMES, frame_index(upper));

@@ -16,8 +16,8 @@ enum {
     STOCK_FRAME_PAGES = 8, // a split needs two pages of descriptors at most
     STOCK_NODES = 1,
     STOCK_MAPPINGS = 56, // a split mapping needs up to 20 records, its tables some more
-    STOCK_SLOTS = 16,
-    STOCK_TABLES = 8, // empty ones, at most after each operation
+    STOCK_SLOTS = 12,    // RESERVE_SLOTS, and the tables of one address in 5 levels
+    STOCK_TABLES = 8,    // empty ones, at most after each operation
     // Of it callers leave so much, however short memory is: without it no arena could grow any
     // more when memory comes back, for growing needs frames, records and tables itself.
     RESERVE_FRAME_PAGES = 2,
@@ -159,21 +159,23 @@ static inline void frame_unlock(void)
 /* --- tree.c -------------------------------------------------------------------------------------
  */
 
+/* Makes the root. Boot only. -ENOMEM. */
+int tree_setup(void) must_check;
 /* Makes every node (and page of descriptors) that a block at mfn needs. -ENOMEM: some may have been
  * made. */
 int tree_prepare(uint64_t mfn, unsigned order) must_check;
 /* Lets the tree lead to block `index` (order >= FRAME_PAGE_ORDER) from all of its pages; 0: to
  * nothing. */
 void tree_set(uint64_t mfn, unsigned order, uint32_t index);
+/* The same to the page of descriptors that starts with `index`. */
+void tree_set_page(uint64_t mfn, uint32_t index);
 /* Index of the descriptor of that page, in a page of descriptors; 0 if there is no such page. */
 uint32_t tree_page_descriptor(uint64_t mfn);
-/* Where the lowest node's entry for mfn's 512 KiB is; NULL if there is no such node. */
-uint32_t *tree_entry(uint64_t mfn);
-/* Splits the GiB at mfn from one block into a node whose entries all lead to it. A node must be in
- * stock. */
-void tree_split_gib(uint64_t mfn, uint32_t index);
+/* Splits the 2^NODE_ORDER pages at mfn from one block into a node whose entries all lead to it. A
+ * node must be in stock. */
+void tree_split(uint64_t mfn, uint32_t index);
 /* Back to one entry. */
-void tree_merge_gib(uint64_t mfn, uint32_t index);
+void tree_merge(uint64_t mfn, uint32_t index);
 /* Frees page of descriptors and nodes at mfn if nothing is left in them. */
 void tree_prune(uint64_t mfn);
 /* True if any frame lies in those pages. */

@@ -10,19 +10,29 @@
 #include "mm/mapping.h"
 #include "mm/space.h"
 
-// A node of the tree that leads from an mfn to its frame. Node 0 has an entry per GiB of the first
-// 2 TiB (mfn bits 18 to 28); mm.high_node, made when needed, one per 2 TiB (bits 29 to 39), each a
-// node like node 0. Below, a node has an entry per 512 KiB (bits 7 to 17). An entry is 0 (nothing
-// there), NODE_BLOCK | index of the frame whose block covers all of it, or the index of the node
-// below; in the lowest nodes, the index of the first of 128 descriptors, one per page.
+// A node of the tree that leads from an mfn to its frame. The root is nodes 0 and 1, an entry per
+// 512 MiB of the first TiB (mfn bits 17 to 27). Above it node mm.high_node[mfn >> 37], made when
+// needed, has one per 512 GiB (bits 27 to 36), each of which leads to a node with an entry per 512
+// MiB. The nodes below have an entry per 512 KiB (bits 7 to 16).
+//
+// An entry is 0 (nothing there), the index of the frame whose block covers all of it, or, with
+// NODE_BELOW set, an address from which a look-up goes on without masks: where the entries of the
+// node below cover 2^n pages each, that for page mfn stands at 8 * (mfn >> n) from it; below the
+// lowest nodes page mfn's descriptor stands at 32 * mfn from it.
 enum {
-    NODE_SHIFT = 11,
+    NODE_SHIFT = 10,
     NODE_ENTRIES = 1 << NODE_SHIFT,
+    NODE_ROOTS = 2,
+    NODE_ORDER = FRAME_PAGE_ORDER + NODE_SHIFT,    // pages of a lowest node: 512 MiB
+    NODE_HIGH_ORDER = NODE_ORDER + NODE_SHIFT,     // pages of an entry of a high node: 512 GiB
+    NODE_TOP_ORDER = NODE_HIGH_ORDER + NODE_SHIFT, // pages of a high node: 512 TiB
+    NODE_MFN_BITS = 40,
+    NODE_HIGH_COUNT = 1 << (NODE_MFN_BITS - NODE_TOP_ORDER),
 };
-#define NODE_BLOCK 0x80000000u
+#define NODE_BELOW (UINT64_C(1) << 63) // addresses of the kernel have it anyway; host tests add it
 
 struct frame_node {
-    uint32_t entry[NODE_ENTRIES];
+    uint64_t entry[NODE_ENTRIES];
 };
 
 // A stretch of physical memory of one kind, page-aligned, as the sanitized boot map has it. Sorted,
@@ -112,9 +122,9 @@ struct mm {
     struct arena arena[ARENA_COUNT];
     struct order_list order[ORDER_COUNT];
     struct record_cache records;
-    uint32_t high_node;  // index of the node above 2 TiB, 0 while none is needed
-    uint32_t space_list; // index of the kernel's space, first of all live ones
-    uint32_t free_slot;  // first free table slot, 0 if none
+    uint32_t high_node[NODE_HIGH_COUNT]; // indexes of the nodes above 1 TiB, 0 while not needed
+    uint32_t space_list;                 // index of the kernel's space, first of all live ones
+    uint32_t free_slot;                  // first free table slot, 0 if none
     uint32_t
         slot_count; // slots that have a shadow and a struct table; slot 0 counts but is never used
     uint32_t free_slots;  // of them free

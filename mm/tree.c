@@ -1,78 +1,87 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The tree that leads from an mfn to its frame in the same few steps, however many frames there
 // are.
+#include "mm/tree.h"
+
 #include "lib/string.h"
-#include "mm/internal.h"
 
-enum {
-    TOP_SHIFT = 29, // an entry of mm.high_node: 2 TiB
-    GIB_SHIFT = 18, // an entry of a node below it: 1 GiB
-    MFN_BITS = 40,
-};
-
-static unsigned node_index(uint64_t mfn, unsigned shift)
+static bool is_high(uint64_t mfn)
 {
-    return (mfn >> shift) & (NODE_ENTRIES - 1);
+    return mfn >> NODE_ORDER >= NODE_ROOTS * NODE_ENTRIES;
 }
 
-// The node with an entry per GiB for mfn, NULL if there is none.
-static struct frame_node *gib_node(uint64_t mfn)
+// Where the entry for mfn's 512 MiB is; NULL if there is no node for it.
+static uint64_t *upper_entry(uint64_t mfn)
 {
-    uint32_t index;
+    uint32_t high;
+    uint64_t entry;
 
-    if (likely(!(mfn >> TOP_SHIFT)))
-        return node_at(0);
-    if ((mfn >> MFN_BITS) || !mm.high_node)
+    if (!is_high(mfn))
+        return tree_root() + (mfn >> NODE_ORDER);
+    high = mfn >> NODE_MFN_BITS ? 0 : mm.high_node[mfn >> NODE_TOP_ORDER];
+    if (!high)
         return NULL;
-    index = node_at(mm.high_node)->entry[node_index(mfn, TOP_SHIFT)];
-    return index ? node_at(index) : NULL;
+    entry = node_at(high)->entry[mfn >> NODE_HIGH_ORDER & (NODE_ENTRIES - 1)];
+    return entry ? tree_below(entry, mfn >> NODE_ORDER) : NULL;
 }
 
-frame_t *find_mfn_frame(mfn_t mfn)
+frame_t *tree_find_high(uint64_t mfn)
 {
-    const struct frame_node *node = gib_node(mfn.v);
-    frame_t *frame;
-    uint32_t entry;
+    const uint64_t *entry = upper_entry(mfn);
 
-    if (unlikely(!node))
-        return NULL;
-    entry = node->entry[node_index(mfn.v, GIB_SHIFT)];
-    if (entry & NODE_BLOCK)
-        return frame_at(entry & ~NODE_BLOCK);
-    if (unlikely(!entry))
-        return NULL;
-    entry = node_at(entry)->entry[node_index(mfn.v, FRAME_PAGE_ORDER)];
-    if (entry & NODE_BLOCK)
-        return frame_at(entry & ~NODE_BLOCK);
-    if (unlikely(!entry))
-        return NULL;
-    frame = frame_at(entry + (mfn.v & (FRAME_PAGE_COUNT - 1)));
-    frame -= frame->tail;
-    return likely(frame->kind) ? frame : NULL;
+    return entry ? tree_find_from(*entry, mfn) : NULL;
 }
 
-frame_t *find_paddr_frame(paddr_t paddr)
+/* --- entries: what they lead to
+ * ------------------------------------------------------------------------------ */
+
+// To the node whose entries cover 2^order pages each, for the pages around mfn.
+static uint64_t to_node(uint32_t node, uint64_t mfn, unsigned order)
 {
-    return find_mfn_frame(paddr_mfn(paddr));
+    uint64_t first = mfn >> (order + NODE_SHIFT) << NODE_SHIFT;
+
+    return ((uintptr_t)node_at(node) - first * sizeof(uint64_t)) | NODE_BELOW;
 }
 
-uint32_t *tree_entry(uint64_t mfn)
+static uint32_t node_of(uint64_t entry, uint64_t mfn, unsigned order)
 {
-    struct frame_node *node = gib_node(mfn);
-    uint32_t entry = node ? node->entry[node_index(mfn, GIB_SHIFT)] : 0;
+    uint64_t first = mfn >> (order + NODE_SHIFT) << NODE_SHIFT;
 
-    if (!entry || (entry & NODE_BLOCK))
-        return NULL;
-    return &node_at(entry)->entry[node_index(mfn, FRAME_PAGE_ORDER)];
+    return (uint32_t)((const struct frame_node *)tree_below(entry, first) - node_at(0));
+}
+
+static uint64_t to_page(uint32_t index, uint64_t mfn)
+{
+    uint64_t first = ROUND_DOWN(mfn, FRAME_PAGE_COUNT);
+
+    return ((uintptr_t)frame_at(index) - first * sizeof(frame_t)) | NODE_BELOW;
+}
+
+// Where the entry for mfn's 512 KiB is; NULL if there is no node for it.
+static uint64_t *lower_entry(uint64_t mfn)
+{
+    const uint64_t *entry = upper_entry(mfn);
+
+    return entry && *entry & NODE_BELOW ? tree_below(*entry, mfn >> FRAME_PAGE_ORDER) : NULL;
 }
 
 uint32_t tree_page_descriptor(uint64_t mfn)
 {
-    const uint32_t *entry = tree_entry(mfn);
+    const uint64_t *entry = lower_entry(mfn);
 
-    if (!entry || !*entry || (*entry & NODE_BLOCK))
-        return 0;
-    return *entry + (mfn & (FRAME_PAGE_COUNT - 1));
+    return entry && *entry & NODE_BELOW ? frame_index(tree_descriptor(*entry, mfn)) : 0;
+}
+
+/* --- made and set
+ * --------------------------------------------------------------------------------- */
+
+int tree_setup(void)
+{
+    int err = 0;
+
+    for (unsigned i = 0; i < NODE_ROOTS && !err; i++)
+        err = arena_grow(ARENA_NODES);
+    return err;
 }
 
 // A node from stock, at boot also by growing; 0 if there is none.
@@ -92,69 +101,85 @@ static uint32_t page_get(void)
     return frame_page_alloc();
 }
 
-static int fill(uint32_t *entry, uint32_t (*get)(void))
+// A node whose entries cover 2^order pages each, if nothing is there yet.
+static int fill(uint64_t *entry, uint64_t mfn, unsigned order)
 {
-    if (!*entry)
-        *entry = get();
+    uint32_t node = *entry ? 0 : node_get();
+
+    if (node)
+        *entry = to_node(node, mfn, order);
     return *entry ? 0 : -ENOMEM;
+}
+
+static int prepare_high(uint64_t mfn)
+{
+    uint32_t *high = &mm.high_node[mfn >> NODE_TOP_ORDER];
+
+    if (!*high)
+        *high = node_get();
+    if (!*high)
+        return -ENOMEM;
+    return fill(&node_at(*high)->entry[mfn >> NODE_HIGH_ORDER & (NODE_ENTRIES - 1)], mfn,
+                NODE_ORDER);
 }
 
 int tree_prepare(uint64_t mfn, unsigned order)
 {
-    uint32_t *entry;
+    uint64_t *entry;
+    uint32_t page;
 
-    if (mfn >> TOP_SHIFT) {
-        if (fill(&mm.high_node, node_get))
-            return -ENOMEM;
-        if (fill(&node_at(mm.high_node)->entry[node_index(mfn, TOP_SHIFT)], node_get))
-            return -ENOMEM;
-    }
-    if (order >= GIB_SHIFT)
-        return 0;
-    entry = &gib_node(mfn)->entry[node_index(mfn, GIB_SHIFT)];
-    if (fill(entry, node_get))
+    if (is_high(mfn) && prepare_high(mfn))
         return -ENOMEM;
-    if (order >= FRAME_PAGE_ORDER)
+    if (order >= NODE_ORDER)
         return 0;
-    return fill(tree_entry(mfn), page_get);
+    if (fill(upper_entry(mfn), mfn, FRAME_PAGE_ORDER))
+        return -ENOMEM;
+    entry = lower_entry(mfn);
+    if (order >= FRAME_PAGE_ORDER || *entry)
+        return 0;
+    page = page_get();
+    if (page)
+        *entry = to_page(page, mfn);
+    return page ? 0 : -ENOMEM;
 }
 
 void tree_set(uint64_t mfn, unsigned order, uint32_t index)
 {
-    uint32_t value = index ? index | NODE_BLOCK : 0;
-    uint32_t *entry;
+    unsigned step = order >= NODE_ORDER ? NODE_ORDER : FRAME_PAGE_ORDER;
+    uint64_t *entry = order >= NODE_ORDER ? upper_entry(mfn) : lower_entry(mfn);
 
-    if (order >= GIB_SHIFT) {
-        gib_node(mfn)->entry[node_index(mfn, GIB_SHIFT)] = value;
-        return;
-    }
-    entry = tree_entry(mfn);
-    for (uint32_t i = 0; i < 1u << (order - FRAME_PAGE_ORDER); i++)
-        entry[i] = value;
+    for (uint32_t i = 0; i < 1u << (order - step); i++)
+        entry[i] = index;
 }
 
-void tree_split_gib(uint64_t mfn, uint32_t index)
+void tree_set_page(uint64_t mfn, uint32_t index)
 {
-    uint32_t node = arena_alloc(ARENA_NODES);
-
-    gib_node(mfn)->entry[node_index(mfn, GIB_SHIFT)] = node;
-    tree_set(mfn, GIB_SHIFT - 1, index);
-    tree_set(mfn + (UINT64_C(1) << (GIB_SHIFT - 1)), GIB_SHIFT - 1, index);
+    *lower_entry(mfn) = to_page(index, mfn);
 }
 
-void tree_merge_gib(uint64_t mfn, uint32_t index)
+void tree_split(uint64_t mfn, uint32_t index)
 {
-    uint32_t *entry = &gib_node(mfn)->entry[node_index(mfn, GIB_SHIFT)];
-    uint32_t node = *entry;
+    *upper_entry(mfn) = to_node(arena_alloc(ARENA_NODES), mfn, FRAME_PAGE_ORDER);
+    tree_set(mfn, NODE_ORDER - 1, index);
+    tree_set(mfn + (UINT64_C(1) << (NODE_ORDER - 1)), NODE_ORDER - 1, index);
+}
 
-    *entry = index | NODE_BLOCK;
+void tree_merge(uint64_t mfn, uint32_t index)
+{
+    uint64_t *entry = upper_entry(mfn);
+    uint32_t node = node_of(*entry, mfn, FRAME_PAGE_ORDER);
+
+    *entry = index;
     arena_free(ARENA_NODES, node);
 }
 
-static bool node_empty(const uint32_t *entry)
+/* --- given back
+ * ----------------------------------------------------------------------------------- */
+
+static bool node_empty(uint32_t node)
 {
     for (unsigned i = 0; i < NODE_ENTRIES; i++)
-        if (entry[i])
+        if (node_at(node)->entry[i])
             return false;
     return true;
 }
@@ -167,60 +192,56 @@ static bool page_empty(uint32_t index)
     return true;
 }
 
-static void prune_node(struct frame_node *gibs, uint64_t mfn)
+// Frees the node that the entry leads to, whose entries cover 2^order pages each, if it is empty.
+static void prune_node(uint64_t *entry, uint64_t mfn, unsigned order)
 {
-    uint32_t *entry = &gibs->entry[node_index(mfn, GIB_SHIFT)];
-    uint32_t node = *entry;
+    uint32_t node;
 
-    if (!node || (node & NODE_BLOCK) || !node_empty(node_at(node)->entry))
+    if (!entry || !(*entry & NODE_BELOW))
+        return;
+    node = node_of(*entry, mfn, order);
+    if (!node_empty(node))
         return;
     *entry = 0;
     arena_free(ARENA_NODES, node);
 }
 
-// Above 2 TiB: the 2 TiB's node, if it was made at all, and the one above.
-static void prune_high(const struct frame_node *gibs, uint64_t mfn)
+static void prune_high(uint64_t mfn)
 {
-    struct frame_node *high = node_at(mm.high_node);
-    uint32_t *entry = &high->entry[node_index(mfn, TOP_SHIFT)];
+    uint32_t *high = &mm.high_node[mfn >> NODE_TOP_ORDER];
 
-    if (!mm.high_node)
+    if (!*high)
         return;
-    if (gibs && node_empty(gibs->entry)) {
-        arena_free(ARENA_NODES, *entry);
-        *entry = 0;
-    }
-    if (node_empty(high->entry)) {
-        arena_free(ARENA_NODES, mm.high_node);
-        mm.high_node = 0;
+    prune_node(&node_at(*high)->entry[mfn >> NODE_HIGH_ORDER & (NODE_ENTRIES - 1)], mfn,
+               NODE_ORDER);
+    if (node_empty(*high)) {
+        arena_free(ARENA_NODES, *high);
+        *high = 0;
     }
 }
 
 void tree_prune(uint64_t mfn)
 {
-    struct frame_node *gibs = gib_node(mfn);
-    uint32_t *entry = tree_entry(mfn);
+    uint64_t *entry = lower_entry(mfn);
+    uint32_t index = tree_page_descriptor(ROUND_DOWN(mfn, FRAME_PAGE_COUNT));
 
-    if (entry && *entry && !(*entry & NODE_BLOCK) && page_empty(*entry)) {
-        frame_page_free(*entry);
+    if (index && page_empty(index)) {
+        frame_page_free(index);
         *entry = 0;
     }
-    if (gibs)
-        prune_node(gibs, mfn);
-    if (mfn >> TOP_SHIFT)
-        prune_high(gibs, mfn);
+    prune_node(upper_entry(mfn), mfn, FRAME_PAGE_ORDER);
+    if (is_high(mfn))
+        prune_high(mfn);
 }
 
 bool tree_occupied(uint64_t mfn, unsigned order)
 {
     uint64_t end = mfn + (UINT64_C(1) << order);
-    const uint32_t *entry;
 
     for (; mfn < end; mfn += FRAME_PAGE_COUNT) {
         if (find_mfn_frame(MFN(mfn)))
             return true;
-        entry = tree_entry(mfn);
-        if (!entry || !*entry)
+        if (!tree_page_descriptor(mfn))
             continue;
         for (uint64_t m = mfn; m < MIN(end, mfn + FRAME_PAGE_COUNT); m++)
             if (find_mfn_frame(MFN(m)))

@@ -149,10 +149,3 @@ int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)
     map_unlock();
     return err;
 }
-
-frame_t *find_kern_va_frame(const void *va)
-{
-    struct vlookup at;
-
-    return vmap_lookup(NULL, ptr_vaddr(va), &at) ? NULL : at.frame;
-}

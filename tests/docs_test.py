@@ -21,11 +21,12 @@ from qemu import ROOT, Guest, free_port, gdb_command
 from run import parse_guest, runs_on, wait_stop
 from transcript import ZERO, Comparison, Mismatch
 
-DOCS = ("docs/gdb.md",)
+DOCS = ("docs/gdb.md", "docs/clients.md")
 PROMPT = "(gdb) "
 MARK = "@@docs@@"
 SESSION = re.compile(r"<!-- session: *(.*?) *-->")
 VARIES = re.compile(r"<!-- varies(, 0 too)?: (.*?) *-->")
+EXCERPT = re.compile(r"<!-- from: (\S+) -->\n```c\n(.*?)```", re.S)
 TIMEOUT = 60.0
 ONLY = ""  # test the sessions with this word alone
 
@@ -204,6 +205,19 @@ class Sessions(unittest.TestCase):
             self.assertIn(f"exit status {status}\n", done.stdout, said)
             self.assertIn(": 0 violations" if status == 0 else "P2: kernel", done.stdout, said)
             self.assertNotIn("Traceback", said)
+
+    def test_excerpts(self) -> None:
+        """Code in a document is the code that it names; `...` stands for lines left out."""
+        count = 0
+        for name in DOCS:
+            for match in EXCERPT.finditer((ROOT / name).read_text()):
+                source = (ROOT / match[1]).read_text()
+                at = 0
+                for part in re.split(r"^ *\.\.\.\n", match[2], flags=re.M):
+                    at = source.find(part, at)
+                    self.assertGreaterEqual(at, 0, f"{name}: not in {match[1]}:\n{part}")
+                count += 1
+        self.assertGreater(count, 2)
 
     def test_every_command_has_one(self) -> None:
         """Each ktf command and function stands in docs/gdb.md behind a prompt."""

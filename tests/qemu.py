@@ -142,9 +142,16 @@ class Monitor:
             raise GuestError(f"monitor: {name}: {reply['error'].get('desc', reply['error'])}")
         return reply.get("return")
 
+    def rest(self) -> list[dict[str, Any]]:
+        """All events so far, those included that QEMU told before it ended; waits for its end."""
+        with contextlib.suppress(OSError, GuestError):
+            self._reply()
+        return self.events
+
     def close(self) -> None:
-        """Ends the connection; QEMU goes on."""
-        self.file.close()
+        """Ends the connection; QEMU goes on, or is gone already."""
+        with contextlib.suppress(OSError):  # what was not sent can't be
+            self.file.close()
         self.sock.close()
 
 
@@ -278,6 +285,10 @@ class Guest:
         if self._monitor is None:
             raise GuestError(f"no monitor (QEMU's status: {self.process.poll()})")
         return self._monitor.command(name, **arguments)
+
+    def end_events(self) -> list[dict[str, Any]]:
+        """Of a guest that has ended: the monitor's events."""
+        return [] if self._monitor is None else self._monitor.rest()
 
     def hmp(self, command: str) -> str:
         """Runs a command of the human monitor (`info tlb`, `xp`, ...) and returns its text."""

@@ -50,6 +50,15 @@ static inline struct table *table_at(uint32_t slot)
     return (struct table *)(uintptr_t)VA_TABLES + slot;
 }
 
+/* One step of a walk that is short of instructions: the number, among those of all slots, of the
+ * entry that 9 bits of an address, the highest of `rest`, have in the table that `shadow` leads to.
+ * Its mark SHADOW_TABLE counts as a slot. */
+static always_inline uint64_t pt_next(uint64_t shadow, uint64_t *rest)
+{
+    __asm__("shldq $9, %1, %0\n\tshlq $9, %1" : "+r"(shadow), "+r"(*rest) : : "cc");
+    return shadow;
+}
+
 // Where a walk for an address ended: the first entry that is no table, or the one at the level
 // asked for.
 struct pt_walk {

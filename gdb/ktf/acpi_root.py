@@ -88,8 +88,11 @@ def _anywhere(words: np.ndarray, base: int) -> list[int]:
     """The same on a border of 4 bytes: EFI leaves it anywhere."""
     halves = words.view(np.uint32)
     low, high = np.uint32(RSDP_WORD & 0xFFFFFFFF), np.uint32(RSDP_WORD >> 32)
-    at = np.flatnonzero(halves[:-1] == low)
-    return [base + 4 * int(i) for i in at[halves[at + 1] == high]]
+    at = np.flatnonzero(halves == low)
+    after = np.append(halves, high)[
+        at + 1
+    ]  # what follows the last one is not here: the reader judges
+    return [base + 4 * int(i) for i in at[after == high]]
 
 
 def _low(reader: Reader) -> Iterator[tuple[int, str]]:
@@ -123,19 +126,26 @@ def _search(reader: Reader) -> Root | None:
     """By EFI's configuration table, else the root pointer that leads to a good table."""
     good: list[Root] = []
     for base, words in _chunks(reader):
-        for i in np.flatnonzero(words[:-1] == np.uint64(GUID[0])).tolist():
-            if int(words[i + 1]) == GUID[1]:
-                root = _sound(
-                    reader, _word(reader, base + 8 * (i + 2)), "EFI's configuration table"
-                )
-                if root is not None:
-                    return root
+        root = _by_efi(reader, base, words)
+        if root is not None:
+            return root
         for pa in _anywhere(words, base):
             root = _sound(reader, pa, "memory, searched")
             if root is not None and len(good) < CANDIDATES_MAX:
                 good.append(root)
     leads = [root for root in good if _leads(reader, root)]
     return next(iter(leads or good), None)
+
+
+def _by_efi(reader: Reader, base: int, words: np.ndarray) -> Root | None:
+    """What stands beside the GUID, if that begins in these words."""
+    for i in np.flatnonzero(words == np.uint64(GUID[0])).tolist():
+        at = base + 8 * i
+        if _word(reader, at + 8) == GUID[1]:
+            root = _sound(reader, _word(reader, at + 16), "EFI's configuration table")
+            if root is not None:
+                return root
+    return None
 
 
 def _word(reader: Reader, pa: int) -> int:

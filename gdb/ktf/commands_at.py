@@ -75,7 +75,7 @@ class CheckAtCommand(Command):
 
     Example:
       (gdb) ktf-check-at put_frame every 10
-      Breakpoint 2 at 0xffffffff8021d4a0: file mm/frame.c, line 391.
+      Breakpoint 2 at 0xffffffff8021d4a0: file mm/frame.c, line 222.
       (gdb) continue
 
     In a script: `ktf-check-at LOCATION`, a breakpoint where the run ends, `continue`, and then

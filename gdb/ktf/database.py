@@ -139,7 +139,9 @@ class Database:
         """From mfn to descriptor."""
         nodes = self.pool("ARENA_NODES")
         layout = self.layout("struct frame_node")
-        tree = Tree(nodes, layout, self.number("high_node"), NODE_BLOCK, self.found)
+        high = self.mm["high_node"][0].astype(np.int64).tolist()
+        frames = self.pool("ARENA_FRAMES").base
+        tree = Tree(nodes, layout, high, NODE_BLOCK, frames, self.found)
         tree.judge_free(nodes.empty, nodes.free)
         return tree
 

@@ -16,7 +16,7 @@ from .rules_map import frame
 from .rules_mappings import frame_text
 from .rules_state import a4_state
 from .rules_tables import slot_violation
-from .tree import GIB_ORDER, GRANULE_ORDER
+from .tree import GIB_ORDER, GRANULE_ORDER, SPAN_ORDER
 
 
 # --- A2: descriptors ---------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def _a2_tails(db: Database, out: Report) -> None:
 
 
 def _a2_blocks(db: Database, out: Report) -> None:
-    """Blocks of order 7 and up: the tree leads to them from all their pages, from a GiB at once for order 18."""
+    """Blocks of order 7 and up: the tree leads to them from all their pages, from 512 MiB at once where they have so many."""
     frames, tree = db.frames, db.tree
     outer = frames.outer_heads
     order = np.minimum(frames.order[outer], GIB_ORDER).astype(np.int64)
@@ -102,11 +102,13 @@ def _a2_blocks(db: Database, out: Report) -> None:
         return frame(db, "A2", int(outer[i]), text)
 
     out.each("A2", short, few)
-    row = np.searchsorted(tree.gibs, frames.outer_places >> GIB_ORDER)
-    odd = outer[tree.from_top[row] != (frames.order[outer] == GIB_ORDER)] if len(outer) else outer
-    out.each(
-        "A2", odd, lambda i: frame(db, "A2", i, "only order 18 has one entry of the tree for a GiB")
-    )
+    whole = frames.order[outer] >= SPAN_ORDER
+    odd = np.zeros(len(outer), bool)
+    for place in (frames.outer_places, frames.outer_places + (np.int64(1) << order) - 1):
+        row = np.searchsorted(tree.spans, place >> SPAN_ORDER)
+        odd |= tree.from_top[np.minimum(row, len(tree.spans) - 1)] != whole
+    text = "an entry of the tree for 512 MiB leads to blocks of that size, and only to these"
+    out.each("A2", outer[odd], lambda i: frame(db, "A2", i, text))
     used = np.flatnonzero(frames.objects.used.reshape(-1))
     index = frames.objects.index_of(used)
     lost = index[~frames.is_head[index] & (index > frames.orders)]

@@ -70,7 +70,9 @@ class GdbTypes:
         if not re.fullmatch(r"[A-Za-z_]\w*", name):
             return None
         try:
-            pointer = gdb.parse_and_eval(f"&{name}")
+            # The kernel's own, not a local variable of that name of the function it stopped in.
+            found = gdb.lookup_global_symbol(name) or gdb.lookup_static_symbol(name)
+            pointer = found.value().address if found else gdb.parse_and_eval(f"&{name}")
             return Symbol(name, int(pointer) & U64, pointer.type.target().sizeof)
         except gdb.error:
             return None

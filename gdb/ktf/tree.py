@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The tree that leads from an mfn to its frame's descriptor, decoded into one table, and looked up by the million.
-"""Tree: mm.h's frame_node pages as a sorted list of GiBs, each with an entry per 512 KiB.
+"""Tree: mm.h's frame_node pages as a sorted list of spans of 512 MiB, each with an entry per 512 KiB.
 
 What is out of place is left out of the table (so that a look-up finds nothing there) and reported.
 """
@@ -14,38 +14,72 @@ from .findings import Report
 from .layout import Layout
 from .pools import Pool
 
-SHIFT = 11  # log2 of the entries of a node
+SHIFT = 10  # log2 of the entries of a node
 ENTRIES = 1 << SHIFT
+ROOTS = 2  # nodes that are the root
 GRANULE_ORDER = 7  # an entry of a lowest node: 2^7 pages
-GIB_ORDER = GRANULE_ORDER + SHIFT
-TOP_ORDER = GIB_ORDER + SHIFT
-MFN_BITS = TOP_ORDER + SHIFT
+SPAN_ORDER = GRANULE_ORDER + SHIFT
+GIB_ORDER = 18  # the largest order
 FREE_NODE = 0xFFFFFFFF  # entry 1 of a free node
+BELOW = np.uint64(1 << 63)  # an entry is an address
+NOWHERE = 0x7FFFFFFF  # the index that an entry gets which is no good address
+DESCRIPTOR = 32  # bytes
 
 
 class Tree:
-    """entries[row, i]: what the i-th 512 KiB of GiB gibs[row] lead to; from_top[row]: by one entry for all."""
+    """entries[row, i]: what the i-th 512 KiB of span spans[row] lead to, the index of a block's descriptor
+    and `block`, or that of the first of 128; from_top[row]: by one entry for all."""
 
-    def __init__(self, pool: Pool, layout: Layout, high_node: int, block: int, out: Report) -> None:
+    def __init__(
+        self, pool: Pool, layout: Layout, high: list[int], block: int, frames: int, out: Report
+    ) -> None:
+        """high: mm.high_node; frames: where the descriptors are."""
         self.pool = pool
         self.block = block
         whole = pool.data.reshape(-1)[: pool.count * 4096 // layout.size * layout.size]
         self.nodes = layout.records(whole)["entry"].reshape(-1, ENTRIES)
         self.seen = np.zeros(len(self.nodes), bool)
         self.out = out
-        gibs, below = self._gibs(high_node)
-        direct = (below & block) != 0
+        spans, below = self._spans(high)
+        direct = below < BELOW
+        node = self._nodes_below(below, spans << SHIFT)
         good = direct.copy()
-        good[~direct] = self._claim(below[~direct].astype(np.int64), gibs[~direct], "GiB")
-        gibs, below, direct = gibs[good], below[good], direct[good]
-        order = np.argsort(gibs, kind="stable")
-        self.gibs, below, self.from_top = gibs[order], below[order], direct[order]
-        self.entries = np.zeros((len(self.gibs) + 1, ENTRIES), np.uint32)
-        self.entries[:-1][self.from_top] = below[self.from_top, None]
-        self.entries[:-1][~self.from_top] = self.nodes[below[~self.from_top]]
-        self.row_of_gib = np.full(ENTRIES + 1, len(self.gibs), np.int32)
-        low = self.gibs < ENTRIES
-        self.row_of_gib[self.gibs[low]] = np.flatnonzero(low)
+        good[~direct] = self._claim(node[~direct], spans[~direct], "512 MiB")
+        order = np.flatnonzero(good)[np.argsort(spans[good], kind="stable")]
+        self.spans, below, node, self.from_top = (
+            spans[order],
+            below[order],
+            node[order],
+            direct[order],
+        )
+        self.entries = np.zeros((len(self.spans) + 1, ENTRIES), np.uint32)
+        self.entries[:-1][self.from_top] = self._blocks(below[self.from_top])[:, None]
+        lower = ~self.from_top
+        self.entries[:-1][lower] = self._lower(self.nodes[node[lower]], self.spans[lower], frames)
+        self.row_of_span = np.full(ROOTS * ENTRIES + 1, len(self.spans), np.int32)
+        low = self.spans < ROOTS * ENTRIES
+        self.row_of_span[self.spans[low]] = np.flatnonzero(low)
+
+    # --- entries ---------------------------------------------------------------------------------
+
+    def _nodes_below(self, entries: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """The nodes that entries lead to, -1 for none; first: numbers of their first entries."""
+        start = entries + (first * 8).astype(np.uint64) - np.uint64(self.pool.base)
+        size = np.uint64(self.nodes.itemsize * ENTRIES)
+        return np.where(start % size == 0, (start // size).astype(np.int64), -1)
+
+    def _blocks(self, entries: np.ndarray) -> np.ndarray:
+        """Entries that are indexes, with the mark of a block."""
+        return np.minimum(entries, NOWHERE).astype(np.uint32) | np.uint32(self.block)
+
+    def _lower(self, entries: np.ndarray, spans: np.ndarray, frames: int) -> np.ndarray:
+        """Those of the lowest nodes of these spans."""
+        mfn = (spans[:, None] << SPAN_ORDER) + (np.arange(ENTRIES) << GRANULE_ORDER)
+        start = entries + (mfn * DESCRIPTOR).astype(np.uint64) - np.uint64(frames)
+        index = np.minimum(start // np.uint64(DESCRIPTOR), NOWHERE)
+        index = np.where(start % np.uint64(DESCRIPTOR) == 0, index, NOWHERE).astype(np.uint32)
+        index = np.where(entries >= BELOW, index, self._blocks(entries))
+        return np.where(entries == 0, 0, index)
 
     def _claim(self, nodes: np.ndarray, keys: np.ndarray, what: str) -> np.ndarray:
         """Marks nodes as part of the tree; False for those outside the pool, or there twice."""
@@ -55,51 +89,63 @@ class Tree:
         good[good] &= ~self.seen[nodes[good]]
         good &= first
         for i in np.flatnonzero(~good)[:20].tolist():
-            text = f"{what} {int(keys[i]):#x} leads to node {int(nodes[i]):#x}, which is outside or there twice"
+            node = f"node {int(nodes[i]):#x}" if nodes[i] >= 0 else "the middle of a node"
+            text = f"{what} {int(keys[i]):#x} leads to {node}, which is outside or there twice"
             self.out.add("A3", f"tree of frames: {text} ({len(self.nodes)} nodes)")
         self.seen[nodes[good]] = True
         return good
 
-    def _gibs(self, high_node: int) -> tuple[np.ndarray, np.ndarray]:
-        """Number of every GiB that leads somewhere, and its entry."""
-        nothing = np.zeros(0, np.int64), np.zeros(0, np.uint32)
-        if not len(self.nodes):
-            self.out.add_blind("A3", "tree of frames: node 0 can't be read")
-            return nothing
-        self.seen[0] = True
-        tops, nodes = np.zeros(1, np.int64), np.zeros(1, np.int64)
-        if high_node:
-            key = np.array([high_node], np.int64)
-            if self._claim(key, np.zeros(1), "mm.high_node, for")[0]:
-                above = self.nodes[high_node]
-                at = np.flatnonzero(above)
-                good = self._claim(above[at].astype(np.int64), at, "2 TiB")
-                tops = np.concatenate([tops, at[good]])
-                nodes = np.concatenate([nodes, above[at[good]].astype(np.int64)])
-        table = self.nodes[nodes]
+    def _high(self, high: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Number and node of each 512 GiB beyond the root."""
+        numbers, nodes = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for top in np.flatnonzero(high).tolist():
+            key = np.array([high[top]], np.int64)
+            if not self._claim(key, np.array([top]), "mm.high_node, entry")[0]:
+                continue
+            above = self.nodes[high[top]]
+            at = np.flatnonzero(above)
+            number = (top << SHIFT) + at
+            node = self._nodes_below(above[at], number << SHIFT)
+            node = np.where((above[at] >= BELOW) & (number >= ROOTS), node, -1)
+            good = self._claim(node, number, "512 GiB")
+            numbers.append(number[good])
+            nodes.append(node[good])
+        return np.concatenate(numbers), np.concatenate(nodes)
+
+    def _spans(self, high: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Number of every 512 MiB that leads somewhere, and its entry."""
+        if len(self.nodes) < ROOTS:
+            self.out.add_blind("A3", "tree of frames: its root can't be read")
+            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+        self.seen[:ROOTS] = True
+        numbers, nodes = self._high(high)
+        numbers = np.concatenate([np.arange(ROOTS), numbers])
+        table = self.nodes[np.concatenate([np.arange(ROOTS), nodes])]
         row, at = np.nonzero(table)
-        return (tops[row] << SHIFT) + at, table[row, at]
+        return (numbers[row] << SHIFT) + at, table[row, at]
+
+    # --- the table -------------------------------------------------------------------------------
 
     def lookup(self, mfns: np.ndarray) -> np.ndarray:
         """The entry for each page's 512 KiB, 0 where there is none. mfns: int64, not negative."""
-        gib = mfns >> GIB_ORDER
-        if len(gib) and int(gib.max()) >= ENTRIES:
-            at = np.searchsorted(self.gibs, gib)
-            found = np.append(self.gibs, NONE)[at] == gib
-            row = np.where(found, at, len(self.gibs))
+        span = mfns >> SPAN_ORDER
+        if len(span) and int(span.max()) >= ROOTS * ENTRIES:
+            at = np.searchsorted(self.spans, span)
+            found = np.append(self.spans, NONE)[at] == span
+            row = np.where(found, at, len(self.spans))
         else:
-            row = self.row_of_gib[gib]
+            row = self.row_of_span[span]
         return self.entries[row, (mfns >> GRANULE_ORDER) & (ENTRIES - 1)]
 
     def granules(self) -> tuple[np.ndarray, np.ndarray]:
         """First mfn and entry of every 512 KiB that leads somewhere, ascending; views of the table."""
         row, at = np.nonzero(self.entries[:-1])
-        mfn = (self.gibs[row] << GIB_ORDER) + (at << GRANULE_ORDER)
+        mfn = (self.spans[row] << SPAN_ORDER) + (at << GRANULE_ORDER)
         return mfn, self.entries[row, at]
 
     def forget(self, mfns: np.ndarray) -> None:
         """Makes these lead nowhere: they were found to be wrong."""
-        row = np.searchsorted(self.gibs, mfns >> GIB_ORDER)
+        row = np.searchsorted(self.spans, mfns >> SPAN_ORDER)
         self.entries[row, (mfns >> GRANULE_ORDER) & (ENTRIES - 1)] = 0
 
     def judge_free(self, first: int, count: int) -> None:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The tables that ktf-acpi dumps are those that Linux has, of Linux's own guest and of ours on the same machine, byte for byte;
-# iasl reads each; the devices in them are Linux's.
+# iasl reads each; the devices in them are those that Linux has, and our kernel's own ACPI.
 # guest: boot=linux-acpi symbols=0 mem=256M machine=pc stop=said:ktf-linux-ready timeout=120
 # guest: boot=linux-acpi symbols=0 mem=256M machine=q35 stop=said:ktf-linux-ready timeout=120
 import os
+import re
 from pathlib import Path
 
 import gdb
-from asl import declared, disassemble
+from asl import declared, disassemble, full
 from inside import check, connect, equal, json_of, passed, run
-from qemu import Guest
+from qemu import EXIT_SUCCESS, Guest
 
 ROOTS = ("RSDT", "XSDT")  # of which Linux makes no file
 folder = Path(os.environ["KTF_SERIAL"]).parent
@@ -46,13 +47,15 @@ same_as_linux(dumped("linux"), "Linux's guest")
 gdb.execute("disconnect", to_string=True)
 machine = "q35" if "MCFG" in linux else "pc"
 gdb.execute("file build/kernel.elf", to_string=True)
-with Guest(mem="256M", machine=machine, timeout=100) as guest:
+with Guest(mem="256M", machine=machine, timeout=100, cmdline="test=acpi") as guest:
     connect(guest.port)
     gdb.execute("hbreak ktf_ready", to_string=True)
     gdb.execute("continue", to_string=True)
     ours = dumped("ours")
     same_as_linux(ours, "our guest")
-    gdb.execute("kill", to_string=True)
+    gdb.execute("detach", to_string=True)
+    equal(guest.wait(), EXIT_SUCCESS, "test=acpi")
+    tree = re.findall(r"^ACPI: +(\\\S+).* status 0x", guest.output(), re.M)
 
 # iasl reads each of them, and the devices in the AML are those that Linux has: but for the root, the scopes
 # and the power button of the FADT, which are devices of Linux alone.
@@ -67,5 +70,8 @@ equal(sorted(own), ["\\", "\\_SB_", "\\_TZ_"], "Linux's own")
 theirs = set(devices.values()) - own
 equal(sorted(paths - theirs), [], "devices that Linux does not have")
 equal(sorted(theirs - paths), [], "devices that Linux alone has")
+ours_too = {"\\" + ".".join(full((), path)) for path in tree}
+equal(sorted(ours_too ^ paths), [], "our kernel's namespace")
+equal(len(tree), len(paths), "our kernel names a device twice")
 print(f"{len(linux)} tables, {len(paths)} devices")
 passed()

@@ -221,7 +221,8 @@ class Machine(Model):
         for i, counts in enumerate(self.orders):
             for name, value in zip(mm["order"].dtype.names, counts):
                 mm["order"][name][i] = value
-        values = {"magic": MAGIC, "high_node": self.nodes.get(("top", 0), 0), "space_list": 1}
+        values = {"magic": MAGIC, "space_list": 1}
+        mm["high_node"][0] = self.nodes.get(("high", 0), 0)
         values.update(free_slot=self.free[0], slot_count=self.slot_count, free_slots=len(self.free))
         values.update(next_space=3, live=1, root_ready=1, window=WINDOW, phys_limit=1 << 46)
         values.update(levels=4, page_1g=1, region_count=len(self.REGIONS))

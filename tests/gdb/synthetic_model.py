@@ -258,43 +258,47 @@ class Model:
 
     def _place_blocks(self) -> None:
         """Gives each block its descriptor, and the tree its entries."""
-        self.nodes: dict[tuple[str, int], int] = {("gib", 0): 0}
-        self.node_used = 1
-        nodes = self.arenas[2].view(np.uint32).reshape(-1, 2048)
+        self.nodes: dict[tuple[str, int], int] = {}
+        self.node_used = 2  # the root
+        nodes = self.arenas[2].view(np.uint64).reshape(-1, 1024)
         self.pages_used = 1
         self.objects: list[list[int]] = [list(range(1, ORDERS + 1))]
         self.granules: dict[int, int] = {}
         for block in sorted(self.blocks.values(), key=lambda b: b.mfn):
-            gib = self._node(nodes, "gib", block.mfn >> 29)
-            if block.order == 18:
+            node, at = self._upper(nodes, block.mfn >> 17)
+            if block.order >= 17:
                 block.index = self._object()
-                nodes[gib, block.mfn >> 18 & 2047] = block.index | 1 << 31
+                nodes[node, at : at + (1 << block.order - 17)] = block.index
                 continue
-            low = self._node(nodes, "low", block.mfn >> 18)
-            nodes[gib, block.mfn >> 18 & 2047] = low
-            at = block.mfn >> 7 & 2047
+            low = self._node(("low", block.mfn >> 17))
+            nodes[node, at] = BASES[2] + low * 8192 - 8 * (block.mfn >> 17 << 10)
+            at = block.mfn >> 7 & 1023
             if block.order >= 7:
                 block.index = self._object()
-                nodes[low, at : at + (1 << block.order - 7)] = block.index | 1 << 31
+                nodes[low, at : at + (1 << block.order - 7)] = block.index
             else:
                 page = self.granules.setdefault(block.mfn >> 7, self.pages_used)
                 self.pages_used += page == self.pages_used
-                nodes[low, at] = page * 128
+                nodes[low, at] = BASES[0] + page * 4096 - 32 * (block.mfn >> 7 << 7)
                 block.index = page * 128 + (block.mfn & 127)
         free = list(range(self.node_used, len(nodes)))
         for node, following in zip(free, [*free[1:], 0]):
             nodes[node, :2] = following, 0xFFFFFFFF
         self.free_nodes = free
 
-    def _node(self, nodes: np.ndarray, kind: str, key: int) -> int:
-        if (kind, key) not in self.nodes:
-            self.nodes[kind, key] = self.node_used
-            self.node_used += 1
-            if kind == "gib":
-                top = self.nodes.setdefault(("top", 0), self.node_used)
-                self.node_used += top == self.node_used
-                nodes[top, key] = self.nodes[kind, key]
-        return self.nodes[kind, key]
+    def _node(self, key: tuple[str, int]) -> int:
+        new = self.nodes.setdefault(key, self.node_used)
+        self.node_used += new == self.node_used
+        return new
+
+    def _upper(self, nodes: np.ndarray, span: int) -> tuple[int, int]:
+        """The node of the entry for that 512 MiB, and its number there."""
+        if span < 2048:
+            return span >> 10, span & 1023
+        high = self._node(("high", span >> 20))
+        node = self._node(("upper", span >> 10))
+        nodes[high, span >> 10 & 1023] = BASES[2] + node * 8192 - 8 * (span >> 10 << 10)
+        return node, span & 1023
 
     def _object(self) -> int:
         """A descriptor for a block of order 7 and up."""

@@ -50,7 +50,7 @@ STRUCTS = {
         "u4 magic",
         "u4 zero2",
     ],
-    "struct frame_node": ["u4*2048 entry"],
+    "struct frame_node": ["u8*1024 entry"],
     "struct table": [
         "u8 va",
         "u4 frame",
@@ -143,7 +143,7 @@ STRUCTS = {
         "struct arena*6 arena",
         "struct order_list*19 order",
         "struct record_cache records",
-        "u4 high_node",
+        "u4*8 high_node",
         "u4 space_list",
         "u4 free_slot",
         "u4 slot_count",

@@ -264,6 +264,20 @@ class RootPointer(unittest.TestCase):
         firmware.put(END - 16, EFI_GUID)  # its address would stand behind the end
         self.assertEqual(self.found(firmware)[1], "memory, searched")
 
+    def test_borders(self) -> None:
+        """Memory is searched in pieces: what lies over a border is found."""
+        border = END - 256 * 4096
+        firmware = Firmware()
+        firmware.put(RSDP, bytes(8))
+        firmware.put(border - 4, rsdp())
+        self.assertEqual(self.found(firmware)[:2], (border - 4, "memory, searched"))
+        for before in (8, 16):
+            firmware = Firmware()
+            firmware.put(0x1B1000, rsdp())
+            firmware.put(RSDP, bytes(8))
+            firmware.put(border - before, EFI_GUID + struct.pack("<Q", 0x1B1000))
+            self.assertEqual(self.found(firmware)[1], "EFI's configuration table")
+
     def test_bad(self) -> None:
         firmware = Firmware()
         firmware.put(RSDP + 9, b"?")

@@ -106,6 +106,7 @@ static void bench_find(void)
 }
 
 static uint64_t va_index[SAMPLE_MAX];
+static const void *vas[SAMPLE_MAX];
 
 // All that is held is mapped, then looked for at random addresses.
 static void bench_find_va(void)
@@ -116,14 +117,16 @@ static void bench_find_va(void)
     for (uint64_t i = 0; i < held_count; i++)
         err |= vmap_4k(NULL, held_va(i), held[i], VATTR_W);
     bench_check(err, "mapping what is held");
-    for (unsigned i = 0; i < SAMPLE_MAX; i++)
+    for (unsigned i = 0; i < SAMPLE_MAX; i++) {
         va_index[i] = random_below(held_count);
+        vas[i] = vaddr_ptr(held_va(va_index[i]));
+    }
     for (; ops < BENCH_MIN; ops += SAMPLE_MAX) {
-        BENCH_LOOP(ticks, i, SAMPLE_MAX, (void)find_kern_va_frame(vaddr_ptr(held_va(va_index[i]))));
+        BENCH_LOOP(ticks, i, SAMPLE_MAX, (void)find_kern_va_frame(vas[i]));
         EMPTY_LOOP(empty, SAMPLE_MAX);
     }
     for (unsigned i = 0; i < SAMPLE_MAX; i++)
-        wrong |= find_kern_va_frame(vaddr_ptr(held_va(va_index[i]))) != held[va_index[i]];
+        wrong |= find_kern_va_frame(vas[i]) != held[va_index[i]];
     if (wrong)
         panic("bench: another frame was found");
     say_for("find_kern_va_frame", ticks - empty, ops);

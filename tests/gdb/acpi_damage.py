@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# ktf-acpi on a live guest whose tables are damaged: what is wrong is told with its place, by each reader; no device is read.
+# guest: mem=128M machine=pc smp=1 ramfile=1
+# guest: mem=128M machine=pc smp=1 ramfile=1 stop=reset
+import mmap
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gdb
+from inside import check, equal, error_of, json_of, passed, physical_mode, run
+from ktf.target import GdbLink
+
+with open(os.environ["KTF_RAMFILE"], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)  # the guest's: physical address = offset
+ram = [
+    (int(a, 16), int(b, 16))
+    for view in run("monitor info mtree -f").split("FlatView")
+    if 'AS "memory"' in view
+    for a, b in re.findall(r"^ *(\w+)-(\w+) \(prio -?\d+, (?:ram|rom)\)", view, re.M)
+]
+packet = GdbLink._packet
+
+
+def guarded(self: GdbLink, words: str) -> str:
+    """Ends the test where something is read that is no RAM."""
+    if words.startswith("m"):
+        at, size = (int(x, 16) for x in words[1:].split(","))
+        inside = any(low <= at and at + size - 1 <= high for low, high in ram)
+        check(inside, f"{size} bytes at {at:#x} are read, which is no RAM")
+    return packet(self, words)
+
+
+@contextmanager
+def damaged(at: int, form: str, *values: int) -> Iterator[None]:
+    """Other bytes there for a while."""
+    size = struct.calcsize(form)
+    before = memory[at : at + size]
+    memory[at : at + size] = struct.pack(form, *values)
+    try:
+        yield
+    finally:
+        memory[at : at + size] = before
+
+
+def told(*words: str) -> None:
+    """All readers say the same, these words among it, and no other table goes missing."""
+    text = run("ktf-acpi")
+    for word in words:
+        check(word in text, f"{word!r} is not told: {text}")
+    check(re.search(r": \d problems?$", text.strip(), re.M), text)
+    for reader in ("gdbstub", "procmem"):
+        gdb.execute(f"set ktf reader {reader}")
+        equal(run("ktf-acpi"), text, reader)
+    gdb.execute("set ktf reader auto")
+    equal(physical_mode(), "0")
+    found = json_of("ktf-acpi")
+    check(found["ok"] and found["problems"], str(found)[:300])
+
+
+setattr(GdbLink, "_packet", guarded)
+if int(gdb.parse_and_eval("$pc")) < 1 << 32:  # the firmware has not run
+    message = error_of("ktf-acpi")
+    check("no RSDP with a good checksum" in message and "has the firmware run?" in message, message)
+    check("boot_info.rsdp is 0" in message, message)
+    check("outside the guest's RAM" in error_of("ktf-acpi --rsdp 0xfee00000"))
+    check("no RSDP at 0x1000" in error_of("ktf-acpi --rsdp 0x1000"))
+    passed()
+else:
+    good = run("ktf-acpi")
+    rows = {t["name"]: int(t["pa"], 16) for t in json_of("ktf-acpi")["tables"]}
+    rsdt, fadt, apic, dsdt = (rows[name] for name in ("RSDT", "FACP", "APIC", "DSDT"))
+    entry = rsdt + 36 + 4  # entry 1, that of the APIC
+
+    for bad in (0xFEE00000, 0xFEC00000, 0x8000000, 0xC0000000):
+        with damaged(entry, "<I", bad):
+            told(f"RSDT entry 1): physical address {bad:#x}", "RSDT at")
+    for bad in (0, 35, 0x20000, 0x7FFFFFFF, 0xFFFFFFFF):
+        with damaged(apic + 4, "<I", bad):
+            told(f"APIC at {apic:#x} (RSDT entry 1): its length is {bad}", "HPET")
+            check("can't be dumped" in error_of("ktf-acpi APIC --dump never"))
+    with damaged(apic + 30, "<B", 0x77):
+        told(f"APIC at {apic:#x} (RSDT entry 1): checksum wrong", "HPET")
+    for loop in (rsdt, fadt, dsdt):
+        with damaged(entry, "<I", loop):
+            told(f"RSDT entry 1 leads to {loop:#x}, as ")
+    with damaged(fadt + 40, "<I", 0xFEE00000):
+        told("(FACP): physical address 0xfee00000 is outside the guest's RAM")
+    with damaged(fadt + 40, "<I", apic):
+        told(f"APIC at {apic:#x} (FACP): APIC stands there, not DSDT")
+    with damaged(rsdt + 4, "<I", 36 + 4 * 4 + 1):
+        told("1 bytes behind its entries")
+    with damaged(rsdt + 4, "<I", 3):
+        told(f"RSDT at {rsdt:#x} (the RSDP): its length is 3")
+
+    # The root pointer: the kernel's copy, then the firmware's own.
+    copy = int(gdb.parse_and_eval("boot_info.rsdp.v"))
+    with damaged(copy + 9, "<B", 0):
+        text = run("ktf-acpi")
+        check(f"! RSDP at {copy:#x} (boot_info.rsdp): checksum wrong" in text, text)
+        check("(the BIOS's memory): no problem" in text, text)
+        check("checksum wrong" in run(f"ktf-acpi --rsdp {copy:#x}"))
+    for pointer in (0, 0xFEE00000, 0xFFFFFFFFFFFFFFF0):
+        gdb.execute(f"set var boot_info.rsdp.v = {pointer}")
+        text = run("ktf-acpi")
+        check("(the BIOS's memory): no problem" in text and "! boot_info.rsdp" in text, text)
+    gdb.execute(f"set var boot_info.rsdp.v = {copy}")
+
+    # Undamaged again, in every language and form.
+    expected = {c: run(c) for c in ("ktf-acpi", f"ktf-acpi {apic:#x}", "ktf-acpi fadt")}
+    equal(expected["ktf-acpi"], good)
+    languages = "ada asm c++ d fortran go modula-2 objective-c opencl pascal rust minimal".split()
+    for setting in [
+        *(f"language {name}" for name in languages),
+        "output-radix 16",
+        "input-radix 16",
+    ]:
+        gdb.execute(f"set {setting}", to_string=True)
+        for command, text in expected.items():
+            equal(run(command), text, f"set {setting}: {command}")
+    passed()
