@@ -316,7 +316,12 @@ def campaign(args: argparse.Namespace, guest: Guest, path: str) -> list[str]:
     wrong: list[str] = []
     flips = choose(FIELDS, args.flips, rng)
     with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
-        outcomes = list(pool.map(try_flip, flips, chunksize=8))
+        outcomes = []
+        for flip, outcome in zip(flips, pool.map(try_flip, flips, chunksize=8)):
+            outcomes.append(outcome)
+            if outcome.verdict != "found" and not harmless(flip):
+                what = FIELDS[flip.field].key()
+                print(f"{outcome.verdict}: {what}: bit {flip.at:#x}: {outcome.text}", flush=True)
         wrong += overwrite(pool, args.pages, rng)
     print(
         f"{len(FIELDS)} fields; the slowest check of a flip took {max(o.seconds for o in outcomes):.2f} s"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # No false alarm while the guest's own tests run: user spaces, parts of blocks, ranges, all memory in pages.
-# guest: mem=128M machine=pc cmdline="test=all" ramfile=1 timeout=150
-# guest: mem=128M machine=q35 cmdline="test=all" ramfile=0 timeout=150
+# guest: mem=128M machine=pc cmdline="test=busy,mm_spaces,mm_part_of_large_page,user_own_pages,user_sees_changes,share_counting,kmalloc_many,mm_all_memory,acpi" ramfile=1 timeout=150
+# guest: mem=128M machine=q35 cmdline="test=busy,mm_spaces,mm_part_of_large_page,user_own_pages,user_sees_changes,share_counting,kmalloc_many,mm_all_memory,acpi" ramfile=0 timeout=150
 import time
 
 import gdb
