@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from .rules_map import Regions
 from .text import size_text
 from .tree import GIB_ORDER
 
-MAPPINGS_SHOWN = 100
+MAPPINGS_SHOWN = 20  # of any number: all of it fits on a screen
 
 
 class Block:
@@ -47,30 +49,33 @@ class Block:
     def values(self) -> dict[str, Any]:
         """The contract's object."""
         keys = ("space", "va", "perm", "type", "refs")
-        mappings = [self.mapping(row) for row in self.records.tolist()]
         return {
             "mfn": f"{self.mfn:#x}",
             "order": self.order,
             "kind": self.kind,
             "refcount": self.refcount,
             "mapcount": self.mapcount,
-            "mappings": [{key: m[key] for key in keys} for m in mappings],
+            "mappings": [{key: m[key] for key in keys} for m in self.mappings],
         }
 
     def details(self) -> dict[str, Any]:
         """What else there is; "mappings" in the same order."""
         keys = ("page", "offset", "pages", "record", "entry", "table", "index", "problem")
-        mappings = [self.mapping(row) for row in self.records.tolist()]
         return {
             "free": self.free,
             "pages": self.pages,
             "descriptor": f"{self.db.pool('ARENA_FRAMES').va(self.index):#x}",
             "region": self.region(),
-            "mappings": [{key: m[key] for key in keys} for m in mappings],
+            "mappings": [{key: m[key] for key in keys} for m in self.mappings],
             "unrecorded": [self._leaf(i) for i in self.unrecorded()],
             "table": self.table() if self.is_table else None,
             "merge": self.merge(),
         }
+
+    @cached_property
+    def mappings(self) -> list[dict[str, Any]]:
+        """All records."""
+        return [self.mapping(row) for row in self.records.tolist()]
 
     def mapping(self, row: int) -> dict[str, Any]:
         """One record: where, how, by which entry, and what is wrong with it."""
@@ -218,8 +223,8 @@ class Block:
 
     # --- text --------------------------------------------------------------------------------------
 
-    def lines(self) -> Iterator[str]:
-        """All of it, on one screen."""
+    def lines(self, page: int = 0, va: int | None = None) -> Iterator[str]:
+        """All of it, on one screen. page: the one of the block that was asked for; va: by which address, if by one."""
         first, last = self.mfn, self.mfn + self.pages - 1
         size = size_text(self.pages * PAGE)
         yield f"frame {first:#x}, order {self.order} ({size}), {self.kind}, {'free' if self.free else 'in use'}"
@@ -229,7 +234,7 @@ class Block:
         yield f"  memory map  {self.region()}"
         if self.is_table:
             yield from self._table_lines()
-        yield from self._mapping_lines()
+        yield from self._mapping_lines(page, va)
         yield f"  merging     {self.merge()}"
 
     def _descriptor(self) -> str:
@@ -260,26 +265,66 @@ class Block:
             yield "  parent      none, it is a root"
         yield f"  reached     {'as ' + ', '.join(table['paths']) if table['paths'] else 'not reached from any root (T7)'}"
 
-    def _mapping_lines(self) -> Iterator[str]:
-        rows = self.records.tolist()
-        shown = rows[:MAPPINGS_SHOWN]
-        total = sum(int(self.db.mappings.refs[r]) for r in rows)
-        yield f"  mappings    {len(rows)}, refs together {total}" if rows else "  mappings    none"
-        if shown:
-            yield "    space      va                 perm type page       refs part   entry"
-        for row in shown:
+    def _asked(self, page: int, va: int | None) -> np.ndarray:
+        """True for each record that maps the page; if one does so at the address, for that alone."""
+        maps, slots = self.db.mappings, self.db.slots
+        offset = maps.offset[self.records].astype(np.int64)
+        pages = 1 << np.minimum(maps.order[self.records], GIB_ORDER).astype(np.int64)
+        mine = (offset <= page) & (page < offset + pages)
+        if va is None or not slots.count:
+            return mine
+        at = maps.at[self.records].astype(np.int64)
+        slot = np.where(at >> 9 < slots.count, at >> 9, 0)
+        start = slots.entry_va(slot, at & 511, self.db.rules) + ((page - offset) * PAGE).astype(
+            np.uint64
+        )
+        here = mine & (start == np.uint64(va) & np.uint64(-PAGE & (1 << 64) - 1))
+        return here if here.any() else mine
+
+    def _mapping_lines(self, page: int, va: int | None) -> Iterator[str]:
+        """How many, in which spaces; each with its place, those that were asked for first, and marked if others follow."""
+        mine = self._asked(page, va)
+        rows = self.records[np.argsort(~mine, kind="stable")].tolist()
+        mark = "   >" if not mine.all() else "    "
+        total = int(self.db.mappings.refs[self.records].sum())
+        head = f"{len(rows)}, refs together {total}{self._in_spaces()}"
+        head += "" if mine.any() else f"; none of page {page:#x}"
+        yield f"  mappings    {head}" if rows else "  mappings    none"
+        if rows:
+            yield "    space      va                 perm type page       refs entry                                part"
+        for i, row in enumerate(rows[:MAPPINGS_SHOWN]):
             m = self.mapping(row)
-            pages, offset = m["pages"], m["offset"]
-            part = "whole "
-            if pages != self.pages:
-                part = f"pages {offset:#x} to {offset + pages - 1:#x}"
-            head = f"    {m['space'] or '?':10} {m['va'] or '?':18} {m['perm']} {m['type']:4}"
+            head = f"{m['space'] or '?':10} {m['va'] or '?':18} {m['perm']} {m['type']:4}"
             place = f"{m['entry']} in {m['table']}[{m['index']}]" if m["entry"] else "-"
-            yield f"{head} {m['page']:4} {m['refs']:10} {part} {place}"
+            start = mark if i < mine.sum() else "    "
+            yield f"{start}{head} {m['page']:4} {m['refs']:10} {place:36} {self._part(m)}"
             if m["problem"]:
                 yield f"      ! record {m['record']}: {m['problem']}"
-        if len(rows) > len(shown):
-            yield f"    ... and {len(rows) - len(shown)} more (--json has all)"
+        if len(rows) > MAPPINGS_SHOWN:
+            yield f"    ... and {len(rows) - MAPPINGS_SHOWN} more (--json has all)"
+        yield from self._lost_lines()
+
+    def _in_spaces(self) -> str:
+        """How many mappings which address space has, if there are several."""
+        slots = self.db.slots
+        slot = (self.db.mappings.at[self.records] >> 9).astype(np.int64)
+        known = slots.space[slot[slot < slots.count]]
+        counts = Counter(self.db.spaces.name_of(int(s)) for s in known)
+        if len(counts) < 2:
+            return ""
+        names = [f"{name} {count}" for name, count in counts.most_common(4)]
+        more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
+        return f", in {len(counts)} spaces: {', '.join(names)}{more}"
+
+    def _part(self, mapping: dict[str, Any]) -> str:
+        """Of the block."""
+        first, pages = mapping["offset"], mapping["pages"]
+        if pages == self.pages:
+            return "whole"
+        return f"page {first:#x}" if pages == 1 else f"pages {first:#x} to {first + pages - 1:#x}"
+
+    def _lost_lines(self) -> Iterator[str]:
+        """Entries that map it and that no record stands for."""
         lost = self.unrecorded()
         for i in lost[:MAPPINGS_SHOWN]:
             leaf = self._leaf(i)

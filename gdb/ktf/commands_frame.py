@@ -12,7 +12,7 @@ from .command import JSON, Args, Command, Context, Option, json_line
 from .database import Database
 from .errors import KtfError, UsageError
 from .findings import Report, Violation
-from .frame import Place, Summary, free_blocks, locate
+from .frame import Place, Summary, free_blocks, locate, no_frame
 from .readers import PAGE
 from .rules import RULES, check
 from .rules_smp import COVERED, held
@@ -32,7 +32,8 @@ class FrameCommand(Command):
     Without WHERE: how many blocks of each order and kind there are, free and used.
     With WHERE (an expression): the block that holds it, on one screen: its pages, kind, counts (who owns
     it, where it is mapped), descriptor, region of the boot's memory map; every mapping (address space,
-    address, rights, effective memory type, page size, refs, which part, by which entry of which table);
+    address, rights, effective memory type, page size, refs, by which entry of which table, which part; those
+    of the page or address that was asked for come first, with a > if there are others);
     why it does not merge with its buddy; what the journal still knows of it; and each rule of
     ktf-pt-check that it breaks. Of a page table also its level, slot, parent and where it is reached.
 
@@ -53,8 +54,8 @@ class FrameCommand(Command):
         descriptor  0xffffff8000009600 (index 0x4b0), ring 0x4af < > 0x4b1
         memory map  region 11, available, mfn 0x301 to 0x7fdf
         mappings    1, refs together 1
-          space      va                 perm type page       refs part   entry
-          kernel     0xffffffc034002000 rw-- WB   4K            1 whole  0x8000000000430063 in 0x42e[2]
+          space      va                 perm type page       refs entry                                part
+          kernel     0xffffffc034002000 rw-- WB   4K            1 0x8000000000430063 in 0x42e[2]       whole
         merging     it is in use; its buddy is in use: 0x431 order 0 available refcount 1 mapcount 1
         journal
           mapped by stack_make at arch/x86/stack.c:67, 12 events ago
@@ -102,7 +103,7 @@ class FrameCommand(Command):
     def _one(self, context: Context, args: Args, db: Database, text: str, place: Place) -> None:
         index = int(db.frames.find(np.array([place.mfn]))[0])
         if not index:
-            raise KtfError(f"{text}, taken as {place.taken}: mfn {place.mfn:#x} is in no frame")
+            raise KtfError(f"{text}, taken as {place.taken}: {no_frame(db, place.mfn)}")
         block, broken = Block(db, index), Broken(db)
         mine = broken.of(block)
         events, problem = _events(db, block)
@@ -123,7 +124,10 @@ class FrameCommand(Command):
         head = f"{text} taken as {place.taken}"
         if place.mfn != block.mfn:
             head += f"; page {place.mfn - block.mfn:#x} of the block"
-        lines = [head, *block.lines()]
+        lines = [head, *block.lines(place.mfn - block.mfn, place.va)]
+        symbol = "" if place.va is None else context.source(place.va)
+        if symbol:
+            lines.insert(1, f"this is {symbol}")
         if events is None:
             lines.append(f"  journal     {problem}")
         else:

@@ -18,6 +18,7 @@ from .chains import NONE
 from .database import Database
 from .errors import KtfError
 from .readers import PAGE
+from .rules_map import Regions
 from .text import size_text
 from .trace import trace
 
@@ -112,6 +113,7 @@ class Place:
 
     mfn: int
     taken: str
+    va: int | None = None  # if an address was given
 
 
 def locate(db: Database, value: int, how: str = "") -> Place:
@@ -192,5 +194,16 @@ def _by_va(db: Database, va: int) -> Place:
     if found.pa is None:
         step = found.steps[-1]
         where = "" if not rules.is_canonical(va) else f" (level {step.level}, entry {step.index})"
-        raise KtfError(f"{va:#x} is not mapped in {name}: {found.problem}{where}; see ktf-maps")
-    return Place(found.pa >> 12, f"address in {name}, mapped to {found.pa:#x}")
+        text = f"{va:#x} is not mapped in {name}: {found.problem}{where}"
+        raise KtfError(f"{text}; `ktf-journal {va:#x}` knows who unmapped it, if that was lately")
+    return Place(found.pa >> 12, f"address in {name}, mapped to {found.pa:#x}", va)
+
+
+def no_frame(db: Database, mfn: int) -> str:
+    """Why a page is in no frame."""
+    if Regions(db).of(np.array([mfn]))[0] == NONE:
+        return (
+            f"mfn {mfn:#x} is in no frame: the boot's memory map does not list it, "
+            "and nobody has asked for it as device memory"
+        )
+    return f"mfn {mfn:#x} is in no frame, though the boot's memory map lists it (A1)"
