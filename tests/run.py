@@ -360,7 +360,7 @@ def python_jobs() -> Iterator[Job]:
 
         def run(log: Path, script: Path = script) -> list[Result]:
             path = f"{ROOT / 'gdb'}:{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
-            return execute([PYTHON, str(script)], log, 180, unit_results, PYTHONPATH=path)
+            return execute([PYTHON, str(script)], log, 400, unit_results, PYTHONPATH=path)
 
         yield Job(name, run, 20)
     for name in ("bench", "bench_debugger"):
