@@ -85,13 +85,14 @@ def root_table(root: Root) -> Table:
 # --- JSON --------------------------------------------------------------------------------------------
 
 
-def values(table: Table, holders: Holders) -> dict[str, Any]:
-    """A table's object."""
+def values(table: Table, holders: Holders, whole: bool = False) -> dict[str, Any]:
+    """A table's object; whole: with its bytes."""
     fields = table.fields
     keys = ("oem", "oem_table", "oem_revision", "creator", "creator_revision")
     rest = dict(zip(keys, fields[1:] if fields else (None,) * 5))
     shown = ("space", "va", "perm", "type", "page", "refs", "mfn")
     known = holders.db is not None
+    data = {"data": table.data.hex()} if whole else {}
     return {
         "signature": table.signature,
         "name": table.name,
@@ -105,6 +106,7 @@ def values(table: Table, holders: Holders) -> dict[str, Any]:
         "mfn": f"{table.pa // PAGE:#x}",
         "kind": holders.kind(table),
         "mappings": [{k: m[k] for k in shown} for m in holders.mappings(table)] if known else None,
+        **data,
     }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -46,7 +47,7 @@ class AcpiCommand(Command):
     ever read.
 
       --rsdp ADDRESS   take the root pointer at this physical address
-      --all            all bytes of the table, not only the first
+      --all            all bytes of the table, not only the first (with --json: "data")
       --dump FILE      write the table to a new file, which `iasl -d FILE` reads; only its owner may read it
       --dump-all DIR   write each table to a new file DIR/SIG.dat (DIR/SIG2.dat, ... for further ones)
       --json           one object on one line
@@ -132,7 +133,7 @@ class AcpiCommand(Command):
         root = tables.root
         if args.has("--json"):
             chosen = tables.tables if table is None else [table]
-            rows = [acpi_view.values(t, holders) for t in chosen]
+            rows = [acpi_view.values(t, holders, args.has("--all")) for t in chosen]
             rsdp = None if root is None else acpi_view.root_values(root)
             problems = (
                 tables.problems if table is None else [table.problem] if table.problem else []
@@ -235,7 +236,7 @@ def dump(table: Table, path: str) -> str:
     """Writes a table to a new file; what to say of it."""
     _write(path, _bytes(table))
     note = f"! {table.problem}\n" if table.problem else ""
-    return f"{path}: {table.name}, {table.length} bytes; read it by: iasl -d {path}\n{note}"
+    return f"{path}: {table.name}, {table.length} bytes; read it by: iasl -d {shlex.quote(path)}\n{note}"
 
 
 def dump_all(tables: Tables, folder: str) -> str:
@@ -260,7 +261,7 @@ def dump_all(tables: Tables, folder: str) -> str:
         lines.append(
             f"{name:10} {table.length:8} bytes" + f"  ! {table.problem}" * bool(table.problem)
         )
-    lines.append(f"in {folder}; read them by: iasl -d {folder}/*.dat")
+    lines.append(f"in {folder}; read them by: iasl -d {shlex.quote(folder)}/*.dat")
     return "".join(f"{line}\n" for line in lines)
 
 

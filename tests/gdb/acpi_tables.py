@@ -10,7 +10,7 @@ from typing import Any
 
 import gdb
 from inside import check, equal, error_of, json_of, passed, physical_mode, run
-from ktf.target import GdbLink
+from reads import Reads
 
 folder = os.path.dirname(os.environ["KTF_SERIAL"])
 FRAMES = ("mfn", "kind", "mappings")  # what only our symbols tell
@@ -66,14 +66,15 @@ equal(len(shown.splitlines()) < 24, True, "more than a screen")
 lines = run("ktf-acpi DSDT --all").splitlines()
 data = bytes.fromhex("".join(line[14:63] for line in lines if line.startswith("0x")))
 equal(len(data), dsdt["length"], "--all")
+equal(json_of("ktf-acpi DSDT --all")["tables"][0]["data"], data.hex(), "--all --json")
 
 # Files, for their owner alone; none is overwritten.
-path = f"{folder}/dsdt.dat"
-check("iasl -d" in run(f"ktf-acpi DSDT --dump {path}"))
+path = f"{folder}/a dsdt.dat"
+check(f"iasl -d '{path}'" in run(f'ktf-acpi DSDT --dump "{path}"'))
 equal(stat.S_IMODE(os.stat(path).st_mode), 0o600, "mode")
 with open(path, "rb") as f:
     equal(f.read(), data, "--dump")
-check("is kept" in error_of(f"ktf-acpi APIC --dump {path}"))
+check("is kept" in error_of(f"ktf-acpi APIC --dump '{path}'"))
 check("is kept" in error_of(f"ktf-acpi APIC --dump {folder}"))
 check("No such file" in error_of(f"ktf-acpi APIC --dump {folder}/none/apic"))
 with open(path, "rb") as f:
@@ -87,33 +88,19 @@ for name in names:
 check("already: kept" in error_of(f"ktf-acpi --dump-all {folder}/all"))
 
 # Every reader says the same; the stub is asked for RAM alone.
-ram = [
-    (int(a, 16), int(b, 16))
-    for view in run("monitor info mtree -f").split("FlatView")
-    if 'AS "memory"' in view
-    for a, b in re.findall(r"^ *(\w+)-(\w+) \(prio -?\d+, (?:ram|rom)\)", view, re.M)
-]
-packet = GdbLink._packet
-asked: list[tuple[int, ...]] = []
-
-
-def recorded(self: GdbLink, words: str) -> str:
-    """Writes down what is read."""
-    if words.startswith("m"):
-        asked.append(tuple(int(x, 16) for x in words[1:].split(",")))
-    return packet(self, words)
+reads = Reads()
 
 
 def every_reader(what: str, known: str) -> None:
     """The list by each of the ways."""
-    for reader in ("gdbstub", "procmem", "ramfile"):
-        gdb.execute(f"set ktf reader {reader}")
-        equal(run("ktf-acpi"), known, f"{what}, {reader}")
+    with reads:
+        for reader in ("gdbstub", "procmem", "ramfile"):
+            gdb.execute(f"set ktf reader {reader}")
+            equal(run("ktf-acpi"), known, f"{what}, {reader}")
     equal(physical_mode(), "0", what)
     gdb.execute("set ktf reader auto")
 
 
-setattr(GdbLink, "_packet", recorded)
 every_reader("our kernel", text)
 
 # Without our symbols the root pointer is found in another way.
@@ -128,11 +115,7 @@ found = json_of("ktf-acpi")["rsdp"]["found"]
 equal(found, "EFI's configuration table" if uefi else "the BIOS's memory")
 check(all(t["mappings"] is None for t in json_of("ktf-acpi")["tables"]), "mappings of what?")
 every_reader("without symbols", bare)
-setattr(GdbLink, "_packet", packet)
-check(len(asked) > 50, f"{len(asked)} reads of the stub")
-for at, size in asked:
-    inside = any(low <= at and at + size - 1 <= high for low, high in ram)
-    check(inside, f"{size} bytes at {at:#x} are read, which is no RAM")
+reads.only_ram(10)
 
 # Cores, QEMU's and ours.
 gdb.execute("disconnect", to_string=True)
