@@ -209,6 +209,17 @@ bool records_refill(void)
     return true;
 }
 
+bool records_fill(uint32_t count)
+{
+    struct arena *a = &mm.arena[ARENA_MAPPINGS];
+
+    if (!mm.records.count)
+        (void)records_refill();
+    while (mm.records.count < count && a->partial && a->free > RESERVE_MAPPINGS)
+        record_put(object_take(a, ARENA_MAPPINGS));
+    return mm.records.count >= count;
+}
+
 void records_spill(void)
 {
     while (mm.records.count)
@@ -408,6 +419,22 @@ int arena_grow(enum arena_id id)
     err = grow_by_one(id);
     mm.busy = busy;
     return err;
+}
+
+int arena_grow_pages(enum arena_id id, unsigned order)
+{
+    struct arena *a = &mm.arena[id];
+    uint32_t count = 1u << order;
+
+    if ((uint64_t)(a->pages + count) * PAGE_SIZE > a->limit)
+        return -ENOMEM;
+    // The addresses may have been given up in this very operation.
+    if (mm.batch.pending)
+        tlb_commit();
+    if (!own_pages(VADDR(a->base + (uint64_t)a->pages * PAGE_SIZE), order, FRAME_METADATA))
+        return -ENOMEM;
+    a->pages += count;
+    return 0;
 }
 
 void arena_shrink(enum arena_id id)

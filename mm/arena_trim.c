@@ -193,7 +193,7 @@ static bool grow(void)
 
     if (id == ARENA_COUNT)
         return false;
-    return (id == ARENA_TABLES ? slots_grow() : arena_grow(id)) == 0;
+    return (id == ARENA_TABLES ? slots_grow(STOCK_SLOTS - mm.free_slots) : arena_grow(id)) == 0;
 }
 
 // What is still short is tried again after the next operation, which may have freed memory.

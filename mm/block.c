@@ -8,8 +8,12 @@
 // Tails of the 2^order pages whose head's descriptor is `head`, from page `from` on.
 static void set_tails(frame_t *head, uint32_t from, uint32_t to)
 {
-    for (uint32_t i = from; i < to; i++)
-        head[i].tail = i;
+    const frame_t one = {.tail = 1};
+    uint64_t step = frame_word(&one), word = step * from;
+
+#pragma GCC unroll 4
+    for (uint32_t i = from; i < to; i++, word += step)
+        __builtin_memcpy(&head[i], &word, sizeof(word)); // all else in it is 0
 }
 
 // True if a block of order `from` can be split down to `to` with what the arenas have in stock, and
@@ -189,6 +193,40 @@ frame_t *block_take(unsigned order, enum frame_kind kind, unsigned kept)
     frame->kind = kind;
     mm.order[order].refs++;
     return frame;
+}
+
+void block_shatter(frame_t *frame)
+{
+    struct order_list *list = &mm.order[0];
+    unsigned order = frame->order;
+    uint32_t count = 1u << order, index = frame_index(frame), head = list->head;
+    uint32_t prev = frame_at(head)->prev;
+    const frame_t next = {.mfn = 1};
+    frame_t page = *frame;
+    uint64_t word;
+
+    ring_remove(frame);
+    mm.order[order].used--;
+    mm.order[order].refs--;
+    // Behind the last used one, each behind the one before.
+    page.order = 0;
+    word = frame_word(&page);
+    frame_at(prev)->next = index;
+    for (uint32_t i = 0; i < count; i++, word += frame_word(&next)) {
+        __builtin_memcpy(&frame[i], &word, sizeof(word));
+        frame[i].next = index + i + 1;
+        frame[i].prev = prev;
+        *frame_counts_at(&frame[i]) = frame_counts(&page);
+        frame[i].maps = 0;
+        frame[i].epoch = page.epoch;
+        prev = index + i;
+    }
+    frame_at(prev)->next = head;
+    frame_at(head)->prev = prev;
+    list->used += count;
+    list->refs += count;
+    // As the first of the splits that it takes.
+    journal(JOURNAL_SPLIT, CALLER, 0, part_word(frame, 0, order - 1), frame_counts(frame), count);
 }
 
 // A descriptor for a large block, by growing if need be; 0 if there is no memory.

@@ -139,7 +139,7 @@ static void setup_rings(void)
 static void setup_arenas(void)
 {
     arena_setup();
-    if (arena_grow(ARENA_FRAMES) || tree_setup() || arena_grow(ARENA_SPACES) || slots_grow())
+    if (arena_grow(ARENA_FRAMES) || tree_setup() || arena_grow(ARENA_SPACES) || slots_grow(0))
         panic("no memory for the first arenas");
     setup_rings();
     mm.work = MM_GROW;

@@ -13,16 +13,16 @@
  */
 
 enum {
-    STOCK_FRAME_PAGES = 8, // a split needs two pages of descriptors at most
+    STOCK_FRAME_PAGES = 6, // a split needs two pages of descriptors at most
     STOCK_NODES = 1,
     STOCK_MAPPINGS = 56, // a split mapping needs up to 20 records, its tables some more
-    STOCK_SLOTS = 12,    // RESERVE_SLOTS, and the tables of one address in 5 levels
+    STOCK_SLOTS = 10,    // RESERVE_SLOTS, and the tables of one address in 5 levels, roots apart
     STOCK_TABLES = 8,    // empty ones, at most after each operation
     // Of it callers leave so much, however short memory is: without it no arena could grow any
     // more when memory comes back, for growing needs frames, records and tables itself.
     RESERVE_FRAME_PAGES = 2,
     // get_frame() leaves so much more, for the tables of an operation on another CPU.
-    RESERVE_OPERATION = 4,
+    RESERVE_OPERATION = 2,
     RESERVE_NODES = 1,
     RESERVE_MAPPINGS = 8,
     RESERVE_SLOTS = 6,
@@ -47,6 +47,8 @@ void arena_free(enum arena_id id, uint32_t index);
 /* The free records of a page move to the cache, which is empty; a reserve stays. False if there are
  * no more. */
 bool records_refill(void);
+/* The same for a cache that shall hold at least `count`. */
+bool records_fill(uint32_t count);
 /* All of the cache goes back to its pages. */
 void records_spill(void);
 /* Takes the first; there is one. */
@@ -79,8 +81,11 @@ static always_inline void record_free(uint32_t index)
         record_free_slow(index);
 }
 
-/* Two more table slots; two fewer if `keep` stay free. pgtable.c has them. */
-int slots_grow(void) must_check;
+/* 2^order more pages at once, of an arena that hands out none of them: TABLES, SHADOWS. Once
+ * mm.live. -ENOMEM: not at once. */
+int arena_grow_pages(enum arena_id id, unsigned order) must_check;
+/* Table slots, `want` or two of them; two fewer if `keep` stay free. pgtable.c has them. */
+int slots_grow(uint32_t want) must_check;
 bool slots_trim(uint32_t keep);
 /* A page of 128 zero descriptors: index of its first, 0 if there is none. */
 uint32_t frame_page_alloc(void);
@@ -189,6 +194,8 @@ unsigned block_free_order(unsigned order) must_check;
 /* A block of that order and kind with refcount 1; NULL if there is none, or if splitting a larger
  * one would leave fewer than `kept` pages of descriptors. */
 frame_t *block_take(unsigned order, enum frame_kind kind, unsigned kept);
+/* The block, just taken and smaller than FRAME_PAGE_ORDER, becomes blocks of order 0 like it. */
+void block_shatter(frame_t *frame);
 /* Gives back a block whose counts are both 0 now. */
 void block_release(frame_t *frame);
 /* Registers a new block. refcount 0: it is free. -ENOMEM. */
@@ -292,6 +299,15 @@ int vunmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offs
 int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;
 int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
                          unsigned order, unsigned attr) must_check;
+
+/* --- own.c
+ * ---------------------------------------------------------------------------------------- */
+
+/* 2^order pages for the manager, each a frame of its own, mapped writable from va on in the
+ * kernel's space, all zero: the descriptor of the first, the others stand behind it. The addresses
+ * lie in one table that stands, and are free. mm.live, map_lock is held. NULL: no memory, or no
+ * such table. */
+frame_t *own_pages(vaddr_t va, unsigned order, enum frame_kind kind);
 
 /* --- recent.c
  * ------------------------------------------------------------------------------------- */

@@ -24,7 +24,8 @@ enum journal_op {
     JOURNAL_PROTECT = 6,       // count: refs
     JOURNAL_MAP_RANGE = 7,     // count: pages, consecutive from mfn on; the counts are the first's
     JOURNAL_PUT_RANGE = 8,     // the same; what its flush takes off the counts may still be on them
-    JOURNAL_SPLIT = 9,         // a block: the frame is the lower half, after the split
+    JOURNAL_SPLIT = 9,         // a block: the frame is the lower half, after the split; count: the
+                               // pages that it was split into at once, if it was
     JOURNAL_MERGE = 10,        // two blocks: the frame is what they became
     JOURNAL_SHOOTDOWN = 11,    // count: pages flushed, va: the first; no frame
     JOURNAL_MAP_FRAMES = 12,   // count: pages of frames from anywhere, of which this is the first

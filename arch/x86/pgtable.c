@@ -11,6 +11,9 @@
 enum {
     SLOTS_PER_SHADOW_PAGE = PAGE_SIZE / sizeof(struct shadow),
     SLOTS_PER_TABLE_PAGE = PAGE_SIZE / sizeof(struct table),
+    SHADOWS_ORDER = 2, // pages of shadows that are made at once, and tables
+    TABLES_ORDER = 3,
+    SLOTS_AT_ONCE = SLOTS_PER_SHADOW_PAGE << SHADOWS_ORDER,
 };
 
 static vaddr_t window_va(uint32_t slot)
@@ -88,25 +91,37 @@ static void window_unpin(uint32_t slot)
     pt_prune(w.slot);
 }
 
-int slots_grow(void)
+// Shadows, and structs, for the slots from `first` on; how many, 0: no memory.
+static uint32_t slots_back(uint32_t first, uint32_t want)
 {
-    uint32_t first = mm.slot_count;
+    bool tables = first % SLOTS_PER_TABLE_PAGE == 0;
+
+    if (tables && arena_grow(ARENA_TABLES))
+        return 0;
+    if (mm.live && want >= SLOTS_AT_ONCE &&
+        first % SLOTS_PER_TABLE_PAGE <= SLOTS_PER_TABLE_PAGE - SLOTS_AT_ONCE &&
+        arena_grow_pages(ARENA_SHADOWS, SHADOWS_ORDER) == 0)
+        return SLOTS_AT_ONCE;
+    if (arena_grow(ARENA_SHADOWS) == 0)
+        return SLOTS_PER_SHADOW_PAGE;
+    if (tables)
+        arena_shrink(ARENA_TABLES);
+    return 0;
+}
+
+int slots_grow(uint32_t want)
+{
+    uint32_t first = mm.slot_count, count;
     int err = window_pin(first);
 
     if (err)
         return err;
-    if (first % SLOTS_PER_TABLE_PAGE == 0)
-        err = arena_grow(ARENA_TABLES);
-    if (!err) {
-        err = arena_grow(ARENA_SHADOWS);
-        if (err && first % SLOTS_PER_TABLE_PAGE == 0)
-            arena_shrink(ARENA_TABLES);
-    }
-    if (err) {
+    count = slots_back(first, want);
+    if (!count) {
         window_unpin(first);
-        return err;
+        return -ENOMEM;
     }
-    mm.slot_count += SLOTS_PER_SHADOW_PAGE;
+    mm.slot_count += count;
     for (uint32_t slot = mm.slot_count - 1; slot >= first && slot > 0; slot--)
         slot_push(slot);
     return 0;
@@ -199,9 +214,77 @@ static always_inline uint32_t stock_pop(void)
     return slot;
 }
 
+// The first free slots, as far as they stand side by side in either direction, 2^TABLES_ORDER at
+// most: log2 of their number, and the lowest.
+static unsigned slots_in_row(uint32_t *lowest)
+{
+    uint32_t slot = mm.free_slot, next = table_at(slot)->frame, step = next - slot, count = 1;
+    unsigned order = 0;
+
+    while (count < 1u << TABLES_ORDER && next == slot + step && (step == 1 || step == -1u)) {
+        slot = next;
+        next = table_at(slot)->frame;
+        count++;
+    }
+    while (2u << order <= count)
+        order++;
+    *lowest = step == 1 ? mm.free_slot : mm.free_slot - (1u << order) + 1;
+    return order;
+}
+
+// That many free slots, the first ones, are none any more.
+static void slots_unlist(uint32_t last, uint32_t count)
+{
+    uint32_t next = table_at(last)->frame;
+
+    mm.free_slot = next;
+    if (next)
+        table_at(next)->parent = 0;
+    mm.free_slots -= count;
+    if (mm.free_slots < STOCK_SLOTS)
+        work_add(MM_GROW);
+}
+
+static bool slots_ready(uint32_t count)
+{
+    int err = 0;
+
+    mm.busy = 1;
+    while (!err && mm.free_slots < count)
+        err = slots_grow(SLOTS_AT_ONCE);
+    mm.busy = 0;
+    return !err;
+}
+
+// Several tables at once, for whoever makes one now makes more. False: not now, or no memory.
+static __attribute__((noinline)) bool stock_fill(void)
+{
+    uint32_t slot, count, next = mm.stock_slot;
+    struct table *t;
+    unsigned order;
+    frame_t *frame;
+
+    if (!mm.live || mm.busy || !slots_ready((1u << TABLES_ORDER) + RESERVE_SLOTS))
+        return false;
+    order = slots_in_row(&slot);
+    count = 1u << order;
+    frame = own_pages(window_va(slot), order, FRAME_TABLE);
+    if (!frame)
+        return false;
+    slots_unlist(slot == mm.free_slot ? slot + count - 1 : slot, count);
+    t = table_at(slot);
+    for (uint32_t i = 0; i < count; i++, next = slot++) {
+        frame[i].slot = slot;
+        t[i] = (struct table){.frame = frame_index(frame) + i, .parent = next, .stock = 1};
+    }
+    mm.stock_slot = next;
+    mm.stock_count += count;
+    return true;
+}
+
 static always_inline uint32_t table_take(void)
 {
-    if (unlikely(!mm.stock_slot))
+    if (unlikely(!mm.stock_slot && !stock_fill()))
         return table_back();
     return inject_failure() ? 0 : stock_pop();
 }

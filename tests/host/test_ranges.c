@@ -144,20 +144,23 @@ static void run_meets_type(void)
     }
 }
 
-// A frame of it is a page table now: not to be written, and its descriptor holds its slot.
+// Frames of it are page tables now: not to be written, and their descriptors hold their slots.
 static void run_meets_table(void)
 {
-    frame_t *table;
+    unsigned first = 480, tables = 0;
     uint64_t seen;
 
     boot();
     mm_trim(); // no table in stock
-    table = one[500];
-    OK(put_frame(table));
-    OK(vmap_4k(NULL, at_page(1 << 20), one[0], VATTR_R)); // takes the last one freed for a table
-    while (table->kind != FRAME_TABLE)
-        table = table == one[500] ? find_mfn_frame(MFN(one[0]->mfn)) : table + 1;
-    CHECK(table->mfn - one[0]->mfn < PAGES);
+    while (one[first]->mfn % 8)
+        first++;
+    for (unsigned i = 0; i < 8; i++)
+        OK(put_frame(one[first + i]));
+    // The last ones freed are the next to become tables, eight at once.
+    while (one[first]->kind != FRAME_TABLE && tables < 64)
+        OK(vmap_4k(NULL, at_page((1 << 20) + PT_ENTRIES * tables++), one[0], VATTR_R));
+    for (unsigned i = 0; i < 8; i++)
+        SAME(one[first + i]->kind, FRAME_TABLE);
     seen = digest_seen();
     RETURNS(-EBUSY, map_all(VATTR_W));
     SAME(digest_seen(), seen);

@@ -32,17 +32,18 @@ static void kept_and_used_again(void)
 {
     frame_t *f = boot();
     uint64_t seen = digest_seen();
-    uint32_t slot;
+    uint32_t slot, stock;
 
     OK(vmap_4k(NULL, at_table(0), f, VATTR_W));
     slot = slot_at(at_table(0));
+    stock = mm.stock_count;
     OK(vunmap(NULL, at_table(0), f));
     SAME(slot_at(at_table(0)), 0);
-    SAME(mm.stock_count, 1);
+    SAME(mm.stock_count, stock + 1);
     SAME(mm_check(), 0);
     OK(vmap_4k(NULL, at_table(7), f, VATTR_R));
     SAME(slot_at(at_table(7)), slot);
-    SAME(mm.stock_count, 0);
+    SAME(mm.stock_count, stock);
     SAME(mm_check(), 0);
     OK(vunmap(NULL, at_table(7), f));
     mm_trim();
@@ -54,12 +55,65 @@ static void kept_and_used_again(void)
 static void few_are_kept(void)
 {
     frame_t *f = boot();
+    uint32_t stock;
 
     for (unsigned i = 0; i < 40; i++)
         OK(vmap_4k(NULL, at_table(i), f, VATTR_W));
+    stock = mm.stock_count;
     for (unsigned i = 0; i < 40; i++) {
         OK(vunmap(NULL, at_table(i), f));
-        SAME(mm.stock_count, MIN(i + 1, (unsigned)STOCK_TABLES));
+        SAME(mm.stock_count, MIN(stock + i + 1, (unsigned)STOCK_TABLES));
+    }
+    SAME(mm_check(), 0);
+}
+
+// A table that is missing is made with others, which are handed out next; all of them go again.
+static void made_at_once(void)
+{
+    frame_t *f = boot();
+    uint64_t seen = digest_seen();
+    uint32_t made, from;
+
+    OK(vmap_4k(NULL, at_table(0), f, VATTR_W));
+    made = mm.stock_count;
+    from = mm.stock_slot;
+    CHECK(made > 0 && made < STOCK_TABLES);
+    SAME(mm_check(), 0);
+    OK(vmap_4k(NULL, at_table(1), f, VATTR_W));
+    SAME(slot_at(at_table(1)), from);
+    SAME(mm.stock_count, made - 1);
+    for (unsigned i = 2; i < 300; i++) {
+        OK(vmap_4k(NULL, at_table(i), f, VATTR_W));
+        CHECK(mm.stock_count < STOCK_TABLES);
+    }
+    SAME(mm_check(), 0);
+    for (unsigned i = 0; i < 300; i++)
+        OK(vunmap(NULL, at_table(i), f));
+    mm_trim();
+    SAME(mm.stock_count, 0);
+    SAME(digest_seen(), seen);
+}
+
+// With memory in pieces of a page tables are made one by one.
+static void made_one_by_one(void)
+{
+    frame_t *f = boot(), *held[2 * PT_ENTRIES];
+    uint64_t pages = mm_free_pages();
+    unsigned count = 0;
+
+    while (get_frame(0, &held[count]) == 0)
+        if (++count == ARRAY_SIZE(held))
+            break;
+    CHECK(count < pages);
+    for (unsigned order = ORDER_MAX; order > 0; order--)
+        while (get_frame(order, &f) == 0)
+            ;
+    for (unsigned i = 0; i < count; i += 2)
+        OK(put_frame(held[i]));
+    SAME(mm_free_blocks(0) > 8, true);
+    for (unsigned i = 0; i < 8; i++) {
+        OK(vmap_4k(NULL, at_table(i), held[1], VATTR_W));
+        SAME(mm.stock_count, 0);
     }
     SAME(mm_check(), 0);
 }
@@ -68,21 +122,23 @@ static void few_are_kept(void)
 static void not_kept_for_others(void)
 {
     frame_t *f = boot(), *table;
+    uint32_t stock;
 
     OK(vmap_4k(NULL, at_table(0), f, VATTR_W));
     table = frame_at(table_at(slot_at(at_table(0)))->frame);
     OK(vmap_4k(NULL, at_table(1), table, VATTR_R));
+    stock = mm.stock_count;
     OK(vunmap(NULL, at_table(0), f));
-    SAME(mm.stock_count, 0);
+    SAME(mm.stock_count, stock);
     SAME(table->kind, FRAME_AVAILABLE);
     SAME(mm_check(), 0);
     OK(vunmap(NULL, at_table(1), table));
-    SAME(mm.stock_count, 1);
+    SAME(mm.stock_count, stock + 1);
     OK(vmap_4k(NULL, at_table(0), f, VATTR_W));
     table = frame_at(table_at(slot_at(at_table(0)))->frame);
     OK(ref_frame(table));
     OK(vunmap(NULL, at_table(0), f));
-    SAME(mm.stock_count, 0);
+    SAME(mm.stock_count, stock);
     OK(put_frame(table));
     SAME(mm_check(), 0);
 }
@@ -94,6 +150,7 @@ static void given_back_when_short(void)
 
     for (unsigned i = 0; i < STOCK_TABLES; i++)
         OK(vmap_4k(NULL, at_table(i), f, VATTR_W));
+    mm_trim();
     while (mm_free_pages())
         if (get_frame(0, &last))
             break;
@@ -110,6 +167,8 @@ int main(int argc, char **argv)
     static const struct host_test tests[] = {
         {"table_kept_and_used_again", kept_and_used_again},
         {"table_few_are_kept", few_are_kept},
+        {"table_made_at_once", made_at_once},
+        {"table_made_one_by_one", made_one_by_one},
         {"table_not_kept_for_others", not_kept_for_others},
         {"table_given_back_when_short", given_back_when_short},
     };
