@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The tables that ktf-acpi dumps are those that Linux has, of Linux's own guest and of ours on the same machine, byte for byte;
 # iasl reads each; the devices in them are those that Linux has, and our kernel's own ACPI.
-# guest: boot=linux-acpi symbols=0 mem=256M machine=pc stop=said:ktf-linux-ready timeout=120
-# guest: boot=linux-acpi symbols=0 mem=256M machine=q35 stop=said:ktf-linux-ready timeout=120
+# guest: boot=linux-acpi symbols=0 mem=256M machine=pc stop=said:ktf-linux-ready timeout=180
+# guest: boot=linux-acpi symbols=0 mem=256M machine=q35 stop=said:ktf-linux-ready timeout=180
 import os
 import re
 from pathlib import Path
@@ -47,7 +47,7 @@ same_as_linux(dumped("linux"), "Linux's guest")
 gdb.execute("disconnect", to_string=True)
 machine = "q35" if "MCFG" in linux else "pc"
 gdb.execute("file build/kernel.elf", to_string=True)
-with Guest(mem="256M", machine=machine, timeout=100, cmdline="test=acpi") as guest:
+with Guest(mem="256M", machine=machine, timeout=150, cmdline="test=acpi") as guest:
     connect(guest.port)
     gdb.execute("hbreak ktf_ready", to_string=True)
     gdb.execute("continue", to_string=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # ktf-acpi: the same tables by every reader, on cores, and without our symbols; files of them; nothing but RAM is read.
-# guest: mem=128M machine=pc smp=2 ramfile=1
-# guest: mem=128M machine=q35 uefi=1 smp=1 ramfile=1
+# guest: mem=128M machine=pc smp=2 ramfile=1 timeout=120
+# guest: mem=128M machine=q35 uefi=1 smp=1 ramfile=1 timeout=180
 import json
 import os
 import re
