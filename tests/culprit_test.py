@@ -11,6 +11,7 @@ import unittest
 
 from ktf.culprit import culprit
 from qemu import ROOT
+from transcript import Comparison
 
 SECONDS = 60.0  # of which far fewer are used; the host may be busy
 
@@ -47,6 +48,15 @@ class Runs(unittest.TestCase):
         )
         self.assertRegex(said, r"(?m)^  #1 .* in crash_wild_store ")
         self.assertEqual(search("crash=wild-store", "--smp=2")[1], said)
+        self.compare(said, '$ make culprit CMDLINE="crash=wild-store acpi=off" SMP=2\n')
+
+    def compare(self, said: str, command: str) -> None:
+        """With what docs/postmortem.md has behind that command."""
+        document = (ROOT / "docs/postmortem.md").read_text()
+        self.assertIn(command, document)
+        expected = document.partition(command)[2].partition("```")[0]
+        varies = [r"(\d+) writes", r"after event (\d+)", r"slot (\d+)"]
+        Comparison(varies).compare(expected.splitlines(), said.splitlines())
 
     def test_alias(self) -> None:
         """A page table that is written through an address which is none of the window's."""

@@ -21,7 +21,7 @@ from qemu import ROOT, Guest, free_port, gdb_command
 from run import parse_guest, runs_on, wait_stop
 from transcript import ZERO, Comparison, Mismatch
 
-DOCS = ("docs/gdb.md", "docs/clients.md", "README.md")
+DOCS = ("docs/gdb.md", "docs/clients.md", "docs/postmortem.md", "README.md")
 PROMPT = "(gdb) "
 MARK = "@@docs@@"
 SESSION = re.compile(r"<!-- session: *(.*?) *-->")
