@@ -14,6 +14,7 @@ Status: 0 a culprit was named, or nothing is broken; 1 something is broken and n
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ ICOUNT = (
     "shift=7,sleep=off",
 )  # as deterministic as shift=0, and the firmware waits less
 TIMEOUT = 120.0
+SAMPLES = 24  # events at which a run of by_journal() checks
 
 
 class Failed(Exception):
@@ -124,19 +126,22 @@ def judge(found: dict[str, Any], watches: list[dict[str, Any]]) -> list[tuple[in
     return sorted(blamed.items())
 
 
-def by_watch(args: argparse.Namespace, first: dict[str, Any]) -> int | None:
-    """The second run, with watches; None if it names nobody."""
-    watches = first["watches"]
+def by_watch(
+    args: argparse.Namespace, first: dict[str, Any], watches: list[dict[str, Any]], start: int = 0
+) -> int | None:
+    """A run with watches, after event `start`; None if it names nobody."""
     for w in watches:
         count = len(w["vas"])
         print(
             f"watching {w['name']}: {w['size']} bytes at {w['pa']:#x}, through {count} address{'' if count == 1 else 'es'}"
         )
-    found = run(args, {"run": "watch", "watches": watches})
+    orders = {"run": "watch", "watches": watches, "from": start, "rings": first["rings"]}
+    found = run(args, orders)
     if found["stop"] != first["stop"]:
-        print(f"! the second run ended elsewhere: {stop_text(found['stop'])}")
+        print(f"! this run ended elsewhere: {stop_text(found['stop'])}")
         return 2
-    print(f"run 2: {len(found['writes'])} writes, the same end")
+    after = f" after event {start}" if start else ""
+    print(f"{'last run' if start else 'run 2'}: {len(found['writes'])} writes{after}, the same end")
     for name in found["missed"]:
         print(f"! {name} changed through an address that is not mapped any more")
     blamed = judge(found, watches)
@@ -149,23 +154,26 @@ def by_watch(args: argparse.Namespace, first: dict[str, Any]) -> int | None:
     return 0
 
 
-def by_journal(args: argparse.Namespace, last: int, rules: list[str]) -> int | None:
-    """Every n-th event, then each between the last good and the first bad one; None if none is bad."""
-    begin, end, every = 1, last, max(math.isqrt(last), 1)
-    for turn in (2, 3):
-        orders = {"run": "events", "every": every, "first": begin, "last": end, "rules": rules}
-        seen = run(args, orders)["seen"]
-        bad = next((s for s in seen if s["rules"]), None)
-        print(f"run {turn}: ktf-pt-check at {len(seen)} events")
-        if every == 1 or bad is None and turn == 3:
+def by_journal(args: argparse.Namespace, first: dict[str, Any]) -> tuple[int, int | None]:
+    """Some events, then ever more between the last good and the next bad one. The last good one; None if none is bad.
+
+    What is bad before a good one counts for nothing: it was not yet set up, or somebody was at it.
+    """
+    last = first["stop"]["events"] - 1
+    good, end, bad = 1, last, None
+    for turn in itertools.count(2):
+        every = max(1, math.ceil((end - good) / SAMPLES))
+        orders = {"run": "events", "every": every, "first": good, "last": end}
+        seen = run(args, {**orders, "rules": first["rules"], "rings": first["rings"]})["seen"]
+        print(f"run {turn}: ktf-pt-check at {len(seen)} events from {good} to {end}")
+        good = max([good, *(s["event"] for s in seen if not s["rules"])])
+        bad = next((s for s in seen if s["event"] > good and s["rules"]), None)
+        end = bad["event"] if bad else end
+        if every == 1 or not seen:
             break
-        good = [s["event"] for s in seen if not s["rules"]]
-        begin, end, every = (good[-1] if good else begin), (bad["event"] if bad else last), 1
     if bad is None:
-        print(
-            f"no event of the journal ends with anything broken: it broke after event {last}, the last one"
-        )
-        return None
+        print(f"no event of the journal ends with anything broken: it broke after event {last}")
+        return last, None
     print(
         f"event {bad['event']} is the first after which {' '.join(bad['rules'])} is broken; what it says:"
     )
@@ -174,11 +182,11 @@ def by_journal(args: argparse.Namespace, last: int, rules: list[str]) -> int | N
         "".join(f"  {line}\n" for line in bad["backtrace"].splitlines() if line.startswith("#")),
         end="",
     )
-    return 0
+    return good, 0
 
 
 def search(args: argparse.Namespace) -> int:
-    """Both ways."""
+    """Both ways; what is written all the time is watched only between the last good event and the end."""
     first = run(args, {"run": "find"})
     if first["stop"] is None:
         raise Failed("the guest is gone before its end could be looked at")
@@ -187,13 +195,18 @@ def search(args: argparse.Namespace) -> int:
         print("no structure is broken there: nothing to watch; ktf-postmortem explains the stop")
         return 0
     print("\n".join(f"  {v}" for v in first["violations"]))
+    quiet = [w for w in first["watches"] if not w["busy"]]
+    busy = [w for w in first["watches"] if w["busy"]]
     status = None
-    if args.by == "watch" and first["watches"]:
-        status = by_watch(args, first)
+    if args.by == "watch" and quiet:
+        status = by_watch(args, first, quiet)
     elif args.by == "watch":
-        print("none of it is memory that can be watched")
+        print("none of it is memory that can be watched from the start on")
     if status is None:
-        status = by_journal(args, first["stop"]["events"] - 1, first["rules"])
+        good, status = by_journal(args, first)
+        if args.by == "watch" and busy:
+            named = by_watch(args, first, busy, good)
+            status = status if named is None else named
     if status is None:
         print("nobody was found")
     return 1 if status is None else status

@@ -3,8 +3,10 @@
 """Reads its orders from the file KTF_ORDERS (JSON), writes what it found to KTF_FOUND.
 
     {"run": "find"}                        to the end: stop, violations, what to watch
-    {"run": "watch", "watches": [...]}     each write to these, and whether the rules hold after it
+    {"run": "watch", "watches": [...], "from": N}     each write to these after event N, and whether the rules hold after it
     {"run": "events", "every": N, "first": A, "last": B}     ktf-pt-check at every N-th event of the journal
+
+Both with "rings": where the journal's rings are, as the first run has found.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from ktf.findings import Report
 from ktf.rules import RULES
 from ktf.target import Target
 
-ENDS = ("panic", "panic_from", "machine_exit", "machine_halt")
+# Where a guest ends, and how that is called: the last one has nothing left to do.
+ENDS = {
+    "panic": "panic",
+    "panic_from": "panic_from",
+    "machine_exit": "machine_exit",
+    "machine_halt": "machine_halt",
+    "ktf_acpi_button_ends": "idle",
+}
 FRAMES = 12  # of a backtrace
 CHECKS = 12.0  # seconds for checks after writes; later writes are recorded without
 WRITES = 5000
@@ -72,7 +81,7 @@ def number(expression: str) -> int:
 
 def where(ends: list[Any]) -> dict[str, Any]:
     """The stop, in words and so that two runs can be compared."""
-    reached = [name for name, b in zip(ENDS, ends) if b in stop.hit]
+    reached = [name for name, b in zip(ENDS.values(), ends) if b in stop.hit]
     kind = reached[0] if reached else ("triple fault" if stop.signal == "SIGQUIT" else "stopped")
     ends_at = {name: number(f"${name}") for name in ("rip", "rsp", "rax", "rdi", "cr2")}
     return {
@@ -123,12 +132,41 @@ def find() -> dict[str, Any]:
         if not report.total() and report.unsettled is not None:
             report = report.unsettled
         session = target.session()
+        found["rings"] = rings()
         found["watches"] = [w.json() for w in watches(session, report)] if report.total() else []
     except KtfError as e:
         return {**found, "error": str(e)}
     found["rules"] = [r for r in RULES if report.kept.get(r)]
     found["violations"] = [report.kept[r][0].text() for r in RULES if report.kept.get(r)]
     return found
+
+
+def rings() -> list[int]:
+    """Addresses of the journal's rings."""
+    kernel = target.session().need_kernel()
+    place = kernel.types.symbol("journal_ring")
+    words = kernel.read(place.va, place.size) if place is not None else b""
+    found = [int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8)]
+    return [va for va in found if va]
+
+
+def reach(event: int, at: list[int]) -> bool:
+    """Runs until that event has got its number: its place in a ring is written once a lap. False if the guest ends first."""
+    step, size = number("JOURNAL_STEP"), number("JOURNAL_BYTES")
+    points = [
+        gdb.Breakpoint(
+            f"*(char (*)[8]) {ring + event * step % size:#x}", gdb.BP_WATCHPOINT, gdb.WP_WRITE
+        )
+        for ring in at
+    ]
+    try:
+        while go() and any(point in stop.hit for point in points):
+            if counted() > event:
+                return True
+        return False
+    finally:
+        for point in points:
+            point.delete()
 
 
 class Watching:
@@ -138,6 +176,7 @@ class Watching:
         self.watches = [Watch.of(w) for w in orders["watches"]]
         self.rules = sorted({v.rule for w in self.watches for v in w.violations})
         self.ends = start()
+        self.over = orders["from"] > 0 and not reach(orders["from"], orders["rings"])
         self.points = {}
         for w in self.watches:
             for va in w.vas:
@@ -152,7 +191,7 @@ class Watching:
 
     def run(self) -> dict[str, Any]:
         """To the end, with each write on the way."""
-        while go():
+        while not self.over and go():
             mine = [self.points[b.number] for b in stop.hit if b.number in self.points]
             if not mine:
                 break
@@ -203,16 +242,12 @@ class Watching:
 
 def events(orders: dict[str, Any]) -> dict[str, Any]:
     """Checks at every N-th event of the journal."""
-    ends = start()
-    point = gdb.Breakpoint("mm.journal_seq", gdb.BP_WATCHPOINT, gdb.WP_WRITE)
+    start()
     seen: list[dict[str, Any]] = []
-    while go():
-        if point not in stop.hit:
+    for event in range(orders["first"], orders["last"] + 1, orders["every"]):
+        if not reach(event, orders["rings"]):
             break
-        event = number("mm.journal_seq / JOURNAL_STEP") - 1
-        if not orders["first"] <= event <= orders["last"]:
-            continue
-        if (event - orders["first"]) % orders["every"] or not number("mm.live"):
+        if not number("mm.live"):
             continue
         report = check(orders["rules"])
         rules = [r for r in RULES if report.counts[r]]
@@ -221,9 +256,7 @@ def events(orders: dict[str, Any]) -> dict[str, Any]:
         )
         if rules and orders["every"] == 1:
             seen[-1]["backtrace"] = gdb.execute(f"backtrace {FRAMES}", to_string=True)
-        if rules:
-            break
-    return {"stop": where(ends) if not seen or not seen[-1]["rules"] else None, "seen": seen}
+    return {"seen": seen}
 
 
 RUNS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

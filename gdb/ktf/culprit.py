@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from .trace import trace
 
 RULES_WATCHED = 6  # the first violation of so many rules is followed
 ENTRY = "entry"
+COUNTS = "counts of order"
 ALIASES = 64  # addresses of one page that are watched
 
 
@@ -40,6 +42,7 @@ class Watch:
     vas: list[int]
     violations: list[Violation] = field(default_factory=list)
     entry: bool = False  # of a page table: the CPU itself sets its accessed and dirty bits
+    busy: bool = False  # written all the time
 
     def same(self, before: bytes, after: bytes) -> bool:
         """True if nobody wrote: what the CPU sets by itself does not count."""
@@ -56,6 +59,7 @@ class Watch:
             "size": self.size,
             "vas": self.vas,
             "entry": self.entry,
+            "busy": self.busy,
             "violations": [
                 [v.rule, v.message, v.space, v.va, v.level, v.mfn] for v in self.violations
             ],
@@ -68,9 +72,8 @@ class Watch:
             Violation(rule, message, space, va, level, None, mfn)
             for rule, message, space, va, level, mfn in values["violations"]
         ]
-        return Watch(
-            values["name"], values["pa"], values["size"], values["vas"], found, values["entry"]
-        )
+        names = ("name", "pa", "size", "vas", "entry", "busy")
+        return Watch(violations=found, **{name: values[name] for name in names})
 
 
 def watches(session: Session, report: Report) -> list[Watch]:
@@ -88,12 +91,15 @@ def watches(session: Session, report: Report) -> list[Watch]:
             if key not in found:
                 found[key] = Watch(name, pa, size, list(_aliases(session, pa)))
                 found[key].entry = name.startswith(ENTRY)
+                found[key].busy = name.startswith(COUNTS)
             found[key].violations.append(violation)
     return list(found.values())
 
 
 def _places(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
     """Name, physical address and size of each thing that a violation is about."""
+    if v.va is None and v.mfn is None:
+        yield from _counts(db, v)
     if v.va is not None:
         inside = _object(db, v.va) if v.space is None else None
         if inside is not None:
@@ -108,6 +114,18 @@ def _places(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
             pa = _physical(db, va)
             if pa is not None:
                 yield f"descriptor of frame {v.mfn:#x}", pa, size
+
+
+def _counts(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
+    """The row of struct mm that a violation about an order is about."""
+    order, kernel = re.match(r"order (\d+):", v.message), db.session.need_kernel()
+    symbol, rows = kernel.types.symbol("mm"), kernel.layout("struct mm").dtype.fields
+    if order is None or symbol is None or rows is None or "order" not in rows:
+        return
+    kind, offset = rows["order"][:2]
+    pa = kernel.image_pa(symbol.va + offset + int(order[1]) * kind.base.itemsize)
+    if pa is not None and int(order[1]) < kind.shape[0]:
+        yield f"{COUNTS} {order[1]}", pa, kind.base.itemsize
 
 
 def _object(db: Database, va: int) -> tuple[str, int, int] | None:
