@@ -101,7 +101,7 @@ class Command:
 
     name = ""
     options: Sequence[Option] = (JSON,)
-    operand = ""  # what stands without an option: "expression", "location", for completion
+    operand = ""  # what stands without an option: "expression", "location", "file", for completion
 
     def run(self, context: Context, args: Args) -> None:
         """Does it; KtfError for what the user should know."""
@@ -174,7 +174,7 @@ class Command:
     def _no_option(self, word: str) -> str:
         """What to say of an option that there is not."""
         names = [o.name for o in self.options]
-        near = difflib.get_close_matches("--" + word.lstrip("-").partition("=")[0], names, 1, 0.5)
+        near = difflib.get_close_matches("--" + word.lstrip("-").partition("=")[0], names, 1, 0.6)
         if word.partition("=")[0] in names:
             return f"{word.partition('=')[0]} takes no value; see `help {self.name}`"
         text = f"no option {word}; there are: {' '.join(names)}"

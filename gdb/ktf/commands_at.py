@@ -130,6 +130,14 @@ class CheckAtCommand(Command):
         if args.has("--json"):
             context.write(json_line(self.name, number=point.breakpoint.number))
 
+    def takes_operand(self, text: str) -> bool:
+        """Behind a LOCATION stands `every`."""
+        try:
+            given = self.parse(text[: len(text) - len(self.token(text))]).rest
+        except UsageError:
+            given = []
+        return not given and super().takes_operand(text)
+
     def choices(self, context: Context, option: str) -> Sequence[str]:
         """Names of rules; names of functions for LOCATION, which only GDB knows, and `every`."""
         if option == "--rule":

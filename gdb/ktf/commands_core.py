@@ -36,6 +36,7 @@ class CoreCommand(Command):
     Errors: no guest, a running guest, a FILE that is no core, or can't be written."""
 
     name = "ktf-core"
+    operand = "file"
     options = (JSON,)
 
     def run(self, context: Context, args: Args) -> None:

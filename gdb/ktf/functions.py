@@ -48,7 +48,11 @@ class FrameFunction(Function):
     $ktf_frame(X): X is taken as ktf-frame takes it: a kernel address or pointer, a physical address
     that is a multiple of 4096, or a frame number.
 
-    Example: (gdb) print $ktf_frame(0x256)->refcount"""
+    Example:
+      (gdb) print $ktf_frame(0x256)->refcount
+      $1 = 1
+
+    Errors: an address that is not mapped, no guest, a memory manager that is not set up yet."""
 
     name = "ktf_frame"
     pointer = "frame_t"
@@ -64,7 +68,10 @@ class FrameFunction(Function):
 class PaddrFunction(Function):
     """The physical address that a virtual one is mapped to by the selected CPU's CR3; -1 if it is not.
 
-    Example: (gdb) break vput if $ktf_paddr(va.v) == 0xfee00000"""
+    Example:
+      (gdb) print/x $ktf_paddr(ktf_ready)
+      $1 = 0x21cf90
+      (gdb) break vput if $ktf_paddr(va.v) == 0xfee00000"""
 
     name = "ktf_paddr"
 
@@ -81,7 +88,10 @@ class MapsFunction(Function):
 
     $ktf_maps_of(X): X as for $ktf_frame. 0 if there is no such frame.
 
-    Example: (gdb) break put_frame if $ktf_maps_of(frame) > 0"""
+    Example:
+      (gdb) print $ktf_maps_of(&mm)
+      $1 = 1
+      (gdb) break put_frame if $ktf_maps_of(frame) > 0"""
 
     name = "ktf_maps_of"
 
@@ -96,7 +106,13 @@ class MapsFunction(Function):
 class OkFunction(Function):
     """1 if ktf-pt-check finds no violation at all, else 0.
 
-    Example: (gdb) break space_destroy if !$ktf_ok()"""
+    What is in progress under a lock does not count. A condition that can't be judged (no memory manager yet,
+    memory that can't be read) stops there and says why.
+
+    Example:
+      (gdb) print $ktf_ok()
+      $1 = 1
+      (gdb) break space_destroy if !$ktf_ok()"""
 
     name = "ktf_ok"
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import gdb
 
 from .command import Command, internal_error, json_line
@@ -15,7 +17,11 @@ from .settings import own_language
 from .target import Target, lookup
 
 
-OPERANDS = {"expression": gdb.COMPLETE_EXPRESSION, "location": gdb.COMPLETE_LOCATION}
+OPERANDS = {
+    "expression": gdb.COMPLETE_EXPRESSION,
+    "location": gdb.COMPLETE_LOCATION,
+    "file": gdb.COMPLETE_FILENAME,
+}
 
 
 def register(target: Target, command: Command) -> None:
@@ -59,7 +65,7 @@ def register_function(target: Target, function: Function) -> None:
     class Registered(gdb.Function):
         """Replaced by the function's own help."""
 
-        __doc__ = function.__doc__
+        __doc__ = inspect.cleandoc(function.__doc__ or "")  # GDB does so for commands alone
 
         def invoke(self, *values: gdb.Value) -> gdb.Value:
             """Calls it; errors become one line."""

@@ -77,6 +77,11 @@ for line in ("ktf-maps", "ktf-frame", "ktf-check-at", "ktf-journal", "ktf-maps -
         f"{line} ktf_ready" in completed(f"{line} ktf_rea"),
         f"{line}: {completed(f'{line} ktf_rea')}",
     )
+equal(completed("ktf-check-at mm_check e"), ["ktf-check-at mm_check every"], "every")
+run("ktf-snapshot first")
+for line in ("ktf-snapshot --delete f", "ktf-diff f", "ktf-snapshot f"):
+    equal(completed(line), [line + "irst"], "snapshots")
+check("ktf-core build/kernel.elf" in completed("ktf-core build/kernel.e"), "files")
 equal(completed("set ktf re"), ["set ktf reader"], "the prefix")
 check("set ktf reader ramfile" in completed("set ktf reader ra"), "readers")
 
@@ -88,7 +93,11 @@ for one in COMMANDS:
         check(option_name in text, f"help {one.name} lacks {option_name}")
     check(len(text.splitlines()[0]) < 110, text.splitlines()[0])
 for function in functions.FUNCTIONS:
-    check(f"${function.name}" in run(f"help function {function.name}"), function.name)
+    text = run(f"help function {function.name}")
+    check(
+        "\nExample:\n" in text and f"(gdb) print ${function.name}(" in text.replace("/x", ""), text
+    )
+    check("\n  $1 = " in text, text)
 check("(gdb) set ktf reader" in run("help set ktf reader"), run("help set ktf reader"))
 check("ktf-maps -v" in run("help show ktf reader"), "show")
 check("reader" in run("help set ktf"), run("help set ktf"))
