@@ -57,8 +57,9 @@ def heads_of(before: np.ndarray) -> np.ndarray:
     before is the node's predecessor, NONE for a first one. Distances double in each round, so that a list
     of a million takes twenty rounds; those that have arrived are left out.
     """
-    head = np.where(before == NONE, np.arange(len(before)), before)
     active = np.flatnonzero(before != NONE)
+    head = np.arange(len(before), dtype=before.dtype)
+    head[active] = before[active]
     for _ in range(len(before).bit_length() + 1):
         if not len(active):
             return head

@@ -19,9 +19,11 @@ from .chains import NONE
 from .findings import Report, Violation
 from .layout import Layout, Records
 from .pools import Objects, Pool
-from .tree import GIB_ORDER, GRANULE_ORDER, Tree
+from .tree import GIB_ORDER, GRANULE_ORDER, SPAN_ORDER, Tree
 
 PER_PAGE = 1 << GRANULE_ORDER
+MANY = 100_000  # look-ups at once, from which on a table of all pages pays
+MOST_SPANS = 128  # of the tree, of which such a table is made: 512 KiB each
 COLUMNS = ("order", "tail", "mfn", "kind", "level", "zero", "next", "prev")
 COUNTS = ("refcount", "mapcount", "maps", "slot")
 
@@ -162,7 +164,32 @@ class Frames:
     def find(self, mfns: np.ndarray) -> np.ndarray:
         """Index of the head of the block that holds each page; 0 where there is no frame."""
         mfns = np.asarray(mfns).astype(np.int64)
-        entry = self.tree.lookup(mfns)
+        if len(mfns) > MANY and len(self.tree.spans) <= MOST_SPANS:
+            rows = self.tree.rows(mfns).astype(np.int64)
+            at = (rows << SPAN_ORDER) + (mfns & (1 << SPAN_ORDER) - 1)
+            return self._by_page[at].astype(np.int64)
+        return self._find(self.tree.lookup(mfns), mfns)
+
+    @cached_property
+    def _by_page(self) -> np.ndarray:
+        """What find() says of every page of the spans that have frames (int32), row by row of the tree's table."""
+        entry = self.tree.entries.reshape(-1)
+        table = np.zeros((len(entry), PER_PAGE), np.int32)
+        block = np.uint32(self.tree.block)
+        some = np.flatnonzero(entry & block)
+        place = self._find(entry[some], np.zeros(len(some), np.int64))
+        table[some] = place[:, None]
+        tails = self.tail.reshape(-1, PER_PAGE)
+        some = np.flatnonzero((entry != 0) & (entry & block == 0))
+        for at in np.array_split(some, len(some) // 2048 + 1):
+            # The first of a page of descriptors: other entries are not in the table any more.
+            first = entry[at].astype(np.int32)
+            head = first[:, None] + np.arange(PER_PAGE, dtype=np.int32) - tails[first // PER_PAGE]
+            table[at] = head * (self.is_head[head] & (head > 0))
+        return table.reshape(-1)
+
+    def _find(self, entry: np.ndarray, mfns: np.ndarray) -> np.ndarray:
+        """The same, from the tree's entry for each page."""
         direct = (entry & np.uint32(self.tree.block)) != 0
         index = (entry & ~np.uint32(self.tree.block)).astype(np.int64)
         inner = ~direct & (entry != 0)

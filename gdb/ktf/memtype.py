@@ -34,11 +34,14 @@ MANY = 4096  # blocks of several types that are looked into; a sane machine has 
 EVERY = 0xFF  # the set of all types
 
 
+# The third bit of that number, by level.
+PAT_BIT = np.array([PAT_LARGE, 1 << 7] + 6 * [PAT_LARGE], np.uint64)
+
+
 def pat_index(entry: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Number of the PAT entry that leaf entries choose."""
-    low = (entry >> np.uint64(3)) & np.uint64((PWT | PCD) >> 3)
-    bit = np.where(level == 1, np.uint64(1 << 7), np.uint64(PAT_LARGE))
-    return (low | np.where(entry & bit, np.uint64(4), np.uint64(0))).astype(np.uint8)
+    low = ((entry >> np.uint64(3)) & np.uint64((PWT | PCD) >> 3)).astype(np.uint8)
+    return low | ((entry & PAT_BIT[level]) != 0).view(np.uint8) << np.uint8(2)
 
 
 def pat_names(types: Types | None) -> tuple[str, ...]:

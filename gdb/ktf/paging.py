@@ -118,13 +118,12 @@ class Leaves:
     @property
     def size(self) -> np.ndarray:
         """Bytes that each entry maps."""
-        return np.uint64(1) << (self.level.astype(np.uint64) * 9 + 3).astype(np.uint64)
+        return np.uint64(1) << LEVEL_SHIFT[self.level]
 
     @property
     def index(self) -> np.ndarray:
         """Number of each entry in its table."""
-        shift = (self.level.astype(np.uint64) * 9 + 3).astype(np.uint64)
-        return ((self.va >> shift) & np.uint64(511)).astype(np.uint16)
+        return ((self.va >> LEVEL_SHIFT[self.level]) & np.uint64(511)).astype(np.uint16)
 
     def take(self, which: np.ndarray | slice) -> "Leaves":
         """Those chosen by a mask, slice or index array."""
@@ -183,6 +182,8 @@ class Walk:
             F_BOUND: f"{place}: table {target:#x} left out, see the bounds",
         }[kind]
 
+
+LEVEL_SHIFT = np.array([level_shift(i) for i in range(8)], np.uint64)
 
 # The address bits of leaf entries, by level; those of levels that have none, too, for what broken tables hold.
 LEAF_ADDRESS = np.array([ADDRESS & ~((1 << level_shift(i)) - 1) for i in range(8)], np.uint64)

@@ -159,12 +159,6 @@ class Objects:
         """Index of objects by their number."""
         return self.indexes[flat].astype(np.int64)
 
-    def by_index(self, values: np.ndarray) -> np.ndarray:
-        """A table by index of what stands in `values` (int32) by number; NONE where no object can be, last for all beyond."""
-        table = np.full(self.pool.count * (PAGE // self.pool.unit) + 1, chains.NONE, np.int32)
-        table[self.indexes] = values
-        return table
-
     def flat_of(self, index: np.ndarray) -> np.ndarray:
         """The number row * per_page + place of indexes, NONE where no object can be."""
         index = np.asarray(index).astype(np.int64)

@@ -19,6 +19,7 @@ from .descriptors import Frames
 from .findings import Report, Violation
 from .layout import Layout, Records
 from .pools import Objects, Pool
+from .readers import PAGE
 
 COLUMNS = ("at", "refs", "attr", "level", "offset", "order", "home", "home_level", "zero")
 
@@ -51,9 +52,10 @@ class Mappings:
         if len(flat) < len(used):
             rows = layout.records(words.view(np.uint32)[flat])  # faster than everything[flat]
         self.index = self.objects.indexes[flat]
-        row = np.full(len(used), NONE, np.int32)
-        row[flat] = np.arange(len(flat), dtype=np.int32)
-        self._row = self.objects.by_index(row)
+        # By index without its low bits, as many as records are apart: no two have the same rest.
+        self._low = np.uint32(self.objects.step.bit_length() - 1)
+        self._row = np.full(pool.count * PAGE // pool.unit >> int(self._low), NONE, np.int32)
+        self._row[self.index >> self._low] = np.arange(len(flat), dtype=np.int32)
         for name in COLUMNS:
             setattr(self, name, rows[name])
         self._next_index, self._prev_index = rows["next"], rows["prev"]
@@ -104,7 +106,10 @@ class Mappings:
 
     def row_of(self, index: np.ndarray) -> np.ndarray:
         """Rows of records by their index; NONE for what is no record in use."""
-        return self._row.take(index, mode="clip").astype(np.int64)
+        if not len(self):
+            return np.full(len(index), NONE, np.int64)
+        row = self._row.take(index >> self._low, mode="clip")
+        return np.where(self.index[row] == index, row, NONE).astype(np.int64)
 
     def va(self, row: int) -> int:
         """Where the record itself lies."""
@@ -127,7 +132,7 @@ class Mappings:
         arrivals += np.bincount(first_row, minlength=len(self))
         self.arrivals = arrivals
         # Who comes before: as the forward links say; where none does, as the record itself says.
-        came = np.full(len(self), NONE, np.int64)
+        came = np.full(len(self), NONE, np.int32)
         came[after[linked]] = linked
         came[first_row] = NONE
         lost = back[arrivals[back] == 0]
@@ -145,7 +150,7 @@ class Mappings:
 
     def _targets(self, link: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
         """The rows that links lead to, NONE for none, and which rows have one; A3 where it is no record in use."""
-        target = np.full(len(self), NONE, np.int64)
+        target = np.full(len(self), NONE, np.int32)
         some = np.flatnonzero(link)
         target[some] = self.row_of(link[some])
         sound = target[some] != NONE

@@ -46,8 +46,9 @@ class Rings:
             self.ring = self._search()
 
     def _positions(self, link: np.ndarray) -> np.ndarray:
-        index = np.minimum(link[self.nodes].astype(np.int64), self.frames.count)
-        return self.node_of[index]
+        return self.node_of.take(
+            link[self.nodes], mode="clip"
+        )  # the last one stands for all outside
 
     def _search(self) -> np.ndarray:
         """With broken links: what sound links connect first, then what broken ones still lead to."""

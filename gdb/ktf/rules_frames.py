@@ -27,8 +27,7 @@ def a2(db: Database, out: Report) -> None:
     frames = db.frames
     _a2_tails(db, out)
     inner, outer = frames.inner_heads, frames.outer_heads
-    size = np.int64(1) << np.minimum(frames.order[frames.heads], 20).astype(np.int64)
-    unaligned = frames.heads[frames.place & (size - 1) != 0]
+    unaligned = frames.heads[frames.place & (frames.sizes - 1) != 0]
     out.each("A2", unaligned, lambda i: frame(db, "A2", i, "is not aligned to its order"))
     moved = np.flatnonzero(frames.mfn[frames.heads].astype(np.int64) != frames.place)
 

@@ -126,16 +126,18 @@ class Tree:
 
     # --- the table -------------------------------------------------------------------------------
 
-    def lookup(self, mfns: np.ndarray) -> np.ndarray:
-        """The entry for each page's 512 KiB, 0 where there is none. mfns: int64, not negative."""
+    def rows(self, mfns: np.ndarray) -> np.ndarray:
+        """Row in entries of each page's span, the last one, which is empty, where it has none. mfns: int64, not negative."""
         span = mfns >> SPAN_ORDER
         if len(span) and int(span.max()) >= ROOTS * ENTRIES:
             at = np.searchsorted(self.spans, span)
             found = np.append(self.spans, NONE)[at] == span
-            row = np.where(found, at, len(self.spans))
-        else:
-            row = self.row_of_span[span]
-        return self.entries[row, (mfns >> GRANULE_ORDER) & (ENTRIES - 1)]
+            return np.where(found, at, len(self.spans))
+        return self.row_of_span[span]
+
+    def lookup(self, mfns: np.ndarray) -> np.ndarray:
+        """The entry for each page's 512 KiB, 0 where there is none. mfns: int64, not negative."""
+        return self.entries[self.rows(mfns), (mfns >> GRANULE_ORDER) & (ENTRIES - 1)]
 
     def granules(self) -> tuple[np.ndarray, np.ndarray]:
         """First mfn and entry of every 512 KiB that leads somewhere, ascending; views of the table."""

@@ -18,7 +18,9 @@ from synthetic import CR0, CR4, STRUCTS, Machine
 from synthetic_model import BASE, STACKS
 from synthetic_types import MM_VA
 
+from ktf import descriptors
 from ktf.commands_check import CheckCommand, examine, text
+from ktf.database import Database
 from ktf.findings import KEEP, Report, Violation
 from ktf.rules import RULES
 
@@ -134,6 +136,25 @@ class RuleTests(unittest.TestCase):
         for rule in RULES:
             report = examine(m.session(), [rule])[0]
             self.assertTrue(report.total(), rule)
+
+    def test_find(self) -> None:
+        """Many pages are looked up in a table, few through the tree: the same frames, in broken trees as well."""
+        beyond = [1 << 18, (1 << 29) + 5, (1 << 40) - 1]
+        mfns = np.concatenate([np.arange(0, 4096), beyond]).astype(np.int64)
+        rng = random.Random(3)
+        for broken in range(40):
+            m = HEALTHY.twin()
+            used = np.flatnonzero(m.words.any(axis=1)).tolist()
+            for _ in range(broken):
+                words = m.words[rng.choice(used)]
+                words[rng.choice(np.flatnonzero(words).tolist())] ^= np.uint64(
+                    1 << rng.randrange(32)
+                )
+            frames = Database(m.session()).frames
+            many = np.tile(mfns, descriptors.MANY // len(mfns) + 1)
+            few = np.concatenate([frames.find(part) for part in np.array_split(mfns, 2)])
+            self.assertEqual(frames.find(many)[: len(mfns)].tolist(), few.tolist())
+            self.assertTrue(few.any() or broken)
 
     def test_magic(self) -> None:
         """A struct mm that was overwritten is a finding, one that is not there yet an error."""
