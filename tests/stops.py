@@ -78,7 +78,7 @@ def main() -> int:
         share = args.stops // args.guests + (i < args.stops % args.guests)
         made, with_lock, bad = one(seed % 1000 + i, share, args.ops, seed + i)
         stops, held, wrong = stops + made, held + with_lock, wrong + bad
-        print(f"guest {i + 1}: {made} stops, {with_lock} with a lock held", flush=True)
+        print(f"guest {i + 1}: {made} stops, {with_lock} with a lock held", *bad, flush=True)
         if made != share and not bad:
             wrong.append(f"{made} stops instead of {share}: the stress test ended too early")
     alarms = sum(w.startswith("alarm: ") for w in wrong)
