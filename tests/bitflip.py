@@ -57,6 +57,7 @@ HARMLESS = {
     r"mm: journal_seq": "a counter of events; what is no multiple of an event is found",
     r"mm: boot_ticks": "a statistic: how long the boot took",
     r"mm: journal_on": "a switch: 0 and 1 are both right",
+    r"mm: work": "a hint that some arena has too little or too much: upkeep looks, and finds nothing; MM_CHECK is found",
     r"mm: padding": "the compiler's gap between two members",
     r"mm\.batch: batch\.(va|run\..*)": "behind batch.count and batch.runs, which say that none is in use",
     r"mm\..*_lock: .*\.waiting": "a hint to look for sleepers, where 1 without sleepers is allowed",
