@@ -17,36 +17,33 @@ struct stretch {
 };
 
 static struct stretch uncached[UNCACHED_MAX];
+static unsigned uncached_count;
 
 void osl_uncached_add(paddr_t start, paddr_t end)
 {
-    for (unsigned i = 0; i < UNCACHED_MAX; i++) {
-        if (uncached[i].pages)
-            continue;
-        uncached[i] =
-            (struct stretch){start.v >> PAGE_SHIFT,
-                             (ROUND_UP(end.v, PAGE_SIZE) >> PAGE_SHIFT) - (start.v >> PAGE_SHIFT)};
+    uint64_t first = start.v >> PAGE_SHIFT;
+
+    if (uncached_count == UNCACHED_MAX) {
+        printk("ACPI: more than %d device regions in reserved memory: 0x%lx is left out\n",
+               UNCACHED_MAX, start.v);
         return;
     }
-    printk("ACPI: more than %d device regions in reserved memory: 0x%lx is left out\n",
-           UNCACHED_MAX, start.v);
+    uncached[uncached_count++] =
+        (struct stretch){first, (ROUND_UP(end.v, PAGE_SIZE) >> PAGE_SHIFT) - first};
 }
 
 void osl_uncached_clear(void)
 {
-    for (unsigned i = 0; i < UNCACHED_MAX; i++)
-        uncached[i] = (struct stretch){0};
+    uncached_count = 0;
 }
 
 // All that ACPI maps is writable. The type is what the frame is: device frames are uncached, memory
 // is write-back as far as the MTRRs say so. Only of reserved memory nobody but ACPI can tell.
 static unsigned attr_of(const frame_t *frame, uint64_t mfn)
 {
-    if (frame->kind == FRAME_RESERVED) {
-        for (unsigned i = 0; i < UNCACHED_MAX; i++) {
-            if (mfn - uncached[i].first < uncached[i].pages)
-                return VATTR_W | VATTR_UC;
-        }
+    for (unsigned i = 0; i < uncached_count && frame->kind == FRAME_RESERVED; i++) {
+        if (mfn - uncached[i].first < uncached[i].pages)
+            return VATTR_W | VATTR_UC;
     }
     return VATTR_W;
 }
@@ -62,8 +59,6 @@ static always_inline int map_frame(frame_t *frame, uint64_t mfn)
 
     // A page of a larger block is a part of it, and stays a mapping of its own: what is mapped page
     // by page can be put page by page, in any order.
-    if (frame->order == ORDER_4K)
-        return vmap_kern_4k(page_va(mfn), frame, attr);
     return vmap_part(NULL, page_va(mfn), frame, mfn - frame->mfn, ORDER_4K, attr);
 }
 
@@ -113,8 +108,6 @@ static always_inline int unmap_page(uint64_t mfn)
 
     if (unlikely(!frame))
         return -ENOENT;
-    if (frame->order == ORDER_4K)
-        return vput(NULL, page_va(mfn), frame);
     return vput_part(NULL, page_va(mfn), frame, mfn - frame->mfn, ORDER_4K);
 }
 
@@ -126,13 +119,13 @@ static __attribute__((noinline)) void *give_up(uint64_t first, uint64_t mfn, int
     return NULL;
 }
 
-void *osl_map(paddr_t paddr, size_t length)
+static __attribute__((noinline)) void *map_pages(uint64_t paddr, size_t length)
 {
-    uint64_t first = paddr.v >> PAGE_SHIFT, last = (paddr.v + length - 1) >> PAGE_SHIFT;
+    uint64_t first = paddr >> PAGE_SHIFT, last = (paddr + length - 1) >> PAGE_SHIFT;
 
-    if (unlikely(!length || paddr.v >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr.v)) {
-        printk("ACPI: %zu bytes at 0x%lx can't be mapped: %s\n", length, paddr.v,
-               error_name(length ? -ERANGE_ : -EINVAL));
+    if (!length || paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr) {
+        printk("ACPI: %zu bytes at 0x%lx can't be mapped: %s\n", length, paddr,
+               length ? "no such physical addresses" : "no length");
         return NULL;
     }
     for (uint64_t mfn = first; mfn <= last; mfn++) {
@@ -141,7 +134,20 @@ void *osl_map(paddr_t paddr, size_t length)
         if (unlikely(err))
             return give_up(first, mfn, err);
     }
-    return vaddr_ptr(VADDR(VA_ACPI + paddr.v));
+    return vaddr_ptr(VADDR(VA_ACPI + paddr));
+}
+
+// Most of what ACPICA asks for lies in one page: nothing but that page.
+static always_inline bool is_one_page(uint64_t paddr, size_t length)
+{
+    return paddr < ACPI_PHYS_LIMIT && length - 1 < PAGE_SIZE - (paddr & (PAGE_SIZE - 1));
+}
+
+void *osl_map(paddr_t paddr, size_t length)
+{
+    if (likely(is_one_page(paddr.v, length)) && likely(!map_page(paddr.v >> PAGE_SHIFT)))
+        return vaddr_ptr(VADDR(VA_ACPI + paddr.v));
+    return map_pages(paddr.v, length); // also to say what is wrong
 }
 
 // All of them or, if one is not mapped, none: a page that a wrong length reaches may be another
@@ -153,16 +159,23 @@ static __attribute__((noinline)) int unmap_pages(uint64_t first, uint64_t pages)
     return frame ? vput_range(NULL, page_va(first), frame, first - frame->mfn, pages) : -ENOENT;
 }
 
+static __attribute__((noinline)) int unmap_more(uint64_t paddr, size_t length)
+{
+    uint64_t first = paddr >> PAGE_SHIFT;
+
+    if (!length)
+        return -EINVAL;
+    if (paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr)
+        return -ERANGE_;
+    return unmap_pages(first, ((paddr + length - 1) >> PAGE_SHIFT) - first + 1);
+}
+
 int osl_unmap(const void *va, size_t length)
 {
     uint64_t paddr = (uintptr_t)va - VA_ACPI;
-    uint64_t first = paddr >> PAGE_SHIFT, last = (paddr + length - 1) >> PAGE_SHIFT;
 
-    if (unlikely(!length))
-        return -EINVAL;
-    if (unlikely(paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr))
-        return -ERANGE_;
-    return likely(first == last) ? unmap_page(first) : unmap_pages(first, last - first + 1);
+    return likely(is_one_page(paddr, length)) ? unmap_page(paddr >> PAGE_SHIFT)
+                                              : unmap_more(paddr, length);
 }
 
 void *acpi_os_map_memory(acpi_physical_address where, acpi_size length)
@@ -170,16 +183,20 @@ void *acpi_os_map_memory(acpi_physical_address where, acpi_size length)
     return osl_map(PADDR(where), length);
 }
 
+static __attribute__((noinline, cold)) void say_unmap(const void *at, size_t size, int err)
+{
+    printk("ACPI: 0x%lx bytes at 0x%lx are not unmapped: %s\n", (uint64_t)size, (uintptr_t)at,
+           err == -EINVAL    ? "no length"
+           : err == -ERANGE_ ? "AcpiOsMapMemory() maps nothing there"
+                             : error_name(err));
+}
+
 void acpi_os_unmap_memory(void *logical_address, acpi_size size)
 {
     int err = osl_unmap(logical_address, size);
 
     if (unlikely(err))
-        printk("ACPI: 0x%lx bytes at 0x%lx are not unmapped: %s\n", (uint64_t)size,
-               (uintptr_t)logical_address,
-               err == -EINVAL    ? "no length"
-               : err == -ERANGE_ ? "AcpiOsMapMemory() maps nothing there"
-                                 : error_name(err));
+        say_unmap(logical_address, size, err);
 }
 
 /* --- what is where

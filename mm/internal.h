@@ -351,7 +351,14 @@ static inline enum memtype attr_type(unsigned attr)
     return (enum memtype)((attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT);
 }
 
-/* mm.wb_kinds from the regions and the MTRRs. */
+// Pages that are write-back by the MTRRs, most of memory. A block that starts there ends there.
+struct type_stretch {
+    uint64_t first; // number of the first
+    uint64_t pages;
+};
+extern struct type_stretch type_wb;
+
+/* mm.wb_kinds and type_wb, from the regions and the MTRRs. */
 void type_init(void);
 /* The attributes as a record holds them: with the frame's own type if none is asked for. */
 unsigned type_settled(const frame_t *frame, unsigned attr);

@@ -3,6 +3,8 @@
 #include "arch/x86/memtype.h"
 #include "mm/internal.h"
 
+struct type_stretch type_wb;
+
 // Whether the MTRRs say write-back of all the frame.
 static bool is_write_back(const frame_t *frame)
 {
@@ -36,6 +38,18 @@ bool type_differs(const frame_t *frame, unsigned attr)
     return frame->maps && ((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE);
 }
 
+// Above the fixed MTRRs, up to the last GiB before the first byte that is not write-back: no block
+// lies across that end.
+static void find_stretch(void)
+{
+    uint64_t start = UINT64_C(1) << 20, end = start;
+
+    while (end < mtrr.limit && mtrr_type(&mtrr, end) == CACHE_WB)
+        end = mtrr_next_change(&mtrr, end);
+    end = MAX(ROUND_DOWN(end, UINT64_C(1) << 30), start);
+    type_wb = (struct type_stretch){start >> PAGE_SHIFT, (end - start) >> PAGE_SHIFT};
+}
+
 // What of the boot map is write-back by the MTRRs. Device frames are looked at one by one.
 void type_init(void)
 {
@@ -46,4 +60,5 @@ void type_init(void)
         if (mtrr_range_type(&mtrr, r->start, r->end - r->start) != CACHE_WB)
             mm.wb_kinds &= ~(1u << r->kind);
     }
+    find_stretch();
 }

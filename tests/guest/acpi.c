@@ -21,6 +21,57 @@ enum {
     RESTARTS = 2,
 };
 
+/* --- nothing is left behind
+ * ------------------------------------------------------------------------------- */
+
+// What must be as before the start once ACPI is stopped.
+struct counts {
+    uint32_t free[ORDER_COUNT], used[ORDER_COUNT];
+    uint64_t tables;
+    uint64_t records;
+    uint64_t objects, object_pages;
+};
+
+static uint64_t records_used(void)
+{
+    const struct arena *a = &mm.arena[ARENA_MAPPINGS];
+    uint64_t used = 0;
+
+    for (uint32_t i = 0; i < a->pages; i++)
+        used += ((const struct arena_page *)(uintptr_t)(a->base + i * PAGE_SIZE))->used;
+    return used - mm.records.count;
+}
+
+static struct counts counts_now(void)
+{
+    struct counts c;
+
+    mm_trim(); // what arenas hold in stock depends on what went before
+    for (unsigned order = 0; order < ORDER_COUNT; order++) {
+        c.free[order] = mm_free_blocks(order);
+        c.used[order] = mm_used_blocks(order);
+    }
+    c.tables = kernel_space()->tables;
+    c.records = records_used();
+    c.objects = kmalloc_usage().objects;
+    c.object_pages = kmalloc_usage().pages;
+    return c;
+}
+
+static void same_counts(const struct counts *before, const struct counts *after)
+{
+    for (unsigned order = 0; order < ORDER_COUNT; order++) {
+        CHECK_EQ(after->free[order], before->free[order]);
+        CHECK_EQ(after->used[order], before->used[order]);
+    }
+    CHECK_EQ(after->tables, before->tables);
+    CHECK_EQ(after->records, before->records);
+    CHECK_EQ(after->objects, before->objects);
+    CHECK_EQ(after->object_pages, before->object_pages);
+}
+
+static struct counts stopped; // at the beginning of the test
+
 bool acpi_test_need(void)
 {
     if (ktf_acpi_running())
@@ -38,13 +89,18 @@ bool acpi_test_begin(void)
     guest_test_rebuilt();
     if (ran)
         ktf_acpi_stop();
+    stopped = counts_now();
     (void)acpi_test_need();
     return ran;
 }
 
 void acpi_test_end(bool ran)
 {
+    struct counts now;
+
     ktf_acpi_stop();
+    now = counts_now();
+    same_counts(&stopped, &now);
     if (ran)
         ktf_acpi_start();
 }
@@ -99,54 +155,8 @@ GUEST_TEST(acpi)
     acpi_test_end(ran);
 }
 
-/* --- nothing is left behind
- * ------------------------------------------------------------------------------- */
-
-// What must be as before the start once ACPI is stopped.
-struct counts {
-    uint32_t free[ORDER_COUNT], used[ORDER_COUNT];
-    uint64_t tables;
-    uint64_t records;
-    uint64_t objects, object_pages;
-};
-
-static uint64_t records_used(void)
-{
-    const struct arena *a = &mm.arena[ARENA_MAPPINGS];
-    uint64_t used = 0;
-
-    for (uint32_t i = 0; i < a->pages; i++)
-        used += ((const struct arena_page *)(uintptr_t)(a->base + i * PAGE_SIZE))->used;
-    return used - mm.records.count;
-}
-
-static struct counts counts_now(void)
-{
-    struct counts c;
-
-    mm_trim(); // what arenas hold in stock depends on what went before
-    for (unsigned order = 0; order < ORDER_COUNT; order++) {
-        c.free[order] = mm_free_blocks(order);
-        c.used[order] = mm_used_blocks(order);
-    }
-    c.tables = kernel_space()->tables;
-    c.records = records_used();
-    c.objects = kmalloc_usage().objects;
-    c.object_pages = kmalloc_usage().pages;
-    return c;
-}
-
-static void same_counts(const struct counts *before, const struct counts *after)
-{
-    for (unsigned order = 0; order < ORDER_COUNT; order++) {
-        CHECK_EQ(after->free[order], before->free[order]);
-        CHECK_EQ(after->used[order], before->used[order]);
-    }
-    CHECK_EQ(after->tables, before->tables);
-    CHECK_EQ(after->records, before->records);
-    CHECK_EQ(after->objects, before->objects);
-    CHECK_EQ(after->object_pages, before->object_pages);
-}
+/* --- taken down and started again
+ * -------------------------------------------------------------------- */
 
 GUEST_TEST(acpi_restart)
 {

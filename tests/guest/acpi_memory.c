@@ -5,6 +5,7 @@
 
 #include "acpi/osl.h"
 #include "arch/x86/layout.h"
+#include "arch/x86/memtype.h"
 #include "arch/x86/probe.h"
 #include "lib/string.h"
 #include "mm/mm.h"
@@ -97,6 +98,27 @@ GUEST_TEST(acpi_other_owner)
     CHECK_EQ(value, 42);
     CHECK_EQ(vput(NULL, va, frame), 0);
     CHECK_EQ(put_frame(frame), 0);
+}
+
+// The BIOS's ROM, of which the MTRRs make something else than write-back, is mapped as what it is.
+GUEST_TEST(acpi_types)
+{
+    const uint64_t rom = UINT64_C(0xffffffc0);
+    const frame_t *frame = find_paddr_frame(PADDR(rom));
+    struct vlookup at;
+    void *beside, *p;
+
+    if (!frame || frame->kind != FRAME_RESERVED || mtrr_type(&mtrr, rom) == CACHE_WB)
+        return;
+    beside = acpi_os_map_memory(rom - PAGE_SIZE, 1); // the table stands
+    p = acpi_os_map_memory(rom, 0x40);
+    CHECK(beside && p);
+    CHECK_EQ(vmap_lookup(NULL, ptr_vaddr(p), &at), 0);
+    CHECK_EQ(at.attr, VATTR_W | VATTR_UC);
+    CHECK_EQ(mm_check(), 0);
+    acpi_os_unmap_memory(p, 0x40);
+    acpi_os_unmap_memory(beside, 1);
+    CHECK_EQ(acpi_refs(rom), 0);
 }
 
 /* --- what can't be done

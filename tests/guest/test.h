@@ -44,8 +44,8 @@ struct guest_test {
         }                                                                                          \
     } while (0)
 
-/* The running test has taken down and made anew what lives longer than it does: as many pages must
- * be free as before, but they may be others. */
+/* The running test takes down and makes anew what lives longer than it does, and compares by itself
+ * what is free while that is down: afterwards it may lie elsewhere. */
 void guest_test_rebuilt(void);
 
 /* The running test has failed, for the reason that stands there. */
