@@ -254,12 +254,13 @@ class Collector:
         while link:
             taken[link] = False
             link = int(tree.nodes[link][0])
-        byte = np.arange(len(tree.nodes))[:, None] * size + np.arange(size // 4) * 4
+        step = tree.nodes.itemsize
+        byte = np.arange(len(tree.nodes))[:, None] * size + np.arange(size // step) * step
         pa = self.arena_pa("ARENA_NODES", byte)
         used = tree.nodes != 0
-        self.add("node of the tree", "entry used", pa[taken][used[taken]] * 8, 32)
-        self.add("node of the tree", "entry empty", pa[taken][~used[taken]] * 8, 32)
-        self.add("free node", "entries", pa[~taken].ravel() * 8, 32)
+        self.add("node of the tree", "entry used", pa[taken][used[taken]] * 8, step * 8)
+        self.add("node of the tree", "entry empty", pa[taken][~used[taken]] * 8, step * 8)
+        self.add("free node", "entries", pa[~taken].ravel() * 8, step * 8)
 
     # --- roots --------------------------------------------------------------------------------------
 
