@@ -218,7 +218,7 @@ class Frame(Members):
             yield f"order {order} is above {limit}"
         elif mfn % (1 << order):
             yield f"mfn {mfn:#x} is no multiple of {1 << order:#x}"
-        if table and not 1 <= level <= 5 or not table and level:
+        if level > 5 or not table and level:  # a table in stock has level 0
             yield f"level {level}"
         if self.value_of("tail") or self.value_of("zero"):
             yield "it is a head and a tail" if self.value_of(

@@ -31,7 +31,7 @@ go(
     "!$ktf_ok()",
     "$ktf_ok: no frame database: the kernel has no frames yet: mm_init() has not run",
 )
-go("kernel_late", "$ktf_ok()")
+go("kernel_late", "$ktf_frame(&mm)->refcount == 1")
 go(
     "smp_start",
     "$ktf_frame(0xffffc0ff00000000)->refcount > 3",

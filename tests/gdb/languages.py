@@ -20,6 +20,7 @@ GUEST_COMMANDS = (
     "ktf-journal -n 20",
     "ktf-journal &mm",
     "ktf-postmortem",
+    "ktf-acpi",
     "ktf-check-at",
 )
 FUNCTIONS = (
