@@ -4,13 +4,15 @@
 #include "arch/x86/pgtable.h"
 #include "arch/x86/smp.h"
 #include "lib/panic.h"
+#include "mm/internal.h"
 #include "mm/vmap.h"
 #include "tests/guest/crash.h"
 #include "tests/guest/test.h"
 
 enum {
     WORDS = PAGE_SIZE / sizeof(uint64_t),
-    TABLES_MAX = 64,   // a frame that was just put is a page table before so many more are made
+    TABLES_MAX = 256,  // a frame that was just put is a page table before so many more are made
+    BUFFER_ORDER = 6,  // page tables are made eight at once, and others take memory, too
     QUIET = 100000,    // instructions between a wild store and its consequence
     WILD = 0x6b6b6b6a, // what it stores: no present entry
     FRAMES_MAX = 64,   // a frame that was just put is handed out among so many
@@ -98,27 +100,30 @@ void crash_cpu2(void)
  */
 
 // The bug: a second entry is written by hand, and forgotten when the page goes back.
-static __attribute__((noinline)) void map_by_hand(vaddr_t va, const frame_t *frame)
+static __attribute__((noinline)) void map_by_hand(vaddr_t va, const frame_t *frame, unsigned page)
 {
     struct pt_walk w;
 
     pt_walk(kernel_space(), va, 1, &w);
     assert(w.level == 1);
-    table_entries(w.slot)[w.index] = pgentry_leaf(frame_mfn(frame), 1, VATTR_W);
+    table_entries(w.slot)[w.index] = pgentry_leaf(MFN(frame->mfn + page), 1, VATTR_W);
 }
 
-// Maps these pages two MiB apart, so that each needs a table of its own, until that frame is one.
-static vaddr_t map_until_table(frame_t *const *page, const frame_t *frame)
+// Maps these pages two MiB apart, so that each needs a table of its own, until that is a page of
+// the block: which one.
+static unsigned map_until_table(frame_t *const *page, const frame_t *block, vaddr_t *victim)
 {
     for (unsigned i = 0; i < TABLES_MAX; i++) {
-        vaddr_t va = VADDR(CRASH_VA.v + ((uint64_t)(i + 1) << level_shift(2)));
+        struct pt_walk w;
 
-        if (vmap_kern_4k(va, page[i], VATTR_W))
-            panic("crash: 0x%lx can't be mapped", va.v);
-        if (frame->kind == FRAME_TABLE)
-            return va;
+        *victim = VADDR(CRASH_VA.v + ((uint64_t)(i + 1) << level_shift(2)));
+        if (vmap_kern_4k(*victim, page[i], VATTR_W))
+            panic("crash: 0x%lx can't be mapped", victim->v);
+        pt_walk(kernel_space(), *victim, 1, &w);
+        if (frame_at(table_at(w.slot)->frame)->mfn - block->mfn < 1u << BUFFER_ORDER)
+            return (unsigned)(frame_at(table_at(w.slot)->frame)->mfn - block->mfn);
     }
-    panic("crash: the frame became no page table");
+    panic("crash: the block became no page tables");
 }
 
 // Who still believes that the buffer is theirs.
@@ -130,21 +135,42 @@ static __attribute__((noinline)) void fill_buffer(vaddr_t va)
         word[i] = UINT64_C(0x0101010101010101) * FILL;
 }
 
+static vaddr_t alias_of(unsigned page)
+{
+    return VADDR(CRASH_VA.v + (page + 1) * (uint64_t)PAGE_SIZE);
+}
+
+// Of the entries by hand only one stays.
+static void forget_others(unsigned page)
+{
+    struct pt_walk w;
+
+    for (unsigned i = 0; i < 1u << BUFFER_ORDER; i++) {
+        pt_walk(kernel_space(), alias_of(i), 1, &w);
+        if (i != page)
+            table_entries(w.slot)[w.index] = 0;
+    }
+}
+
 void crash_table_reuse(void)
 {
-    vaddr_t alias = VADDR(CRASH_VA.v + PAGE_SIZE);
-    frame_t *frame = crash_page(NULL, CRASH_VA, VATTR_W);
-    frame_t *page[TABLES_MAX];
-    vaddr_t victim;
+    vaddr_t buffer = VADDR(CRASH_VA.v + 128 * PAGE_SIZE), victim;
+    static frame_t *page[TABLES_MAX];
+    frame_t *frame;
+    unsigned hit;
 
     for (unsigned i = 0; i < TABLES_MAX; i++)
         if (get_frame(ORDER_4K, &page[i]))
             panic("crash: no memory");
-    map_by_hand(alias, frame);
-    crash_page(NULL, VADDR(CRASH_VA.v + 2 * PAGE_SIZE), VATTR_W); // keeps the table
-    give_buffer_back(CRASH_VA, frame);
-    victim = map_until_table(page, frame);
-    fill_buffer(alias);
+    if (get_frame(BUFFER_ORDER, &frame) || vmap(NULL, buffer, frame, VATTR_W))
+        panic("crash: no buffer");
+    for (unsigned i = 0; i < 1u << BUFFER_ORDER; i++)
+        map_by_hand(alias_of(i), frame, i);
+    crash_page(NULL, VADDR(buffer.v - PAGE_SIZE), VATTR_W); // keeps the table
+    give_buffer_back(buffer, frame);
+    hit = map_until_table(page, frame, &victim);
+    forget_others(hit);
+    fill_buffer(alias_of(hit));
     read_buffer(vaddr_ptr(victim));
 }
 
