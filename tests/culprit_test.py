@@ -70,7 +70,8 @@ class Runs(unittest.TestCase):
         self.assertEqual(status, 0, said)
         self.assertRegex(said, r"(?m)^culprit: .*\n.*\n.*0x0 -> 0x[0-9a-f]+\n  #0 .* map_by_hand ")
         self.assertRegex(
-            said, r"(?m)^then: fill_buffer .*\n.*\n.* written at 0xffffc060000[0-4][0-9a-f]000: .*-> 0x5a5a"
+            said,
+            r"(?m)^then: fill_buffer .*\n.*\n.* written at 0xffffc060000[0-4][0-9a-f]000: .*-> 0x5a5a",
         )
 
     def test_triple_fault(self) -> None:
