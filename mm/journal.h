@@ -105,10 +105,10 @@ static always_inline void journal(enum journal_op op, const void *caller, uint64
     struct journal_event *event;
     uint64_t seq;
 
-    if (unlikely(!mm.journal_on))
+    if (unlikely(mm.journal_on != 1))
         return;
     seq = __atomic_fetch_add(&mm.journal_seq, JOURNAL_STEP, __ATOMIC_RELAXED);
-    event = (struct journal_event *)(cpu_journal() + (uint32_t)(seq & (JOURNAL_BYTES - 1)));
+    event = (struct journal_event *)cpu_journal_at(seq & (JOURNAL_BYTES - 1));
     event->seq = seq;
     event->caller = (uintptr_t)caller;
     event->va = va;

@@ -106,6 +106,7 @@ enum mm_work {
     MM_GROW = 1,  // some arena has less in stock than its `low`
     MM_TRIM = 2,  // some arena may have more than it needs
     MM_CHECK = 4, // operations are counted for mm_check_every(); always set then
+    MM_WORK = MM_GROW | MM_TRIM | MM_CHECK,
 };
 
 // Everything hangs on this one object; the debugger starts here.

@@ -8,7 +8,21 @@
 // What is not as simple as that is for functions that the fast ones end in, so that these need no
 // stack. Descriptors and records are looked at by whole words here: a compiler handles bit-fields
 // one by one.
+#define TAG_FULL ((uint32_t)-2 * TAG_REF) // from here on there may be no room for one more
+
 #define slow __attribute__((noinline, cold))
+
+// A function that the public ones end in, so that it has their return address.
+#ifdef KTF_HOST
+#define ending always_inline
+#else
+#define ending __attribute__((noinline))
+#endif
+
+// Inlined in a public function, `caller` is NULL: its return address is read when it is needed, for
+// a register kept for it all the way would have to be saved.
+#define CALLER_OF(caller) ((caller) ? (caller) : CALLER)
+#define given_caller      __attribute__((nonnull))
 
 enum {
     // A descriptor's first word, in whose place the address of the block's first page remains when
@@ -44,6 +58,12 @@ static always_inline uint32_t new_word(unsigned number, unsigned level)
 
     __builtin_memcpy(&word, (const uint32_t *)&whole + number, sizeof(word));
     return word;
+}
+
+// Takes the lock, unless there is work to do or another CPU has it.
+static always_inline bool enter(void)
+{
+    return !(mm.work & MM_WORK) && spin_trylock(&mm.map_lock);
 }
 
 /* --- where it is
@@ -114,77 +134,71 @@ static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned le
     return err;
 }
 
-static always_inline int map_slow_unlock(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                         unsigned attr, const void *caller)
-{
-    return map_slow(space, va, frame, level, attr, caller);
-}
-
 static __attribute__((noinline)) int map_refill(space_t *space, vaddr_t va, frame_t *frame,
                                                 unsigned level, unsigned attr, const void *caller);
 
 // A first mapping at an entry that is empty.
 static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
-                                 uint32_t at, const void *caller, unsigned level)
+                                 uint32_t at, pgentry_t entry, const void *caller, unsigned level)
 {
-    uint32_t index = mm.records.head, next = frame->maps;
-    mapping_t *m = mapping_at(index);
-    pgentry_t bits = mm.leaf_bits[level - 1][attr];
+    uint32_t index = mm.records.head, next;
     uint64_t counts = frame_counts(frame), more;
+    mapping_t *m;
 
     if (unlikely(!index))
-        return map_refill(space, va, frame, level, attr, caller);
-    if (unlikely(!bits || !counts ||
+        return map_refill(space, va, frame, level, attr, CALLER_OF(caller));
+    if (unlikely(!(entry & PG_P) || !counts ||
                  __builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more) ||
-                 (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
-    if (unlikely(!__atomic_compare_exchange_n(frame_counts_at(frame), &counts, more, false,
+                 (frame->maps && ((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE)) ||
+                 !__atomic_compare_exchange_n(frame_counts_at(frame), &counts, more, false,
                                               __ATOMIC_RELAXED, __ATOMIC_RELAXED)))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
+        return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
+    m = mapping_at(index);
     mm.records.head = m->at;
-    mm.records.count--;
+    next = frame->maps;
     *(words_t *)&m->next = next; // and prev
+    if (next)
+        mapping_at(next)->prev = index;
     m->at = at;
     *(word_t *)record_tag(m) = new_word(WORD_TAG, level) + attr;
     ((word_t *)m)[WORD_EXTENT] = new_word(WORD_EXTENT, level);
-    if (next)
-        mapping_at(next)->prev = index;
     frame->maps = index;
+    mm.records.count--; // not beside the head: the two would be put together to be stored at once
     recent_table(space, level)->used++;
     *shadow_of(at) = index;
-    *entry_of(at) = bits + block_address(frame, level);
-    journal(JOURNAL_MAP, caller, va.v, frame_word(frame), more, 1);
+    *entry_of(at) = entry;
+    journal(JOURNAL_MAP, CALLER_OF(caller), va.v, frame_word(frame), frame_counts(frame), 1);
     spin_unlock(&mm.map_lock);
     return 0;
 }
 
-static __attribute__((noinline)) int map_new_4k(space_t *space, vaddr_t va, frame_t *frame,
-                                                unsigned attr, uint32_t at, const void *caller)
+// For the public functions themselves, which end in these.
+static ending int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint32_t at,
+                             pgentry_t entry)
 {
-    return map_new(space, va, frame, attr, at, caller, 1);
+    return map_new(space, va, frame, attr, at, entry, NULL, 1);
 }
 
-static __attribute__((noinline)) int map_new_2m(space_t *space, vaddr_t va, frame_t *frame,
-                                                unsigned attr, uint32_t at, const void *caller)
+static ending int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint32_t at,
+                             pgentry_t entry)
 {
-    return map_new(space, va, frame, attr, at, caller, 2);
+    return map_new(space, va, frame, attr, at, entry, NULL, 2);
 }
 
 // The mapping that stands there, if it is this very one, counted up.
 static always_inline bool map_again(vaddr_t va, frame_t *frame, uint32_t at, uint32_t index,
-                                    unsigned attr, uint64_t address, const void *caller,
-                                    unsigned level)
+                                    pgentry_t entry, const void *caller)
 {
-    uint32_t *tag = record_tag(mapping_at(index)), more;
+    uint32_t *tag = record_tag(mapping_at(index)), old = *tag;
 
-    if (unlikely((*tag & (TAG_REF - 1)) != attr + (level << TAG_LEVEL_SHIFT) ||
-                 __builtin_add_overflow(*tag, 2 * TAG_REF, &more) ||
-                 !same_block(at, address, level) || frame->mapcount == UINT32_MAX))
+    // The same entry is the same frame with the same attributes: its record says no other.
+    if (unlikely(((*entry_of(at) ^ entry) & ~(pgentry_t)(PG_A | PG_D)) || old >= TAG_FULL ||
+                 frame->mapcount == UINT32_MAX))
         return false;
-    *tag += TAG_REF;
+    *tag = old + TAG_REF;
     __atomic_fetch_add(&frame->mapcount, 1, __ATOMIC_RELAXED);
     journal(JOURNAL_MAP, caller, va.v, frame_word(frame), frame_counts(frame),
-            *tag >> TAG_REFS_SHIFT);
+            (old + TAG_REF) >> TAG_REFS_SHIFT);
     return true;
 }
 
@@ -195,14 +209,17 @@ static __attribute__((noinline)) int map_miss(space_t *space, vaddr_t va, frame_
 static always_inline int map_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                    unsigned attr, uint32_t at, const void *caller)
 {
+    pgentry_t entry = mm.leaf_bits[level - 1][attr] + block_address(frame, level);
     uint32_t index = *shadow_of(at);
 
+    if (likely(!index) && caller)
+        return map_new(space, va, frame, attr, at, entry, caller, level);
     if (likely(!index))
-        return level == 1 ? map_new_4k(space, va, frame, attr, at, caller)
-                          : map_new_2m(space, va, frame, attr, at, caller);
-    if (unlikely((index & SHADOW_TABLE) || !map_again(va, frame, at, index, attr,
-                                                      block_address(frame, level), caller, level)))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
+        return level == 1 ? map_new_4k(space, va, frame, attr, at, entry)
+                          : map_new_2m(space, va, frame, attr, at, entry);
+    if (unlikely((index & SHADOW_TABLE) ||
+                 !map_again(va, frame, at, index, entry, CALLER_OF(caller))))
+        return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
     spin_unlock(&mm.map_lock);
     return 0;
 }
@@ -215,9 +232,9 @@ static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, 
 
     if (unlikely((attr & ~attrs) || !known_frame(frame) ||
                  (block_address(frame, level) & WORD_BITS)))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
+        return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
     if (unlikely(!find_entry(space, va, level, &at)))
-        return map_miss(space, va, frame, level, attr, caller);
+        return map_miss(space, va, frame, level, attr, CALLER_OF(caller));
     return map_entry(space, va, frame, level, attr, at, caller);
 }
 
@@ -229,7 +246,7 @@ static always_inline int map_space(space_t *space, vaddr_t va, frame_t *frame, u
                                    unsigned attr, const void *caller)
 {
     if (unlikely(!space_is_live(space)))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
+        return map_slow(space, va, frame, level, attr, caller);
     return map_locked(space, va, frame, level, attr, space->id ? VATTR_ALL : ATTRS_KERNEL, caller);
 }
 
@@ -262,7 +279,7 @@ static always_inline int map_elsewhere(space_t *space, vaddr_t va, frame_t *fram
     if (likely(IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
         at = recent_at(space, va, level, is_welcome(frame, level, attr));
     if (unlikely(!at))
-        return map_slow_unlock(space, va, frame, level, attr, caller);
+        return map_slow(space, va, frame, level, attr, caller);
     return map_entry(space, va, frame, level, attr, at, caller);
 }
 
@@ -278,7 +295,7 @@ static int map_refill(space_t *space, vaddr_t va, frame_t *frame, unsigned level
                       const void *caller)
 {
     if (!records_refill())
-        return map_slow_unlock(space, va, frame, level, attr, caller);
+        return map_slow(space, va, frame, level, attr, caller);
     return level == 1 ? map_space_4k(space, va, frame, attr, caller)
                       : map_space_2m(space, va, frame, attr, caller);
 }
@@ -302,46 +319,38 @@ static slow int map_busy(space_t *space, vaddr_t va, frame_t *frame, unsigned le
 }
 
 static always_inline int map_one(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                 unsigned attr, const void *caller)
+                                 unsigned attr)
 {
-    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
-        return map_busy(space, va, frame, level, attr, caller);
+    if (unlikely(!enter()))
+        return map_busy(space, va, frame, level, attr, CALLER);
     if (likely(!space))
-        return map_locked(kernel_space(), va, frame, level, attr, ATTRS_KERNEL, caller);
-    return level == 1 ? map_space_4k(space, va, frame, attr, caller)
-                      : map_space_2m(space, va, frame, attr, caller);
+        return map_locked(kernel_space(), va, frame, level, attr, ATTRS_KERNEL, NULL);
+    return level == 1 ? map_space_4k(space, va, frame, attr, CALLER)
+                      : map_space_2m(space, va, frame, attr, CALLER);
 }
 
 int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_one(space, va, frame, 1, attr, CALLER);
+    return map_one(space, va, frame, 1, attr);
 }
 
 int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
-    return map_one(space, va, frame, 2, attr, CALLER);
+    return map_one(space, va, frame, 2, attr);
 }
 
 /* --- unmapping
  * ------------------------------------------------------------------------------------ */
 
+// The lock is held, and given back: what the fast path began and left, this one ends.
 static slow int unmap_slow(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
 {
-    int err;
+    int err = vput_whole(space, va, frame, all);
 
-    map_lock();
-    err = vput_whole(space, va, frame, all);
     if (!err)
         journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);
     map_unlock();
     return err;
-}
-
-static always_inline int unmap_slow_unlock(space_t *space, vaddr_t va, frame_t *frame, bool all,
-                                           const void *caller)
-{
-    spin_unlock(&mm.map_lock);
-    return unmap_slow(space, va, frame, all, caller);
 }
 
 // The mapping was the last of what kept the frame in use.
@@ -352,18 +361,6 @@ static slow int unmap_free(vaddr_t va, frame_t *frame, uint32_t refs, const void
     frame_unmapped(frame, refs);
     map_unlock();
     return 0;
-}
-
-// The same with the lock held all the time: that this is the last reference, or that all shall go,
-// was found out under it. Another CPU might have counted the mapping up since.
-static slow int unmap_asking(space_t *space, vaddr_t va, frame_t *frame, const void *caller)
-{
-    int err = vput_whole(space, va, frame, true);
-
-    if (!err)
-        journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);
-    map_unlock();
-    return err;
 }
 
 static always_inline void list_remove(frame_t *frame, const mapping_t *m)
@@ -387,7 +384,7 @@ static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, 
 
     if (unlikely(table->used == 1 || (space->cpus & cpu_others()) ||
                  mm.records.count == RECORD_CACHE_MAX))
-        return unmap_asking(space, va, frame, caller);
+        return unmap_slow(space, va, frame, true, caller);
     *entry_of(at) = 0;
     tlb_flush_page(va);
     *shadow_of(at) = 0;
@@ -427,18 +424,19 @@ static __attribute__((noinline)) int unmap_miss(space_t *space, vaddr_t va, fram
 static always_inline int unmap_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                      uint32_t at, bool all, const void *caller)
 {
-    uint32_t index = *shadow_of(at), *tag;
+    uint32_t index = *shadow_of(at), *tag, left;
 
     if (unlikely((int32_t)index <= 0 || !same_block(at, block_address(frame, level), level)))
-        return unmap_slow_unlock(space, va, frame, all, caller);
+        return unmap_slow(space, va, frame, all, caller);
     tag = record_tag(mapping_at(index));
     if (all || *tag < 2 * TAG_REF)
         return level == 1 ? unmap_last_4k(space, va, frame, at, index, caller)
                           : unmap_last_2m(space, va, frame, at, index, caller);
-    *tag -= TAG_REF;
+    left = *tag - TAG_REF;
+    *tag = left;
     __atomic_fetch_sub(&frame->mapcount, 1, __ATOMIC_RELAXED);
     journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame), frame_counts(frame),
-            *tag >> TAG_REFS_SHIFT);
+            left >> TAG_REFS_SHIFT);
     spin_unlock(&mm.map_lock);
     return 0;
 }
@@ -458,19 +456,19 @@ static always_inline int unmap_block(space_t *space, vaddr_t va, frame_t *frame,
                                      const void *caller)
 {
     if (unlikely(!known_frame(frame)))
-        return unmap_slow_unlock(space, va, frame, all, caller);
+        return unmap_slow(space, va, frame, all, caller);
     if (likely(!(block_address(frame, 1) & WORD_BITS)))
         return unmap_locked(space, va, frame, 1, all, caller);
     if (likely(!(block_address(frame, 2) & WORD_BITS)))
         return unmap_locked(space, va, frame, 2, all, caller);
-    return unmap_slow_unlock(space, va, frame, all, caller);
+    return unmap_slow(space, va, frame, all, caller);
 }
 
 static __attribute__((noinline)) int unmap_space(space_t *space, vaddr_t va, frame_t *frame,
                                                  bool all, const void *caller)
 {
     if (unlikely(!space_is_live(space)))
-        return unmap_slow_unlock(space, va, frame, all, caller);
+        return unmap_slow(space, va, frame, all, caller);
     return all ? unmap_block(space, va, frame, true, caller)
                : unmap_block(space, va, frame, false, caller);
 }
@@ -484,7 +482,7 @@ static always_inline int unmap_elsewhere(space_t *space, vaddr_t va, frame_t *fr
     if (likely(IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level))))
         at = recent_at(space, va, level, false);
     if (unlikely(!at))
-        return unmap_slow_unlock(space, va, frame, all, caller);
+        return unmap_slow(space, va, frame, all, caller);
     return unmap_entry(space, va, frame, level, at, all, caller);
 }
 
@@ -511,7 +509,7 @@ static slow int unmap_busy(space_t *space, vaddr_t va, frame_t *frame, bool all,
 static always_inline int unmap_one(space_t *space, vaddr_t va, frame_t *frame, bool all,
                                    const void *caller)
 {
-    if (unlikely(mm.work || !spin_trylock(&mm.map_lock)))
+    if (unlikely(!enter()))
         return unmap_busy(space, va, frame, all, caller);
     if (likely(!space))
         return unmap_block(kernel_space(), va, frame, all, caller);

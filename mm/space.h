@@ -10,8 +10,9 @@
 struct recent_table {
     uint64_t va;    // first address that it covers
     uint64_t table; // address of its struct table, 0: there is none
+    uint64_t count; // its entries: 512, 0 if there is none
     uint32_t at;    // slot * 512: its first entry among those of all slots
-    uint32_t count; // its entries: 512, 0 if there is none
+    uint32_t zero;
 };
 
 // Invariant: every live space is on the list that starts at mm.space_list (the kernel's first);
@@ -29,7 +30,6 @@ typedef struct space {
     char name[22];   // NUL-terminated; "kernel" for the kernel's
     uint64_t cpus;   // mask of the CPUs that may hold its entries; the kernel's: all online
     struct recent_table recent[2]; // of level 1 and 2
-    uint8_t pad[16];
 } space_t;
 _Static_assert(sizeof(space_t) == 128, "one size for kernel, host tests and the debugger");
 

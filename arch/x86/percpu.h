@@ -26,6 +26,11 @@ static inline uint64_t cpu_others(void)
 }
 
 uint64_t cpu_journal(void);
+
+static inline uint64_t cpu_journal_at(uint64_t offset)
+{
+    return cpu_journal() + offset;
+}
 #else
 #include "arch/x86/probe.h"
 
@@ -80,10 +85,14 @@ static always_inline uint64_t cpu_others(void)
     return PERCPU_READ(uint64_t, others);
 }
 
-/* Where its ring of the journal is. */
-static always_inline uint64_t cpu_journal(void)
+/* The address of a byte of its ring of the journal. */
+static always_inline uint64_t cpu_journal_at(uint64_t offset)
 {
-    return PERCPU_READ(uint64_t, journal);
+    __asm__("add %%gs:%c1, %0"
+            : "+r"(offset)
+            : "i"(__builtin_offsetof(struct percpu, journal))
+            : "cc");
+    return offset;
 }
 
 static inline struct percpu *this_cpu(void)

@@ -38,9 +38,8 @@ STRUCTS = {
         "c*22 name",
         "u8 cpus",
         "struct recent_table*2 recent",
-        "u1*16 pad",
     ],
-    "struct recent_table": ["u8 va", "u8 table", "u4 at", "u4 count"],
+    "struct recent_table": ["u8 va", "u8 table", "u8 count", "u4 at", "u4 zero"],
     "struct arena_page": [
         "u8 zero",
         "u4 next",
