@@ -92,7 +92,7 @@ $(BUILD)/sources: FORCE
 
 # What is called most goes without a frame of its own; rbp stays its caller's, so a backtrace only skips it.
 $(BUILD)/obj/acpi/memory.c.o $(BUILD)/obj/mm/find.c.o $(BUILD)/obj/mm/frame.c.o $(BUILD)/obj/mm/part.c.o \
-    $(BUILD)/obj/mm/run.c.o $(BUILD)/obj/mm/single.c.o: \
+    $(BUILD)/obj/mm/run.c.o $(BUILD)/obj/mm/single_map.c.o $(BUILD)/obj/mm/single_unmap.c.o: \
     private CFLAGS += -fomit-frame-pointer -ffixed-rbp
 
 $(BUILD)/obj/%.c.o: %.c $(BUILD)/flags

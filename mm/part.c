@@ -6,7 +6,7 @@
 #include "mm/journal.h"
 #include "mm/vmap.h"
 
-// As in single.c: what is not simple is for functions that the fast ones end in, and descriptors
+// As in single.h: what is not simple is for functions that the fast ones end in, and descriptors
 // and records are looked at by whole words.
 #define slow   __attribute__((noinline, cold))
 #define ending __attribute__((noinline))
