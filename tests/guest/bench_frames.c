@@ -84,20 +84,23 @@ static void bench_get_put(void)
 
 static uint64_t mfns[SAMPLE_MAX], paddrs[SAMPLE_MAX];
 
+// With few frames held each is looked for several times in a loop, whose start and end count else.
 static void bench_find(void)
 {
     uint64_t sample = choose_sample(), mfn = 0, paddr = 0, ops = 0, empty = 0, wrong = 0;
 
-    for (uint64_t i = 0; i < sample; i++) {
-        mfns[i] = held[i]->mfn;
+    for (uint64_t i = 0; i < SAMPLE_MAX; i++) {
+        frame_t *frame = held[i % sample];
+
+        mfns[i] = frame->mfn;
         paddrs[i] = mfns[i] << PAGE_SHIFT;
-        wrong |= find_mfn_frame(MFN(mfns[i])) != held[i];
-        wrong |= find_paddr_frame(PADDR(paddrs[i])) != held[i];
+        wrong |= find_mfn_frame(MFN(mfns[i])) != frame;
+        wrong |= find_paddr_frame(PADDR(paddrs[i])) != frame;
     }
-    for (; ops < BENCH_MIN; ops += sample) {
-        BENCH_LOOP(mfn, i, sample, (void)find_mfn_frame(MFN(mfns[i])));
-        BENCH_LOOP(paddr, i, sample, (void)find_paddr_frame(PADDR(paddrs[i])));
-        EMPTY_LOOP(empty, sample);
+    for (; ops < BENCH_MIN; ops += SAMPLE_MAX) {
+        BENCH_LOOP(mfn, i, SAMPLE_MAX, (void)find_mfn_frame(MFN(mfns[i])));
+        BENCH_LOOP(paddr, i, SAMPLE_MAX, (void)find_paddr_frame(PADDR(paddrs[i])));
+        BENCH_LOOP(empty, i, SAMPLE_MAX, __asm__ volatile("" : : "r"(mfns[i])));
     }
     if (wrong)
         panic("bench: another frame was found");
