@@ -245,8 +245,8 @@ class Spaces:
 
     def _judge_words(self, flat: int, kernel: bool) -> str:
         """What is wrong with a space's name and spare bytes, "" if nothing is."""
-        if self.raw["pad"][flat].any():
-            return "pad is not blank"
+        if self.raw["recent"][flat]["zero"].any():
+            return "recent[].zero is not 0"
         name = self.raw["name"][flat].tobytes().ljust(self.raw["name"].dtype.itemsize, b"\0")
         letters, end, rest = name.partition(b"\0")
         if not end:
