@@ -46,7 +46,7 @@ struct region {
 
 enum {
     TLB_BATCH_PAGES = 32,               // more than this: the whole TLB is cheaper
-    TLB_BATCH_RUNS = 4,                 // of a range; what is beyond is released one by one
+    TLB_BATCH_RUNS = 32,                // of a range; what is beyond is released one by one
     RECORD_CACHE_MAX = 8192,            // of 20 bytes
     REGION_MAX = 4 * BOOT_MEM_MAX + 64, // an unaligned entry has four ends
 };

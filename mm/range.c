@@ -212,6 +212,15 @@ struct runs {
     } run[RUNS_MAX];
 };
 
+// Of `total` pages. Few are noted: short ones don't take the places of those that matter.
+static void note_run(struct runs *runs, uint64_t first, uint64_t pages, uint64_t total)
+{
+    if (runs->count == RUNS_MAX || pages < total / (4 * RUNS_MAX))
+        return;
+    runs->run[runs->count].first = first;
+    runs->run[runs->count++].pages = pages;
+}
+
 // All is checked before the first page changes: 0 if every page is mapped where it belongs.
 static int check_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct runs *runs)
 {
@@ -223,10 +232,7 @@ static int check_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, s
         int err;
 
         if (some) {
-            if (runs->count < RUNS_MAX) {
-                runs->run[runs->count].first = done;
-                runs->run[runs->count++].pages = some;
-            }
+            note_run(runs, done, some, pages);
             done += some;
             continue;
         }
@@ -315,20 +321,43 @@ static uint64_t frame_bytes(const frame_t *frame)
     return (uint64_t)PAGE_SIZE << frame->order;
 }
 
+// How many of the frames, from the first on, are pages that follow each other in physical memory,
+// if they can be mapped at va; 0: not even the first.
+static uint64_t frames_in_row(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
+{
+    uint64_t mfn, row = 1;
+
+    if (frame_usable(frames[0]) || frames[0]->order)
+        return 0;
+    // Descriptors stand side by side as far as their page goes.
+    for (mfn = frames[0]->mfn; row < count; row++)
+        if ((mfn + row) % FRAME_PAGE_COUNT ? frames[row] != frames[row - 1] + 1
+                                           : frames[row] != find_mfn_frame(MFN(mfn + row)))
+            break;
+    return check_range(space, va, frames[0], 0, row) ? 0 : row;
+}
+
 static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
                       unsigned attr, uint64_t *pages)
 {
     uint64_t at = va.v;
-    size_t done;
+    size_t done = 0;
     int err = 0;
 
     if (!frames || !count)
         return -EINVAL;
-    for (done = 0; done < count; done++) {
+    while (done < count) {
+        uint64_t row = frames_in_row(space, VADDR(at), frames + done, count - done);
+        uint64_t some = row ? run_map(space, VADDR(at), frames[done]->mfn, row, attr) : 0;
+
+        done += some;
+        at += some << PAGE_SHIFT;
+        if (some)
+            continue;
         err = vmap_pages(space, VADDR(at), frames[done], 0, attr);
         if (err)
             break;
-        at += frame_bytes(frames[done]);
+        at += frame_bytes(frames[done++]);
     }
     *pages = (at - va.v) >> PAGE_SHIFT;
     while (err && done--) {
@@ -345,7 +374,7 @@ int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
     int err;
 
     map_lock();
-    err = map_frames(space, va, frames, count, attr, &pages);
+    err = map_frames(space ? space : kernel_space(), va, frames, count, attr, &pages);
     if (!err)
         journal(JOURNAL_MAP_FRAMES, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
                 (uint32_t)pages);
@@ -353,30 +382,56 @@ int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
     return err;
 }
 
+// All is checked before the first page changes.
+static int check_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
+                        struct runs *runs)
+{
+    runs->count = 0;
+    for (size_t i = 0; i < count;) {
+        uint64_t row = frames_in_row(space, va, frames + i, count - i);
+        uint64_t some = row ? run_check(space, va, frames[i]->mfn, row) : 0;
+        int err;
+
+        if (some) {
+            note_run(runs, i, some, count);
+            i += some;
+            va.v += some << PAGE_SHIFT;
+            continue;
+        }
+        err = frame_usable(frames[i]);
+        if (!err)
+            err = vmap_check_part(space, va, frames[i], 0, frames[i]->order);
+        if (err)
+            return err;
+        va.v += frame_bytes(frames[i++]);
+    }
+    return 0;
+}
+
+// No frame goes before map_unlock().
 static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
                       uint64_t *pages)
 {
-    uint64_t at = va.v;
+    vaddr_t at = va;
+    struct runs runs;
+    unsigned run = 0;
+    int err = frames && count ? check_frames(space, va, frames, count, &runs) : -EINVAL;
 
-    if (!frames || !count)
-        return -EINVAL;
-    for (size_t i = 0; i < count; i++) {
-        int err = frame_usable(frames[i]);
+    for (size_t i = 0; !err && i < count;) {
+        bool is_run = run < runs.count && runs.run[run].first == i;
+        uint64_t some = is_run ? runs.run[run++].pages : 0;
 
-        if (!err)
-            err = vmap_check_part(space, VADDR(at), frames[i], 0, frames[i]->order);
-        if (err)
-            return err;
-        at += frame_bytes(frames[i]);
-    }
-    *pages = (at - va.v) >> PAGE_SHIFT;
-    for (size_t i = 0; i < count; i++) {
-        int err = vput_whole(space, va, frames[i], false);
-
+        if (some && run_unmap(space, at, frames[i]->mfn, some)) {
+            i += some;
+            at.v += some << PAGE_SHIFT;
+            continue;
+        }
+        err = vput_whole(space, at, frames[i], false);
         assert(!err);
-        va.v += frame_bytes(frames[i]); // no frame goes before map_unlock()
+        at.v += frame_bytes(frames[i++]);
     }
-    return 0;
+    *pages = (at.v - va.v) >> PAGE_SHIFT;
+    return err;
 }
 
 int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count)
@@ -385,7 +440,7 @@ int vput_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count
     int err;
 
     map_lock();
-    err = put_frames(space, va, frames, count, &pages);
+    err = put_frames(space ? space : kernel_space(), va, frames, count, &pages);
     if (!err)
         journal(JOURNAL_PUT_FRAMES, CALLER, va.v, frame_word(frames[0]), frame_counts(frames[0]),
                 (uint32_t)pages);

@@ -46,6 +46,8 @@ GUESTS["128M-pc-qemu64"] = {"cpu": None}  # QEMU's default CPU: no 1G pages, no 
 GUESTS["128M-pc-check-every"] = {"cmdline": "test=all check-every=499"}
 GUESTS["128M-pc-smp2"] = {"smp": 2}
 GUESTS["128M-q35-smp4"] = {"smp": 4, "machine": "q35"}
+# Numbers on the bus with a hole: 0, 1, 2, 4, 5, 6. The first three run.
+GUESTS["128M-pc-cores3"] = {"smp": "6,sockets=2,cores=3", "cmdline": "test=shootdown_unmap"}
 GUEST_TIMEOUT = 480.0
 
 # All that plant= knows, and a guest without.

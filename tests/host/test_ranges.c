@@ -88,6 +88,37 @@ static void run_whole(void)
     }
 }
 
+// The same pages as frames that stand anywhere: in order, in pieces, and with one out of place.
+static void run_of_frames(void)
+{
+    frame_t *list[PAGES];
+    uint64_t seen;
+
+    boot();
+    seen = digest_seen();
+    for (unsigned cut = 1; cut < PAGES; cut += 137) {
+        for (unsigned i = 0; i < PAGES; i++)
+            list[i] = one[(i + cut) % PAGES];
+        list[3] = held[0] == list[3] ? held[1] : held[0];
+        OK(vmap_frames(NULL, at_page(START), list, PAGES, VATTR_W));
+        for (unsigned i = 0; i < PAGES; i++) {
+            struct vlookup at;
+
+            OK(vmap_lookup(NULL, at_page(START + i), &at));
+            CHECK(at.frame == list[i]);
+        }
+        SAME(mm_check(), 0);
+        RETURNS(-EEXIST, vmap_frames(NULL, at_page(START + PAGES - 1), list, PAGES, VATTR_W));
+        OK(vput(NULL, at_page(START + PAGES / 2), list[PAGES / 2]));
+        REFUSES(-ENOENT, vput_frames(NULL, at_page(START), list, PAGES));
+        OK(vmap_4k(NULL, at_page(START + PAGES / 2), list[PAGES / 2], VATTR_W));
+        OK(vput_frames(NULL, at_page(START), list, PAGES));
+        SAME(mm_check(), 0);
+        mm_trim();
+        SAME(digest_seen(), seen);
+    }
+}
+
 // Another frame is mapped in the middle of it.
 static void run_meets_occupied(void)
 {
@@ -269,6 +300,7 @@ int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
         {"run_whole", run_whole},
+        {"run_of_frames", run_of_frames},
         {"run_meets_occupied", run_meets_occupied},
         {"run_meets_free", run_meets_free},
         {"run_meets_type", run_meets_type},
