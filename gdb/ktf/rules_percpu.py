@@ -27,8 +27,11 @@ def c2_own(db: Database, out: Report) -> None:
         starting = {c.number for c in db.session.cpus if not c.paging_problem()}
         gone = np.array([not up and n not in starting for n, up in enumerate(online.tolist())])
         _percpu(db, out, online, gone)
-        _gdt(db, out, online, gone)
-        _tss(db, out, online, gone)
+        # The first CPU is online before it loads its TSS.
+        early = [r.number for r in db.session.registers if not r.segments["tr"].selector]
+        tasks = ~np.isin(np.arange(len(online)), early)
+        _gdt(db, out, online, gone, tasks)
+        _tss(db, out, online & tasks, gone)
         if not out.counts["C2"]:  # else a gate that does not work at all is told already
             _idt(db, out)
     except KtfError as e:
@@ -79,8 +82,10 @@ def _percpu(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> 
         out.add("C2", f"CPU {n}: {text}", va=va + n * rows.layout.size)
 
 
-def _gdt(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> None:
-    """The descriptors are those of the kernel's table, and the TSS's."""
+def _gdt(
+    db: Database, out: Report, online: np.ndarray, gone: np.ndarray, tasks: np.ndarray
+) -> None:
+    """The descriptors are those of the kernel's table, and the TSS's where that is loaded."""
     types = db.kernel.types
     table, source, task = (types.symbol(n) for n in ("gdt", "segments", "tss"))
     if table is None or source is None or task is None or source.size * len(online) != table.size:
@@ -92,7 +97,8 @@ def _gdt(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> Non
     for n in range(len(online)):
         base = task.va + n * size
         low = size - 1 | (base & 0xFFFFFF) << 16 | BUSY_TSS << 40 | (base >> 24 & 0xFF) << 56
-        row = want[:TSS_SELECTOR] + [low, base >> 32] + want[TSS_SELECTOR + 2 :]
+        task_words = [low, base >> 32] if tasks[n] else have[n, TSS_SELECTOR:][:2].tolist()
+        row = want[:TSS_SELECTOR] + task_words + want[TSS_SELECTOR + 2 :]
         if gone[n] and not have[n].any() or not (online[n] or gone[n]):
             continue
         for i in np.flatnonzero(have[n] != np.array(row, np.uint64)).tolist():
