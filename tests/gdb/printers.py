@@ -66,7 +66,7 @@ def records(db: Database, step: int) -> dict[int, str]:
         said[index] = text(at("mapping_t", pool.va(index)))
         for word in (
             f"{m['space']} {m['va']} {m['perm']} {m['type']} {m['page']} = {{refs = {m['refs']}, ",
-            f"entry = {m['entry']} (mfn {block.mfn + m['offset']:#x} ",
+            f"entry = {m['entry']} (mfn {block.mfn + m['offset']:#x}",
             f"offset = {m['offset']}, ",
         ):
             check(word in said[index], f"{word!r} is not in {said[index]}")
