@@ -105,7 +105,7 @@ def name_letter(m: Machine) -> None:
 @case("A3")
 def space_pad(m: Machine) -> None:
     """A spare byte of a space."""
-    m.place("space_t", 3)[120] = 1
+    m.place("space_t", 3)[124] = 1
 
 
 @case("A3")
