@@ -157,7 +157,12 @@ class Together(unittest.TestCase):
         self.assertEqual(names(MemoryTypes(pat, None)), ["WB", "WB", "UC-", "UC", "WP", "WP"])
         one = MemoryTypes(COMMON_PAT, None)
         self.assertEqual(
-            [NAMES[c] for c in one.of_entry(np.array([PWT, PCD], np.uint64), np.ones(2, np.uint8)).tolist()],
+            [
+                NAMES[c]
+                for c in one.of_entry(
+                    np.array([PWT, PCD], np.uint64), np.ones(2, np.uint8)
+                ).tolist()
+            ],
             ["PAT1", "UC-"],
         )
 
