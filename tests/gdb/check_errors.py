@@ -52,7 +52,7 @@ for line, word in (
     ("ktf-frame --free 0x100", "without WHERE"),
     ("ktf-frame nonsense", "nonsense"),
     ("ktf-frame mm", "struct"),
-    ('ktf-frame "abc"', "no number and no address"),
+    ('ktf-frame "abc"', "no number and has no address"),
     ("ktf-frame $nonexistent", "has no value"),
     ("ktf-frame mm.levels = 7", "not evaluated"),
     ("ktf-frame mm.levels <<= 1", "not evaluated"),

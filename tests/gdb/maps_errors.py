@@ -29,7 +29,7 @@ for arguments, expected in (
     ("no_such_symbol", "No symbol"),
     ("1 +", "ktf-maps: 1 +"),
     ("mm", "is a struct"),
-    ('"text"', "no number and no address"),
+    ('"text"', "no number and has no address"),
     ("$nothing", "has no value"),
     ("mm.levels++", "not evaluated"),
     ("mm.levels = 7", "not evaluated"),
