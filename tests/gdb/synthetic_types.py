@@ -121,7 +121,7 @@ STRUCTS = {
         "u8 cpus",
         "u8*32 va",
         "u8 runs",
-        "struct tlb_run*4 run",
+        "struct tlb_run*32 run",
     ],
     "struct mm_cpu": ["u4 online", "u4 space", "u4 asked", "u4 flushed"],
     "struct journal_event": [
