@@ -52,7 +52,7 @@ equal(physical_mode(), "0")
 
 # Whatever goes wrong in the middle of a read: the stub is left as it was.
 target = __import__("ktf.target", fromlist=["GdbLink"])
-packet = target.GdbLink._packet
+packet, borrow = target.GdbLink._packet, target.stub.borrow
 
 
 def broken(error: BaseException | str) -> None:
@@ -69,6 +69,7 @@ def broken(error: BaseException | str) -> None:
 
 
 gdb.execute("set ktf reader gdbstub")
+target.stub.borrow = lambda details: None  # GDB's own packets, not its socket
 for wrong in ("E14", "", "zz", KeyboardInterrupt(), gdb.error("lost"), RuntimeError("x")):
     broken(wrong)
     try:
@@ -78,6 +79,7 @@ for wrong in ("E14", "", "zz", KeyboardInterrupt(), gdb.error("lost"), RuntimeEr
         check("Traceback" not in str(e), str(e))
     target.GdbLink._packet = packet
     equal(physical_mode(), "0", f"after {wrong!r}")
+target.stub.borrow = borrow
 gdb.execute("set ktf reader auto")
 check("kernel" in run("ktf-maps"))
 

@@ -232,7 +232,7 @@ ENUMS = {
         "RANK_CONSOLE": 3,
         "RANK_COUNT": 4,
     },
-    "mm_work": {"MM_GROW": 1, "MM_TRIM": 2, "MM_CHECK": 4},
+    "mm_work": {"MM_GROW": 1, "MM_TRIM": 2, "MM_CHECK": 4, "MM_WORK": 7},
     "arena_id": {**{f"ARENA_{k}": i for i, k in enumerate(ARENAS)}, "ARENA_COUNT": 6},
 }
 CONSTANTS = {
