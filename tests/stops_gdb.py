@@ -35,8 +35,8 @@ try:
         progress += bool(answer["in_progress"])
         if answer["total"] or (answer["unsettled"] and not answer["in_progress"]):
             print(f"alarm: stop {stops}: {answer}"[:3000])
+    gdb.execute("detach", to_string=True)  # it runs on
 except gdb.error as e:
-    print(f"the guest is gone: {e}")
+    print(f"the guest is gone: {e}")  # done with its work
 print(f"{stops} stops, {progress} with a lock held")
-gdb.execute("detach", to_string=True)  # it runs on
 passed()
