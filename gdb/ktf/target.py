@@ -263,13 +263,12 @@ class Target:
             name = text.split(" in section")[0].strip()
             if name.startswith("No symbol"):
                 return ""
-            inlined = _function_at(va)
+            block = _block_at(va)
+            inlined = block.function.name if block else ""
             if inlined and name.split()[0].split("+")[0] != inlined:
                 name = inlined  # to which the line below belongs
-            line = gdb.find_pc_line(va)
-            if line.symtab is not None:
-                name += f" at {line.symtab.filename}:{line.line}"
-            return name
+            line = _line_at(va, block)
+            return f"{name} at {line}" if line else name
         except (gdb.error, OverflowError):
             return ""
 
@@ -340,12 +339,28 @@ class Target:
         gdb.execute(f"quit {status}")
 
 
-def _function_at(va: int) -> str:
-    """The function whose code stands there, be it inlined into another one; "" if none is known."""
+def _block_at(va: int) -> gdb.Block | None:
+    """The function whose code stands there, be it inlined into another one; None if none is known."""
     block = gdb.block_for_pc(va)
     while block is not None and block.function is None:
         block = block.superblock
-    return block.function.name if block is not None and block.function else ""
+    return block
+
+
+def _line_at(va: int, block: gdb.Block | None) -> str:
+    """ "file:line" in that function; "" if none is known.
+
+    Where the code of a function that is inlined ends, GDB may still name that one's line, in a header.
+    """
+    line = gdb.find_pc_line(va)
+    if line.symtab is None:
+        return ""
+    own = block.function.symtab if block else None
+    if block and own and line.symtab.filename != own.filename:
+        lines = [e for e in own.linetable() if block.start <= e.pc <= va and e.line]
+        if lines:
+            return f"{own.filename}:{max(lines, key=lambda e: e.pc).line}"
+    return f"{line.symtab.filename}:{line.line}"
 
 
 def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
