@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Iterator
 
 from qemu import ROOT, Guest, free_port, gdb_command
-from run import parse_guest, runs_on, wait_stop
+from gdb_jobs import parse_guest, runs_on, wait_stop
 from transcript import ZERO, Comparison, Mismatch
 
 DOCS = ("docs/gdb.md", "docs/clients.md", "docs/postmortem.md", "README.md")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -18,17 +17,16 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import IO, Any, Iterator, Sequence
+from typing import Any, Iterator, Sequence
+
+from monitor import GuestError as GuestError  # part of what a guest promises
+from monitor import Monitor
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / os.environ.get("BUILD", "build")
 OVMF = "/usr/share/ovmf/OVMF.fd"
 EXIT_SUCCESS = 33  # isa-debug-exit makes 2c + 1 of the kernel's c = 16
 EXIT_FAILURE = 35
-
-
-class GuestError(Exception):
-    """The guest did not do what was asked of it; the text says what it did instead."""
 
 
 def size_bytes(text: str) -> int:
@@ -93,66 +91,6 @@ def machine_args(
 def boot_args() -> list[str]:
     """QEMU's arguments to boot our kernel through GRUB2."""
     return ["-cdrom", str(BUILD / "ktf.iso")]
-
-
-class Monitor:
-    """QEMU's monitor on a unix socket. One client at a time."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(timeout)
-        # Through the directory's descriptor: a socket's name may have 107 bytes, a checkout's path may have more.
-        fd = os.open(path.parent, os.O_PATH)
-        try:
-            self.sock.connect(f"/proc/self/fd/{fd}/{path.name}")
-        except OSError:
-            self.sock.close()
-            raise
-        finally:
-            os.close(fd)
-        self.file: IO[str] = self.sock.makefile("rw", encoding="utf-8", errors="replace")
-        self.events: list[dict[str, Any]] = []
-        try:
-            self._reply()  # the greeting
-            self.command("qmp_capabilities")
-        except (OSError, GuestError):
-            self.close()
-            raise
-
-    def _reply(self) -> dict[str, Any]:
-        while line := self.file.readline():
-            try:
-                message: dict[str, Any] = json.loads(line)
-            except ValueError:
-                break  # cut off: it ended in the middle of a line
-            if "event" not in message:
-                return message
-            self.events.append(message)
-        raise GuestError("QEMU closed its monitor")
-
-    def command(self, name: str, **arguments: Any) -> Any:
-        """Runs a QMP command and returns what it returned."""
-        try:
-            self.file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-            self.file.flush()
-            reply = self._reply()
-        except OSError as e:
-            raise GuestError(f"monitor: {name}: {e}") from e
-        if "error" in reply:
-            raise GuestError(f"monitor: {name}: {reply['error'].get('desc', reply['error'])}")
-        return reply.get("return")
-
-    def rest(self) -> list[dict[str, Any]]:
-        """All events so far, those included that QEMU told before it ended; waits for its end."""
-        with contextlib.suppress(OSError, GuestError):
-            self._reply()
-        return self.events
-
-    def close(self) -> None:
-        """Ends the connection; QEMU goes on, or is gone already."""
-        with contextlib.suppress(OSError):  # what was not sent can't be
-            self.file.close()
-        self.sock.close()
 
 
 class Guest:

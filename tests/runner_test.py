@@ -18,6 +18,8 @@ from typing import Any
 
 import demo
 import run
+from gdb_jobs import gdb_jobs, guest_lines, parse_guest
+from job import PYTHON, Job, execute
 from qemu import BUILD, ROOT, Guest, GuestError, free_port, listens, size_bytes
 from results import Result, gdb_results, guest_results, host_results, unit_results
 
@@ -153,7 +155,7 @@ class Execute(WithFiles):
 
     def host(self, text: str, timeout: float = 20) -> list[Result]:
         """Runs a shell text as if it were a host test."""
-        return run.execute(
+        return execute(
             ["sh", "-c", text], self.log, timeout, lambda out, _, status: host_results(out, status)
         )
 
@@ -176,8 +178,8 @@ class Execute(WithFiles):
         def broken(log: Path) -> list[Result]:
             raise OSError("no disk")
 
-        jobs = [run.Job("self/broken", broken), run.Job("self/empty", lambda log: [])]
-        jobs.append(run.Job("self/good", lambda log: [Result("x", True)]))
+        jobs = [Job("self/broken", broken), Job("self/empty", lambda log: [])]
+        jobs.append(Job("self/good", lambda log: [Result("x", True)]))
         with contextlib.redirect_stdout(io.StringIO()) as out:
             status = run.summary(run.run_all(jobs, 2))
         self.assertEqual((status, out.getvalue().splitlines()[-1]), (1, "1 passed, 2 failed"))
@@ -189,9 +191,7 @@ class Execute(WithFiles):
         self.assertEqual(out.getvalue(), "0 passed, 0 failed\n")
 
     def test_select(self) -> None:
-        jobs = [
-            run.Job(name, lambda log: []) for name in ("guest/4G-pc", "gdb/maps.1", "gdb/maps.2")
-        ]
+        jobs = [Job(name, lambda log: []) for name in ("guest/4G-pc", "gdb/maps.1", "gdb/maps.2")]
         for only, count in (("", 3), ("gdb", 2), ("gdb/maps.1", 1), ("gdb/*.2", 1), ("nothing", 0)):
             self.assertEqual(len(run.select(jobs, only)), count, only)
 
@@ -202,7 +202,7 @@ class Gdb(WithFiles):
     def gdb(self, text: str, timeout: float = 30) -> list[Result]:
         """Runs a script as the last of GDB's arguments, as run_gdb does."""
         command = ["gdb", "-q", "-nx", "-batch", "-x", str(self.script(text))]
-        return run.execute(command, self.log, timeout, gdb_results)
+        return execute(command, self.log, timeout, gdb_results)
 
     def test_scripts(self) -> None:
         good = "import gdb\ngdb.execute('p 1')\nprint('PASS')\n"
@@ -225,10 +225,10 @@ class Gdb(WithFiles):
         script = self.script(
             '# guest: mem=1G cmdline="plant=P2 test=a" stop=reset\n# guest: nonsense=1\n'
         )
-        first, second = run.guest_lines(script)
-        self.assertEqual(run.parse_guest(first), {"mem": "1G", "cmdline": "plant=P2 test=a"})
+        first, second = guest_lines(script)
+        self.assertEqual(parse_guest(first), {"mem": "1G", "cmdline": "plant=P2 test=a"})
         with self.assertRaises(GuestError):
-            run.parse_guest(second)
+            parse_guest(second)
 
 
 def boot_sector(text: str, end: bytes) -> bytes:
@@ -303,7 +303,7 @@ class Kernel(WithFiles):
 
     def test_debug(self) -> None:
         port = free_port()
-        command = [run.PYTHON, "tests/qemu.py", "debug", f"--port={port}", "--", "-batch"]
+        command = [PYTHON, "tests/qemu.py", "debug", f"--port={port}", "--", "-batch"]
         command += ["-ex", "hbreak ktf_ready", "-ex", "continue", "-ex", "ktf-pt-check --quit"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         directory = BUILD / f"run-{port}"
@@ -313,7 +313,7 @@ class Kernel(WithFiles):
         self.assertEqual((done.returncode, modes), (0, {0}))
 
     def test_run(self) -> None:
-        command = [run.PYTHON, "tests/qemu.py", "run", "--cmdline"]
+        command = [PYTHON, "tests/qemu.py", "run", "--cmdline"]
         for word, status in (("test=all", 0), ("test=no-such-test", 1)):
             done = subprocess.run(
                 [*command, word],
@@ -372,7 +372,7 @@ class Launcher(unittest.TestCase):
             port = taken.getsockname()[1]
             self.assertTrue(listens(os.getpid(), port))
             self.assertFalse(listens(os.getppid(), port))
-            command = [run.PYTHON, "tests/qemu.py", "debug", f"--port={port}"]
+            command = [PYTHON, "tests/qemu.py", "debug", f"--port={port}"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"QEMU did not start on port {port}", done.stderr)
@@ -386,7 +386,7 @@ class Launcher(unittest.TestCase):
 
     def test_ends_with_its_script(self) -> None:
         text = "import os, sys\nfrom qemu import Guest\ng = Guest(boot=[])\nprint(g.pid, g.dir, flush=True)\nos.kill(os.getpid(), 9)\n"
-        command = [run.PYTHON, "-c", text]
+        command = [PYTHON, "-c", text]
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
         pid, directory = done.stdout.split()
         for _ in range(100):
@@ -410,7 +410,7 @@ class Fixture(unittest.TestCase):
     """The tests' list itself."""
 
     def test_names_are_unique(self) -> None:
-        jobs: list[Any] = [*run.guest_jobs(), *run.host_jobs(), *run.gdb_jobs(), *run.python_jobs()]
+        jobs: list[Any] = [*run.guest_jobs(), *run.host_jobs(), *gdb_jobs(), *run.python_jobs()]
         self.assertEqual(len({run.log_path(j.name) for j in jobs}), len(jobs))
 
 

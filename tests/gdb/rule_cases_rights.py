@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# More of rule_cases: memory types, permissions, and what the CPUs work with.
+"""Adds to rule_cases.CASES."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rule_cases import VA, case
+from synthetic import Machine
+from synthetic_model import NX, STACKS, UC, Mapping, U, W, X, leaf
+
+
+# --- M -----------------------------------------------------------------------------------------------
+
+
+def retyped(m: Machine, record: Mapping, attr: int) -> int:
+    """A mapping with other attributes, record and entry alike; its address."""
+    m.set_entry(record.space, record.va, record.level, leaf(record.frame, record.level, attr))
+    m.poke("mapping_t", record.index, attr=attr)
+    return record.va
+
+
+@case("M1")
+def device_write_back(m: Machine) -> int:
+    """A device's registers cached."""
+    return retyped(m, m.blocks[0xFEE00].maps[0], W)
+
+
+@case("M2")
+def alias_uncached(m: Machine) -> int:
+    """One frame in two types: said of the address above the first one."""
+    return retyped(m, m.alias.maps[1], UC)
+
+
+@case("M2")
+def large_page_of_several_types(m: Machine) -> int:
+    """The MTRRs change in the middle of a large page."""
+    mtrr = m.rows("mtrr", "struct mtrr")[0]
+    mtrr["base"][0], mtrr["mask"][0] = m.large.mfn << 12, (1 << 46) - (1 << 20) | 0x800
+    return VA + (1 << 30)
+
+
+@case("M2")
+def mtrr_of_no_type(m: Machine) -> None:
+    """A default type that there is not."""
+    m.rows("mtrr", "struct mtrr")[0]["def_type"] = 0xC03
+
+
+# --- X, C2 -------------------------------------------------------------------------------------------
+
+
+@case("X2", "P4")
+def kernel_page_for_ring_3(m: Machine) -> int:
+    """All levels give user code what is the kernel's."""
+    retyped(m, m.page.maps[0], W | U)
+    for level in (2, 3, 4):
+        entry = m.set_entry(1, VA, level, 0)
+        m.set_entry(1, VA, level, entry | U)
+    for space in (2, 3):
+        mfn = m.tables[m.roots[space]].mfn  # type: ignore[union-attr]
+        m.words[mfn, VA >> 39 & 511] |= np.uint64(4)
+    return VA
+
+
+def mapped(m: Machine, va: int) -> int:
+    """Moves the mapping of `page` to va, in a table that is there, all books kept; va."""
+    record = m.page.maps[0]
+    old, new = m.slot(1, record.va, 1), m.slot(1, va, 1)
+    entry = m.set_entry(1, record.va, 1, 0)
+    m.set_entry(1, va, 1, entry)
+    for slot, number, index in ((old, record.va, 0), (new, va, record.index)):
+        raw = m.place("struct shadow", slot).view(np.uint32)
+        raw[number >> 12 & 511] = index
+        change = 1 if index else -1
+        m.poke("struct table", slot, used=m.peek("struct table", slot, "used") + change)
+    m.poke("mapping_t", record.index, at=new << 9 | va >> 12 & 511)
+    return va
+
+
+@case("X3")
+def guard_page_below(m: Machine) -> int:
+    """The page below a stack is mapped."""
+    return mapped(m, STACKS[0][0] - 0x1000)
+
+
+@case("X3")
+def guard_page_above(m: Machine) -> int:
+    """The page above a stack is mapped."""
+    return mapped(m, STACKS[-1][1])
+
+
+@case("X3", "C2")
+def stack_misplaced(m: Machine) -> None:
+    """A stack that is said to start in the middle of a page."""
+    m.rows("stacks", "struct stack_info")["bottom"]["v"][1] += np.uint64(8)
+
+
+@case("C2")
+def handler_in_data(m: Machine) -> int:
+    """A gate leads to what can't be executed."""
+    m.rows("idt", "struct idt_gate")["offset_low"][13] = 0xA000
+    m.rows("idt", "struct idt_gate")["offset_middle"][13] = 0x8023
+    return 0xFFFFFFFF8023A000
+
+
+@case("C2")
+def gate_absent(m: Machine) -> None:
+    """An exception without a gate."""
+    m.rows("idt", "struct idt_gate")["type"][14] = 0x0E
+
+
+@case("C2")
+def gate_of_no_code(m: Machine) -> None:
+    """A gate whose selector is the data segment's."""
+    m.rows("idt", "struct idt_gate")["selector"][6] = 0x10
+
+
+@case("C2")
+def gate_without_stack(m: Machine) -> None:
+    """A gate that wants a stack which the TSS does not have."""
+    m.rows("idt", "struct idt_gate")["ist"][3] = 5
+
+
+@case("C2")
+def stack_unknown(m: Machine) -> int:
+    """The TSS names the middle of a stack."""
+    m.rows("tss", "struct tss")["ist"][0, 1] -= np.uint64(0x1000)
+    return STACKS[2][1] - 0x1000 - 8
+
+
+@case("C2")
+def task_elsewhere(m: Machine) -> None:
+    """The GDT's descriptor names another TSS than TR."""
+    m.symbol("gdt").view(np.uint64)[5] += np.uint64(104 << 16)
+
+
+# --- X1 ------------------------------------------------------------------------------------------
+
+
+@case("X1")
+def writable_executable(m: Machine) -> int:
+    """A mapping with both rights, record and entry alike."""
+    entry = m.set_entry(1, VA, 1, 0)
+    m.set_entry(1, VA, 1, entry & ~NX)
+    m.poke("mapping_t", m.page.maps[0].index, attr=W | X)
+    return VA
