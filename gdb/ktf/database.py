@@ -213,8 +213,7 @@ class Database:
 
     def kind_of_mfns(self, mfns: np.ndarray) -> np.ndarray:
         """Kind of the frame that holds each page, 0 for none (uint8)."""
-        frame = self.frames.find(mfns)
-        return np.where(frame > 0, self.frames.kind[frame], 0).astype(np.uint8)
+        return self.frames.kind_of(mfns)
 
     def frame_line(self, mfn: int) -> str:
         """The frame that holds that page, in one line; says so if there is none."""

@@ -4,13 +4,15 @@
 
     frames.find(mfns)           index of the head whose block holds each page, 0 for none
     frames.heads, frames.place  index and first mfn of every block, ascending by mfn
-    frames.kind[i], .order[i], .refcount[i], ...    columns by index
+    frames.kind[i], .order[i], .refcount[i], ...    columns by index, each decoded when it is first asked for
+    frames.kind_of(mfns)        kind of the block that holds each page, 0 for none
 
 The place of a block is where the tree leads to it; what its descriptor says is compared with that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -24,8 +26,12 @@ from .tree import GIB_ORDER, GRANULE_ORDER, SPAN_ORDER, Tree
 PER_PAGE = 1 << GRANULE_ORDER
 MANY = 100_000  # look-ups at once, from which on a table of all pages pays
 MOST_SPANS = 128  # of the tree, of which such a table is made: 512 KiB each
-COLUMNS = ("order", "tail", "mfn", "kind", "level", "zero", "next", "prev")
-COUNTS = ("refcount", "mapcount", "maps", "slot")
+STEP = 1 << 15  # pages looked up at once: what is made of them stays in the processor's cache
+
+
+def column(name: str) -> cached_property[np.ndarray]:
+    """That member of every descriptor."""
+    return cached_property(lambda frames: frames.raw[name])
 
 
 class Frames:
@@ -47,23 +53,25 @@ class Frames:
         self.out = out
         self.raw: Records = layout.records(pool.data)
         self.count = len(self.raw)
-        for name in COLUMNS + COUNTS:
-            setattr(self, name, self.raw[name])
         self._split_pages(header, magics)
-        self._heads()
+        self.outer_heads, self.outer_places = self._block_heads()
+        self.is_head = np.zeros(self.count, bool)
+        self.is_head[self.outer_heads] = True
+        kinds = self.kind.reshape(-1, PER_PAGE)
+        self.is_head.reshape(-1, PER_PAGE)[self.granule_page] = kinds[self.granule_page] != 0
 
-    order: np.ndarray
-    tail: np.ndarray
-    mfn: np.ndarray
-    kind: np.ndarray
-    level: np.ndarray
-    zero: np.ndarray
-    next: np.ndarray
-    prev: np.ndarray
-    refcount: np.ndarray
-    mapcount: np.ndarray
-    maps: np.ndarray
-    slot: np.ndarray
+    order = column("order")
+    tail = column("tail")
+    mfn = column("mfn")
+    kind = column("kind")
+    level = column("level")
+    zero = column("zero")
+    next = column("next")
+    prev = column("prev")
+    refcount = column("refcount")
+    mapcount = column("mapcount")
+    maps = column("maps")
+    slot = column("slot")
 
     # --- which page holds what -----------------------------------------------------------------
 
@@ -133,21 +141,37 @@ class Frames:
 
     # --- heads -------------------------------------------------------------------------------------
 
-    def _heads(self) -> None:
-        self.is_head = np.zeros(self.count, bool)
-        base = self.granule_page * PER_PAGE
-        kinds = self.kind.reshape(-1, PER_PAGE)[self.granule_page]
-        row, at = np.nonzero(kinds)
-        inner_index, inner_place = base[row] + at, self.granule_place[row] + at
-        self.is_head[inner_index] = True
-        outer_index, outer_place = self._block_heads()
-        self.is_head[outer_index] = True
-        index = np.concatenate([inner_index, outer_index])
-        place = np.concatenate([inner_place, outer_place])
-        order = np.argsort(place, kind="stable")
-        self.heads, self.place = index[order], place[order]
-        self.inner_heads, self.inner_places = inner_index, inner_place
-        self.outer_heads, self.outer_places = outer_index, outer_place
+    @cached_property
+    def _inner(self) -> tuple[np.ndarray, np.ndarray]:
+        at = np.flatnonzero(self.is_head.reshape(-1, PER_PAGE)[self.granule_page])
+        row, at = at >> GRANULE_ORDER, at & (PER_PAGE - 1)
+        return (self.granule_page * PER_PAGE)[row] + at, self.granule_place[row] + at
+
+    @property
+    def inner_heads(self) -> np.ndarray:
+        """Index of every head in a page of one descriptor per page, ascending by place."""
+        return self._inner[0]
+
+    @cached_property
+    def _by_place(self) -> tuple[np.ndarray, np.ndarray]:
+        """Index and place of all heads: the few that have descriptors of their own between the others."""
+        index, place = self._inner
+        order = np.argsort(self.outer_places, kind="stable")
+        at = np.searchsorted(place, self.outer_places[order], side="right")
+        return (
+            np.insert(index, at, self.outer_heads[order]),
+            np.insert(place, at, self.outer_places[order]),
+        )
+
+    @property
+    def heads(self) -> np.ndarray:
+        """Index of every block's head, ascending by place."""
+        return self._by_place[0]
+
+    @property
+    def place(self) -> np.ndarray:
+        """Where the tree leads to each of them: the first mfn of each block."""
+        return self._by_place[1]
 
     def _block_heads(self) -> tuple[np.ndarray, np.ndarray]:
         """The blocks of order 7 and up: the first 512 KiB that leads to each; others are left out."""
@@ -164,29 +188,61 @@ class Frames:
     def find(self, mfns: np.ndarray) -> np.ndarray:
         """Index of the head of the block that holds each page; 0 where there is no frame."""
         mfns = np.asarray(mfns).astype(np.int64)
-        if len(mfns) > MANY and len(self.tree.spans) <= MOST_SPANS:
-            rows = self.tree.rows(mfns).astype(np.int64)
-            at = (rows << SPAN_ORDER) + (mfns & (1 << SPAN_ORDER) - 1)
-            return self._by_page[at].astype(np.int64)
+        if self._pays(mfns):
+            return self._look_up(self._by_page, mfns).astype(np.int64)
         return self._find(self.tree.lookup(mfns), mfns)
+
+    def kind_of(self, mfns: np.ndarray) -> np.ndarray:
+        """Kind of the block that holds each page; 0 where there is no frame (uint8)."""
+        if self._pays(mfns):
+            return self._look_up(self._kind_by_page, mfns)
+        frame = self.find(mfns)
+        return np.where(frame > 0, self.kind[frame], np.uint8(0))
+
+    def _pays(self, mfns: np.ndarray) -> bool:
+        """Whether so many look-ups are worth a table of all pages."""
+        return len(mfns) > MANY and len(self.tree.spans) <= MOST_SPANS
+
+    def _look_up(self, table: np.ndarray, mfns: np.ndarray) -> np.ndarray:
+        """What such a table, with a row for each of the tree's, has for each page."""
+        found = np.empty(len(mfns), table.dtype)
+        for start in range(0, len(mfns), STEP):
+            mfn = mfns[start : start + STEP].astype(np.int64)
+            row = self.tree.rows(mfn).astype(np.int64)
+            found[start : start + STEP] = table[(row << SPAN_ORDER) + (mfn & (1 << SPAN_ORDER) - 1)]
+        return found
 
     @cached_property
     def _by_page(self) -> np.ndarray:
         """What find() says of every page of the spans that have frames (int32), row by row of the tree's table."""
+        table = np.zeros((self.tree.entries.size, PER_PAGE), np.int32)
+        for at, head in self._granules():
+            table[at] = head
+        return table.reshape(-1)
+
+    @cached_property
+    def _kind_by_page(self) -> np.ndarray:
+        """What kind_of() says of them (uint8)."""
+        table = np.zeros((self.tree.entries.size, PER_PAGE), np.uint8)
+        kind = self.kind.copy()
+        kind[0] = 0  # no frame
+        for at, head in self._granules():
+            table[at] = kind[head]
+        return table.reshape(-1)
+
+    def _granules(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Numbers of entries of the tree's table, and the heads that find() finds for the 128 pages of each, or one for all."""
         entry = self.tree.entries.reshape(-1)
-        table = np.zeros((len(entry), PER_PAGE), np.int32)
         block = np.uint32(self.tree.block)
         some = np.flatnonzero(entry & block)
-        place = self._find(entry[some], np.zeros(len(some), np.int64))
-        table[some] = place[:, None]
+        yield some, self._find(entry[some], np.zeros(len(some), np.int64))[:, None]
         tails = self.tail.reshape(-1, PER_PAGE)
         some = np.flatnonzero((entry != 0) & (entry & block == 0))
-        for at in np.array_split(some, len(some) // 2048 + 1):
+        for at in np.array_split(some, len(some) * PER_PAGE // STEP + 1):
             # The first of a page of descriptors: other entries are not in the table any more.
             first = entry[at].astype(np.int32)
             head = first[:, None] + np.arange(PER_PAGE, dtype=np.int32) - tails[first // PER_PAGE]
-            table[at] = head * (self.is_head[head] & (head > 0))
-        return table.reshape(-1)
+            yield at, head * (self.is_head[head] & (head > 0))
 
     def _find(self, entry: np.ndarray, mfns: np.ndarray) -> np.ndarray:
         """The same, from the tree's entry for each page."""

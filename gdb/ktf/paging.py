@@ -191,7 +191,11 @@ LEAF_ADDRESS = np.array([ADDRESS & ~((1 << level_shift(i)) - 1) for i in range(8
 
 def leaf_pa(entry: np.ndarray, level: np.ndarray) -> np.ndarray:
     """Physical address in leaf entries of these levels."""
-    return entry & LEAF_ADDRESS[level]
+    pa = entry & LEAF_ADDRESS[1]
+    large = level != 1
+    if large.any():
+        pa[large] &= LEAF_ADDRESS[level[large]]
+    return pa
 
 
 def entry_perm(entry: np.ndarray, nxe: bool) -> np.ndarray:

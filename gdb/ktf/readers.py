@@ -104,45 +104,46 @@ class Reader(ABC):
         """The pages with these numbers, as 512 words each, and which of them could be read."""
         mfns = np.asarray(mfns, np.uint64)
         out = np.empty((len(mfns), WORDS), np.uint64)
+        data = out.reshape(-1).view(np.uint8).data
         where = self.ram.find(mfns)
         ok = where >= 0
-        for start, end in _runs(mfns, where):
-            index = int(where[start])
+        for start, end, index, offset in self._runs(mfns, where):
             if index < 0:
                 out[start:end] = 0
                 continue
-            offset = int(mfns[start]) * PAGE - self.ram.ranges[index].start
             try:
-                self._read_run(index, offset, out[start:end])
+                self._fill(index, offset, data[start * PAGE : end * PAGE])
             except Unreadable:
-                ok[start:end] = self._one_by_one(index, offset, out[start:end])
+                ok[start:end] = self._one_by_one(index, offset, data[start * PAGE : end * PAGE])
         return out, ok
 
-    def _one_by_one(self, index: int, offset: int, out: np.ndarray) -> list[bool]:
+    def _runs(self, mfns: np.ndarray, where: np.ndarray) -> Iterable[tuple[int, int, int, int]]:
+        """(start, end, range, offset in it) of each stretch of consecutive pages of one range; range -1: of none."""
+        if not len(mfns):
+            return []
+        breaks = (mfns[1:] - mfns[:-1] != 1) | (where[1:] != where[:-1])
+        start = np.concatenate([[0], np.flatnonzero(breaks) + 1])
+        end = np.append(start[1:], len(mfns))
+        index = where[start]
+        offset = (mfns[start] - np.append(self.ram.first, np.uint64(0))[index]) * np.uint64(PAGE)
+        return zip(start.tolist(), end.tolist(), index.tolist(), offset.tolist())
+
+    def _one_by_one(self, index: int, offset: int, out: memoryview) -> list[bool]:
         """Which of consecutive pages can be read, where not all of them can."""
         good = []
-        for i in range(len(out)):
+        for at in range(0, len(out), PAGE):
+            page = out[at : at + PAGE]
             try:
-                self._read_run(index, offset + i * PAGE, out[i : i + 1])
+                self._fill(index, offset + at, page)
                 good.append(True)
             except Unreadable:
-                out[i] = 0
+                page[:] = bytes(PAGE)
                 good.append(False)
         return good
 
-    def _read_run(self, index: int, offset: int, out: np.ndarray) -> None:
-        """Consecutive pages of one range; Unreadable if one of them fails."""
-        data = self._read(index, offset, out.size * 8)
-        out[:] = np.frombuffer(data, np.uint64).reshape(-1, WORDS)
-
-
-def _runs(mfns: np.ndarray, where: np.ndarray) -> Iterable[tuple[int, int]]:
-    """[start, end) of each stretch of consecutive pages of one range."""
-    if not len(mfns):
-        return []
-    breaks = (np.diff(mfns) != 1) | (np.diff(where) != 0)
-    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(mfns)]
-    return zip(edges[:-1], edges[1:])
+    def _fill(self, index: int, offset: int, out: memoryview) -> None:
+        """As many bytes as out has, from offset on of range number index; Unreadable if that fails."""
+        out[:] = self._read(index, offset, len(out))
 
 
 class FileReader(Reader):
@@ -170,35 +171,34 @@ class FileReader(Reader):
             self.rest.begin()
 
     def _read(self, index: int, offset: int, size: int) -> bytes:
-        ram = self.ram.ranges[index]
-        if self.places[index] is None and self.rest is not None:
-            return self.rest.read(ram.start + offset, size)
         out = bytearray(size)
         self._fill(index, offset, memoryview(out))
         return bytes(out)
 
     def _fill(self, index: int, offset: int, out: memoryview) -> None:
-        """Reads as many bytes as out has; Unreadable if that fails."""
         place = self.places[index]
-        pa = self.ram.ranges[index].start + offset
         if place is None:
-            raise Unreadable(f"{self.ram.ranges[index].name} is not in {self.detail}", pa)
-        descriptor, at = place[0], place[1] + offset
+            self._fill_from_rest(index, offset, out)
+            return
+        descriptor, first = place
         while out:
             try:
-                done = os.preadv(descriptor, [out], at)
+                done = os.preadv(descriptor, [out], first + offset)
             except (OSError, OverflowError) as e:
                 text = e.strerror if isinstance(e, OSError) else str(e)
+                pa = self.ram.ranges[index].start + offset
                 raise Unreadable(f"{pa:#x}: {self.detail}: {text}", pa) from e
             if not done:
+                pa = self.ram.ranges[index].start + offset
                 raise Unreadable(f"{pa:#x}: {self.detail} ends early (did QEMU exit?)", pa)
-            out, at, pa = out[done:], at + done, pa + done
+            out, offset = out[done:], offset + done
 
-    def _read_run(self, index: int, offset: int, out: np.ndarray) -> None:
-        if self.places[index] is None:
-            super()._read_run(index, offset, out)
-        else:
-            self._fill(index, offset, out.data.cast("B"))
+    def _fill_from_rest(self, index: int, offset: int, out: memoryview) -> None:
+        ram = self.ram.ranges[index]
+        pa = ram.start + offset
+        if self.rest is None:
+            raise Unreadable(f"{ram.name} is not in {self.detail}", pa)
+        out[:] = self.rest.read(pa, len(out))
 
 
 class OpenFile:

@@ -38,7 +38,7 @@ from .paging import (
 )
 from .readers import WORDS, Reader
 
-CHUNK = 1024  # tables decoded at once
+CHUNK = 64  # tables decoded at once: what is made of them stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -179,21 +179,21 @@ class _Walker:
             rows[7][which[~ok]] = UNREADABLE
             self._refuse(rows, which[~ok], F_UNREADABLE)
         flat = pages.reshape(-1)
-        at = np.flatnonzero(flat & np.uint64(P))
+        present = (flat & np.uint64(P)).astype(bool)
         if not ok.all():
-            at = at[ok[at // WORDS]]
-        entry = flat[at]
-        row = which[at // WORDS]
-        shift = np.uint64(level_shift(level))
-        va = rows[4][row] + ((at % WORDS).astype(np.uint64) << shift)
+            present &= np.repeat(ok, WORDS)
+        shift = level_shift(level)
+        va = rows[4][which][:, None] + (np.arange(WORDS, dtype=np.uint64) << np.uint64(shift))
+        va = va.reshape(-1)
         if self.low > 0 or self.high < 1 << self.rules.va_bits:
-            last = va + np.uint64((1 << level_shift(level)) - 1)
-            keep = (last >= np.uint64(self.low)) & (va < np.uint64(self.high))
-            at, entry, row, va = at[keep], entry[keep], row[keep], va[keep]
+            last = va + np.uint64((1 << shift) - 1)
+            present &= (last >= np.uint64(self.low)) & (va < np.uint64(self.high))
+        at = np.flatnonzero(present)
+        entry, va, row = flat[at], va[at], which[at >> 9]
         perm = rows[6][row] & entry_perm(entry, self.rules.nxe)
         large = (entry & np.uint64(PS)) != 0 if level > 1 else np.ones(len(at), bool)
         leaf = large if level <= 3 else np.zeros(len(at), bool)
-        table = (row + base).astype(np.int64)
+        table = row + base
         self._judge(level, va, table, entry, large, leaf)
         if leaf.any():
             self._keep_leaves(level, va, entry, table, perm, leaf)
@@ -205,7 +205,7 @@ class _Walker:
             (entry[down] & np.uint64(ADDRESS)) >> np.uint64(12),
             np.full(count, level - 1, np.uint8),
             table[down],
-            (at[down] % WORDS).astype(np.uint16),
+            (at[down] & (WORDS - 1)).astype(np.uint16),
             va[down],
             entry[down],
             perm[down],
@@ -221,10 +221,10 @@ class _Walker:
         perm: np.ndarray,
         leaf: np.ndarray,
     ) -> None:
-        columns = [va, entry, np.full(len(va), level, np.uint8), table, perm]
+        columns = [va, entry, np.full(len(va), level, np.uint8), table.astype(np.int32), perm]
         if not leaf.all():
             columns = [c[leaf] for c in columns]
-        columns[3] = columns[3].astype(np.int32)
+        columns[0] = self.rules.canonical(columns[0])
         self.leaf_rows.append(tuple(columns))
         self.leaf_count += len(columns[0])
 
@@ -259,7 +259,6 @@ class _Walker:
         leaves = Leaves(*_join(self.leaf_rows, _NO_LEAVES))
         if len(self.leaf_rows) > 1 and (leaves.va[1:] < leaves.va[:-1]).any():
             leaves = leaves.take(np.argsort(leaves.va, kind="stable"))
-        leaves.va = self.rules.canonical(leaves.va)
         findings = Findings(*_join(self.finding_rows, _NO_FINDINGS))
         findings.va = self.rules.canonical(findings.va)
         return Walk(root, self.rules, tables, leaves, findings, self.notes)
