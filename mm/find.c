@@ -1,16 +1,86 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Frames found by number, by physical address, and by where the kernel's space maps them.
+#include "arch/x86/fixup.h"
 #include "mm/internal.h"
 #include "mm/tree.h"
 
+enum {
+    WORD_KIND = 15, // frame_t.kind in its first word
+};
+
+// Nothing of the tree is given back while its lock is held.
+static __attribute__((noinline)) frame_t *find_locked(uint64_t mfn)
+{
+    bool held = spin_held(&mm.frame_lock);
+    frame_t *frame;
+
+    if (!held)
+        frame_lock();
+    frame = tree_find(mfn);
+    if (!held)
+        frame_unlock();
+    return frame;
+}
+
+// The same once its descriptor's place is known; the way back from there costs the plain way
+// nothing.
+static __attribute__((noinline)) frame_t *find_again(uint64_t entry, const frame_t *descriptor)
+{
+    return find_locked((uint64_t)(descriptor - tree_descriptor(entry, 0)));
+}
+
+// From a tail to its head. Out of line as well: else the plain way moves its result once more.
+static __attribute__((noinline)) frame_t *find_head(uint64_t entry, frame_t *descriptor)
+{
+    uint64_t tail;
+
+    read_or(tail, (const uint64_t *)descriptor, gone);
+    tail >>= WORD_TAIL_SHIFT;
+    return tail ? (frame_t *)((uintptr_t)descriptor - tail) : NULL;
+gone:
+    return find_again(entry, descriptor);
+}
+
+static __attribute__((noinline)) frame_t *find_block(uint64_t entry)
+{
+    return tree_block(entry);
+}
+
+// tree_find() without a lock. What leads to a frame that somebody holds stays. But of any other
+// page a node or the descriptor may be given back between two steps: then it is looked up again.
+static always_inline frame_t *find(uint64_t mfn)
+{
+    uint64_t entry;
+    frame_t *frame;
+
+    if (unlikely(mfn >> NODE_ORDER >= NODE_ROOTS * NODE_ENTRIES))
+        return find_locked(mfn);
+    entry = tree_root()[mfn >> NODE_ORDER];
+    if (unlikely(!(entry & NODE_BELOW)))
+        return find_block(entry);
+    read_or(entry, tree_below(entry, mfn >> FRAME_PAGE_ORDER), node_gone);
+    if (unlikely(!(entry & NODE_BELOW)))
+        return find_block(entry);
+    frame = tree_descriptor(entry, mfn);
+    __asm__("" : "+a"(frame)); // the result's register from the start: a move less
+    goto_if_clear((const uint64_t *)frame, WORD_KIND, no_head, gone);
+    return frame;
+no_head:
+    return find_head(entry, frame);
+gone:
+    return find_again(entry, frame);
+node_gone:
+    return find_locked(mfn);
+}
+
 frame_t *find_mfn_frame(mfn_t mfn)
 {
-    return tree_find(mfn.v);
+    return find(mfn.v);
 }
 
 frame_t *find_paddr_frame(paddr_t paddr)
 {
-    return tree_find(paddr_mfn(paddr).v);
+    return find(paddr_mfn(paddr).v);
 }
 
 // With every question; takes the lock.

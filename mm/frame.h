@@ -78,8 +78,9 @@ int put_frame(frame_t *frame);
  * -EEXIST other frames lie there, -ENOMEM. */
 int get_device_frame(paddr_t paddr, unsigned order, frame_t **out) must_check;
 
-/* The frame that holds this page or byte (the block's head), NULL if no frame does. Constant time.
- */
+/* The frame that holds this page or byte (the block's head), NULL if no frame does. Constant time,
+ * and no lock: of memory that the caller does not hold itself the answer may be outdated when it
+ * comes, so ref_frame() and look again. */
 frame_t *find_mfn_frame(mfn_t mfn);
 frame_t *find_paddr_frame(paddr_t paddr);
 /* The frame mapped at that address of the kernel's space, NULL if nothing is mapped there. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// All CPUs count the same mapping up and down: none may take away what another one still holds.
+// All CPUs at the same mapping or frame: none may take away what another one still holds, nor die
+// of what another one gave back.
 #include "arch/x86/smp.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
@@ -42,4 +43,50 @@ GUEST_TEST(share_counting)
     CHECK_EQ(share.failures, 0);
     CHECK_EQ(share.frame->mapcount, 0);
     CHECK_EQ(put_frame(share.frame), 0);
+}
+
+/* --- frames that nobody holds
+ * ------------------------------------------------------------------------------------ */
+
+enum {
+    FIND_FRAMES = 1200, // more descriptors than are in stock
+    FIND_ROUNDS = 100,
+};
+
+static struct {
+    frame_t *frame[FIND_FRAMES];
+    uint64_t mfn; // of the last one
+    uint64_t found;
+    uint32_t stop;
+} find;
+
+static void find_all(void *arg)
+{
+    (void)arg;
+    while (!__atomic_load_n(&find.stop, __ATOMIC_SEQ_CST)) {
+        mfn_t mfn = MFN(__atomic_load_n(&find.mfn, __ATOMIC_SEQ_CST));
+
+        find.found += find_mfn_frame(mfn) || find_paddr_frame(mfn_paddr(mfn));
+    }
+}
+
+// What leads to a frame goes when the frame does, while others may be on their way there.
+GUEST_TEST(share_find)
+{
+    find.found = find.stop = 0;
+    if (smp_count() > 1)
+        smp_run(1, find_all, NULL);
+    for (unsigned round = 0; round < FIND_ROUNDS; round++) {
+        for (unsigned i = 0; i < FIND_FRAMES; i++)
+            CHECK_EQ(get_frame(0, &find.frame[i]), 0);
+        __atomic_store_n(&find.mfn, find.frame[FIND_FRAMES - 1]->mfn, __ATOMIC_SEQ_CST);
+        for (unsigned i = 0; i < FIND_FRAMES; i++)
+            CHECK_EQ(put_frame(find.frame[i]), 0);
+        mm_trim();
+    }
+    __atomic_store_n(&find.stop, 1, __ATOMIC_SEQ_CST);
+    if (smp_count() > 1) {
+        smp_wait(1);
+        CHECK(find.found > 0);
+    }
 }
