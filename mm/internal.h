@@ -270,6 +270,11 @@ void mapping_unlist(frame_t *frame, uint32_t index);
  * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
 int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                    unsigned level, unsigned attr) must_check;
+/* The same of a frame that its caller may not hold: its arguments were checked against the
+ * descriptor's first word `checked`. -EFREE it is free, or no longer the block that it was. */
+int mapping_create_checked(space_t *space, vaddr_t va, frame_t *frame, uint64_t checked,
+                           uint64_t offset, unsigned order, unsigned level,
+                           unsigned attr) must_check;
 /* Takes all its entries away, and tables that became empty. The record and the mapcount go with
  * tlb_commit(), and the frame may be free then. */
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index);

@@ -3,6 +3,7 @@
 #include "mm/vmap.h"
 
 #include "mm/internal.h"
+#include "mm/journal.h"
 
 // A part of a block at a place of an address space, and how it shall be mapped there.
 struct part {
@@ -213,6 +214,7 @@ static int map_again(const struct part *p, int err)
 
 static int map_part(struct part *p)
 {
+    uint64_t word = frame_number(p->frame) < mm.frame_limit ? frame_word(p->frame) : 0;
     int err = check_place(p);
 
     if (!err)
@@ -230,7 +232,8 @@ static int map_part(struct part *p)
     if (!err && maps_full(p->frame, 1))
         err = -EOVERFLOW;
     if (!err)
-        err = mapping_create(p->space, p->va, p->frame, p->offset, p->order, p->level, p->attr);
+        err = mapping_create_checked(p->space, p->va, p->frame, word, p->offset, p->order, p->level,
+                                     p->attr);
     if (err && err != -ENOMEM)
         err = map_again(p, err);
     return err;

@@ -4,9 +4,16 @@
 
 #ifdef KTF_HOST // nothing is unmapped there
 
-#define read_or(value, at, gone) ((value) = *(at))
+#define read_or(value, at, gone)                                                                   \
+    do {                                                                                           \
+        if (!(at))                                                                                 \
+            goto gone;                                                                             \
+        (value) = *(at);                                                                           \
+    } while (0)
 #define goto_if_clear(at, mask, clear, gone)                                                       \
     do {                                                                                           \
+        if (!(at))                                                                                 \
+            goto gone;                                                                             \
         if (!(*(at) & (mask)))                                                                     \
             goto clear;                                                                            \
     } while (0)
