@@ -92,9 +92,10 @@ static uint16_t select(const struct acpi_pci_id *id, u32 reg)
     return (uint16_t)(CONFIG_DATA + (reg & 3));
 }
 
-static acpi_status access_port(const struct acpi_pci_id *id, u32 reg, u32 *value, u32 width,
+static acpi_status access_port(const struct acpi_pci_id *id, u32 reg, u64 *value, u32 width,
                                bool write)
 {
+    u32 narrow = write ? (u32)*value : 0;
     acpi_status status;
     uint64_t flags;
     uint16_t port;
@@ -104,38 +105,33 @@ static acpi_status access_port(const struct acpi_pci_id *id, u32 reg, u32 *value
     flags = osl_lock(&port_lock);
     port = select(id, reg);
     status =
-        write ? acpi_os_write_port(port, *value, width) : acpi_os_read_port(port, value, width);
+        write ? acpi_os_write_port(port, narrow, width) : acpi_os_read_port(port, &narrow, width);
     osl_unlock(&port_lock, flags);
+    *value = narrow;
     return status;
+}
+
+static acpi_status access(const struct acpi_pci_id *id, u32 reg, u64 *value, u32 width, bool write)
+{
+    uint64_t page;
+
+    if (!is_register(id, reg, width))
+        return AE_BAD_PARAMETER;
+    page = in_memory(id);
+    if (!page)
+        return access_port(id, reg, value, width, write);
+    return write ? acpi_os_write_memory(page + reg, *value, width)
+                 : acpi_os_read_memory(page + reg, value, width);
 }
 
 acpi_status acpi_os_read_pci_configuration(struct acpi_pci_id *pci_id, u32 reg, u64 *value,
                                            u32 width)
 {
-    u32 narrow = 0;
-    uint64_t page;
-    acpi_status status;
-
-    if (!is_register(pci_id, reg, width))
-        return AE_BAD_PARAMETER;
-    page = in_memory(pci_id);
-    if (page)
-        return acpi_os_read_memory(page + reg, value, width);
-    status = access_port(pci_id, reg, &narrow, width, false);
-    *value = narrow;
-    return status;
+    return access(pci_id, reg, value, width, false);
 }
 
 acpi_status acpi_os_write_pci_configuration(struct acpi_pci_id *pci_id, u32 reg, u64 value,
                                             u32 width)
 {
-    u32 narrow = (u32)value;
-    uint64_t page;
-
-    if (!is_register(pci_id, reg, width))
-        return AE_BAD_PARAMETER;
-    page = in_memory(pci_id);
-    if (page)
-        return acpi_os_write_memory(page + reg, value, width);
-    return access_port(pci_id, reg, &narrow, width, true);
+    return access(pci_id, reg, &value, width, true);
 }
