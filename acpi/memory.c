@@ -4,6 +4,7 @@
 #include "acpi/osl.h"
 
 #include "lib/printk.h"
+#include "mm/journal.h"
 #include "mm/vmap.h"
 
 enum {
@@ -37,155 +38,184 @@ void osl_uncached_clear(void)
     uncached_count = 0;
 }
 
-// All that ACPI maps is writable. The type is what the frame is: device frames are uncached, memory
-// is write-back as far as the MTRRs say so. Only of reserved memory nobody but ACPI can tell.
-static unsigned attr_of(const frame_t *frame, uint64_t mfn)
+// Of reserved memory nobody but ACPI can tell that it is a device.
+static __attribute__((noinline)) unsigned reserved_attr(uint64_t paddr)
 {
-    for (unsigned i = 0; i < uncached_count && frame->kind == FRAME_RESERVED; i++) {
-        if (mfn - uncached[i].first < uncached[i].pages)
+    for (unsigned i = 0; i < uncached_count; i++) {
+        if ((paddr >> PAGE_SHIFT) - uncached[i].first < uncached[i].pages)
             return VATTR_W | VATTR_UC;
     }
     return VATTR_W;
 }
 
-static always_inline vaddr_t page_va(uint64_t mfn)
+// All that ACPI maps is writable. The type is what the frame is: device frames are uncached, memory
+// is write-back as far as the MTRRs say so.
+static always_inline unsigned attr_of(const frame_t *frame, uint64_t paddr)
 {
-    return VADDR(VA_ACPI + (mfn << PAGE_SHIFT));
+    return unlikely(uncached_count) && frame->kind == FRAME_RESERVED ? reserved_attr(paddr)
+                                                                     : VATTR_W;
 }
 
-static always_inline int map_frame(frame_t *frame, uint64_t mfn)
+static always_inline vaddr_t page_va(uint64_t paddr)
 {
-    unsigned attr = attr_of(frame, mfn);
+    return VADDR(VA_ACPI | ROUND_DOWN(paddr, PAGE_SIZE));
+}
 
+// Which page of its frame it is.
+static always_inline uint64_t page_offset(const frame_t *frame, uint64_t paddr)
+{
+    return (paddr >> PAGE_SHIFT) - frame->mfn;
+}
+
+// `caller` is who called ACPI's function: for the journal, as it is of more use than this file.
+static always_inline int map_frame(frame_t *frame, uint64_t paddr, const void *caller)
+{
     // A page of a larger block is a part of it, and stays a mapping of its own: what is mapped page
     // by page can be put page by page, in any order.
-    return vmap_part(NULL, page_va(mfn), frame, mfn - frame->mfn, ORDER_4K, attr);
+    return vmap_page(page_va(paddr), frame, page_offset(frame, paddr), attr_of(frame, paddr),
+                     caller);
 }
 
 // A frame that this call holds. A device's exists only while somebody needs it.
-static int hold_device(uint64_t mfn, frame_t **out)
+static int hold_device(mfn_t mfn, frame_t **out)
 {
     int err = -EEXIST;
 
     for (unsigned i = 0; i < TRIES_MAX && err != 0; i++) {
-        err = get_device_frame(mfn_paddr(MFN(mfn)), ORDER_4K, out);
+        err = get_device_frame(mfn_paddr(mfn), ORDER_4K, out);
         if (err != -EEXIST)
             return err;
-        *out = find_mfn_frame(MFN(mfn)); // part of a larger one
+        *out = find_mfn_frame(mfn); // part of a larger one
         if (!*out || ref_frame(*out) != 0)
             continue;
-        err = mfn - (*out)->mfn < frame_pages(*out) ? 0 : -EEXIST; // it may have become another
+        err = mfn.v - (*out)->mfn < frame_pages(*out) ? 0 : -EEXIST; // it may have become another
         if (err)
             put_frame(*out);
     }
     return err;
 }
 
-static __attribute__((noinline)) int map_device(uint64_t mfn)
+static __attribute__((noinline)) int map_device(uint64_t paddr, const void *caller)
 {
     frame_t *frame;
-    int err = hold_device(mfn, &frame);
+    int err = hold_device(paddr_mfn(PADDR(paddr)), &frame);
 
     if (err)
         return err;
-    err = map_frame(frame, mfn);
+    err = map_frame(frame, paddr, caller);
     put_frame(frame); // the mapping holds it from now on
     return err;
 }
 
-static always_inline int map_page(uint64_t mfn)
+static always_inline int map_page(uint64_t paddr, const void *caller)
 {
-    frame_t *frame = find_mfn_frame(MFN(mfn));
+    frame_t *frame = find_paddr_frame(PADDR(paddr));
 
     if (unlikely(!frame || frame->kind == FRAME_DEVICE))
-        return map_device(mfn);
-    return map_frame(frame, mfn);
+        return map_device(paddr, CALLER_OF(caller));
+    return map_frame(frame, paddr, CALLER_OF(caller));
 }
 
-static always_inline int unmap_page(uint64_t mfn)
+static always_inline int unmap_page(uint64_t paddr, const void *caller)
 {
-    frame_t *frame = find_mfn_frame(MFN(mfn)); // as long as it is mapped it is there
+    frame_t *frame = find_paddr_frame(PADDR(paddr)); // as long as it is mapped it is there
 
     if (unlikely(!frame))
         return -ENOENT;
-    return vput_part(NULL, page_va(mfn), frame, mfn - frame->mfn, ORDER_4K);
+    return vput_page(page_va(paddr), frame, page_offset(frame, paddr), CALLER_OF(caller));
 }
 
-static __attribute__((noinline)) void *give_up(uint64_t first, uint64_t mfn, int err)
+static __attribute__((noinline, cold)) void *say_map(uint64_t paddr, int err)
 {
-    printk("ACPI: the page at 0x%lx can't be mapped: %s\n", mfn << PAGE_SHIFT, error_name(err));
-    while (mfn-- > first)
-        (void)unmap_page(mfn);
+    printk("ACPI: the page at 0x%lx can't be mapped: %s\n", ROUND_DOWN(paddr, PAGE_SIZE),
+           error_name(err));
     return NULL;
 }
 
-static __attribute__((noinline)) void *map_pages(uint64_t paddr, size_t length)
+static __attribute__((noinline)) void *map_pages(uint64_t paddr, size_t length, const void *caller)
 {
-    uint64_t first = paddr >> PAGE_SHIFT, last = (paddr + length - 1) >> PAGE_SHIFT;
+    uint64_t first = ROUND_DOWN(paddr, PAGE_SIZE);
 
     if (!length || paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr) {
         printk("ACPI: %zu bytes at 0x%lx can't be mapped: %s\n", length, paddr,
                length ? "no such physical addresses" : "no length");
         return NULL;
     }
-    for (uint64_t mfn = first; mfn <= last; mfn++) {
-        int err = map_page(mfn);
+    for (uint64_t at = first; at < paddr + length; at += PAGE_SIZE) {
+        int err = map_page(at, caller);
 
-        if (unlikely(err))
-            return give_up(first, mfn, err);
+        if (likely(!err))
+            continue;
+        say_map(at, err);
+        while (at > first)
+            (void)unmap_page(at -= PAGE_SIZE, caller);
+        return NULL;
     }
     return vaddr_ptr(VADDR(VA_ACPI + paddr));
 }
 
-// Most of what ACPICA asks for lies in one page: nothing but that page.
+// Most of what ACPICA asks for lies in one page: nothing but that page. A length of 0 is none.
 static always_inline bool is_one_page(uint64_t paddr, size_t length)
 {
-    return paddr < ACPI_PHYS_LIMIT && length - 1 < PAGE_SIZE - (paddr & (PAGE_SIZE - 1));
+    return paddr < ACPI_PHYS_LIMIT && length - 1 <= (~paddr & (PAGE_SIZE - 1));
+}
+
+static always_inline void *map(uint64_t paddr, size_t length)
+{
+    int err;
+
+    if (unlikely(!is_one_page(paddr, length)))
+        return map_pages(paddr, length, CALLER);
+    err = map_page(paddr, NULL);
+    return likely(!err) ? vaddr_ptr(VADDR(VA_ACPI + paddr)) : say_map(paddr, err);
 }
 
 void *osl_map(paddr_t paddr, size_t length)
 {
-    if (likely(is_one_page(paddr.v, length)) && likely(!map_page(paddr.v >> PAGE_SHIFT)))
-        return vaddr_ptr(VADDR(VA_ACPI + paddr.v));
-    return map_pages(paddr.v, length); // also to say what is wrong
+    return map(paddr.v, length);
 }
 
 // All of them or, if one is not mapped, none: a page that a wrong length reaches may be another
 // caller's.
-static __attribute__((noinline)) int unmap_pages(uint64_t first, uint64_t pages)
+static __attribute__((noinline)) int unmap_pages(uint64_t paddr, size_t length, const void *caller)
 {
-    frame_t *frame = find_mfn_frame(MFN(first));
-
-    return frame ? vput_range(NULL, page_va(first), frame, first - frame->mfn, pages) : -ENOENT;
-}
-
-static __attribute__((noinline)) int unmap_more(uint64_t paddr, size_t length)
-{
-    uint64_t first = paddr >> PAGE_SHIFT;
+    uint64_t pages = ((paddr + length - 1) >> PAGE_SHIFT) - (paddr >> PAGE_SHIFT) + 1;
+    frame_t *frame;
 
     if (!length)
         return -EINVAL;
     if (paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr)
         return -ERANGE_;
-    return unmap_pages(first, ((paddr + length - 1) >> PAGE_SHIFT) - first + 1);
+    frame = find_paddr_frame(PADDR(paddr));
+    if (!frame)
+        return -ENOENT;
+    return vput_range_for(NULL, page_va(paddr), frame, page_offset(frame, paddr), pages, caller);
+}
+
+static always_inline uint64_t mapped_paddr(const void *va)
+{
+    return (uintptr_t)va - VA_ACPI;
+}
+
+static always_inline int unmap(uint64_t paddr, size_t length)
+{
+    return likely(is_one_page(paddr, length)) ? unmap_page(paddr, NULL)
+                                              : unmap_pages(paddr, length, CALLER);
 }
 
 int osl_unmap(const void *va, size_t length)
 {
-    uint64_t paddr = (uintptr_t)va - VA_ACPI;
-
-    return likely(is_one_page(paddr, length)) ? unmap_page(paddr >> PAGE_SHIFT)
-                                              : unmap_more(paddr, length);
+    return unmap(mapped_paddr(va), length);
 }
 
 void *acpi_os_map_memory(acpi_physical_address where, acpi_size length)
 {
-    return osl_map(PADDR(where), length);
+    return map(where, length);
 }
 
-static __attribute__((noinline, cold)) void say_unmap(const void *at, size_t size, int err)
+static __attribute__((noinline, cold)) void say_unmap(uint64_t paddr, int err)
 {
-    printk("ACPI: 0x%lx bytes at 0x%lx are not unmapped: %s\n", (uint64_t)size, (uintptr_t)at,
+    printk("ACPI: what is at 0x%lx is not unmapped: %s\n", VA_ACPI + paddr,
            err == -EINVAL    ? "no length"
            : err == -ERANGE_ ? "AcpiOsMapMemory() maps nothing there"
                              : error_name(err));
@@ -193,10 +223,11 @@ static __attribute__((noinline, cold)) void say_unmap(const void *at, size_t siz
 
 void acpi_os_unmap_memory(void *logical_address, acpi_size size)
 {
-    int err = osl_unmap(logical_address, size);
+    uint64_t paddr = mapped_paddr(logical_address);
+    int err = unmap(paddr, size);
 
     if (unlikely(err))
-        say_unmap(logical_address, size, err);
+        say_unmap(paddr, err);
 }
 
 /* --- what is where
@@ -307,7 +338,8 @@ static void unmap_register(void *at, u32 width)
         acpi_os_unmap_memory(at, width / 8);
 }
 
-acpi_status acpi_os_read_memory(acpi_physical_address address, u64 *value, u32 width)
+// Reads or writes the register.
+static acpi_status access_register(acpi_physical_address address, u64 *value, u32 width, bool write)
 {
     void *at;
 
@@ -316,23 +348,22 @@ acpi_status acpi_os_read_memory(acpi_physical_address address, u64 *value, u32 w
     at = map_register(address, width);
     if (!at)
         return AE_BAD_ADDRESS;
-    *value = read_width(at, width);
+    if (write)
+        write_width(at, *value, width);
+    else
+        *value = read_width(at, width);
     unmap_register(at, width);
     return AE_OK;
 }
 
+acpi_status acpi_os_read_memory(acpi_physical_address address, u64 *value, u32 width)
+{
+    return access_register(address, value, width, false);
+}
+
 acpi_status acpi_os_write_memory(acpi_physical_address address, u64 value, u32 width)
 {
-    void *at;
-
-    if (!is_width(width))
-        return AE_BAD_PARAMETER;
-    at = map_register(address, width);
-    if (!at)
-        return AE_BAD_ADDRESS;
-    write_width(at, value, width);
-    unmap_register(at, width);
-    return AE_OK;
+    return access_register(address, &value, width, true);
 }
 
 void osl_map_registers(void)

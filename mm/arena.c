@@ -215,8 +215,11 @@ bool records_fill(uint32_t count)
 
     if (!mm.records.count)
         (void)records_refill();
-    while (mm.records.count < count && a->partial && a->free > RESERVE_MAPPINGS)
-        record_put(object_take(a, ARENA_MAPPINGS));
+    while (mm.records.count < count && a->partial && a->free > RESERVE_MAPPINGS) {
+        uint32_t index = object_take(a, ARENA_MAPPINGS);
+
+        record_put(mapping_at(index), index);
+    }
     return mm.records.count >= count;
 }
 
@@ -234,7 +237,7 @@ void record_free_slow(uint32_t index)
         return;
     }
     records_spill();
-    record_put(index);
+    record_put(mapping_at(index), index);
 }
 
 /* --- any of them

@@ -62,12 +62,12 @@ static always_inline uint32_t record_take(void)
     return index;
 }
 
-/* Puts one there that is on no list; there is room. */
-static always_inline void record_put(uint32_t index)
+/* Puts m, which is record `index`, there. It is on no list, and there is room. */
+static always_inline void record_put(mapping_t *m, uint32_t index)
 {
-    *mapping_at(index) = (mapping_t){.at = mm.records.head};
+    mm.records.count++; // not beside the head: the two would be put together to be stored at once
+    *m = (mapping_t){.at = mm.records.head};
     mm.records.head = index;
-    mm.records.count++;
 }
 
 void record_free_slow(uint32_t index);
@@ -76,7 +76,7 @@ void record_free_slow(uint32_t index);
 static always_inline void record_free(uint32_t index)
 {
     if (likely(mm.records.count < RECORD_CACHE_MAX && !mm.busy))
-        record_put(index);
+        record_put(mapping_at(index), index);
     else
         record_free_slow(index);
 }

@@ -128,6 +128,9 @@ void journal_part(enum journal_op op, const void *caller, struct space *space, v
 
 /* Who called the function that this stands in. */
 #define CALLER __builtin_return_address(0)
+/* In what is inlined in a public function `caller` is NULL: its return address is read when it is
+ * needed, for a register kept for it all the way would have to be saved. */
+#define CALLER_OF(caller) ((caller) ? (caller) : CALLER)
 
 /* Empties the rings; the next event is the first. */
 void journal_reset(void);

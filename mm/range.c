@@ -289,12 +289,18 @@ static int change_range(space_t *space, vaddr_t va, frame_t *first, uint64_t off
 
 int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
 {
+    return vput_range_for(space, va, first, offset, pages, CALLER);
+}
+
+int vput_range_for(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+                   const void *caller)
+{
     int err;
 
     map_lock();
     err = change_range(space ? space : kernel_space(), va, first, offset, pages, put_piece);
     if (!err)
-        journal(JOURNAL_PUT_RANGE, CALLER, va.v, part_word(first, offset, first->order),
+        journal(JOURNAL_PUT_RANGE, caller, va.v, part_word(first, offset, first->order),
                 frame_counts(first), (uint32_t)pages);
     map_unlock();
     return err;

@@ -19,10 +19,6 @@
 #define ending __attribute__((noinline))
 #endif
 
-// Inlined in a public function, `caller` is NULL: its return address is read when it is needed, for
-// a register kept for it all the way would have to be saved.
-#define CALLER_OF(caller) ((caller) ? (caller) : CALLER)
-
 enum {
     // A descriptor's first word, in whose place the address of the block's first page remains when
     // these are taken off: available memory of that order, no table, no tail.
@@ -72,18 +68,18 @@ static always_inline uint64_t block_address(const frame_t *frame, unsigned level
 
 // The number of va's entry among those of all slots; false if its table is not the recent one, or
 // va not aligned.
-static always_inline bool find_entry(const space_t *space, vaddr_t va, unsigned level, uint32_t *at)
+static always_inline bool find_entry(const space_t *space, vaddr_t va, unsigned level, uint64_t *at)
 {
     const struct recent_table *recent = &space->recent[level - 1];
     uint64_t index = va.v - recent->va;
 
     index = index >> level_shift(level) | index << (64 - level_shift(level)); // odd bytes: huge
-    *at = recent->at + (uint32_t)index;
+    *at = recent->at + index;
     return index < recent->count;
 }
 
 // The same, where it is another table, which may have to be made; 0 if there is none.
-static always_inline uint32_t find_elsewhere(space_t *space, vaddr_t va, unsigned level, bool make)
+static always_inline uint64_t find_elsewhere(space_t *space, vaddr_t va, unsigned level, bool make)
 {
     return likely(IS_ALIGNED(va.v, UINT64_C(1) << level_shift(level)))
                ? recent_at(space, va, level, make)
@@ -95,12 +91,12 @@ static always_inline struct table *recent_table(const space_t *space, unsigned l
     return (struct table *)(uintptr_t)space->recent[level - 1].table;
 }
 
-static always_inline uint32_t *shadow_of(uint32_t at)
+static always_inline uint32_t *shadow_of(uint64_t at)
 {
     return (uint32_t *)(uintptr_t)VA_SHADOWS + at;
 }
 
-static always_inline pgentry_t *entry_of(uint32_t at)
+static always_inline pgentry_t *entry_of(uint64_t at)
 {
     return (pgentry_t *)(uintptr_t)VA_WINDOW + at;
 }
@@ -108,4 +104,22 @@ static always_inline pgentry_t *entry_of(uint32_t at)
 static always_inline bool known_frame(const frame_t *frame)
 {
     return frame_number(frame) < mm.frame_limit;
+}
+
+/* --- what is allowed, and lists
+ * ------------------------------------------------------------------- */
+
+enum {
+    ATTRS_KERNEL = VATTR_ALL & ~VATTR_U, // in the kernel's space
+};
+
+// Takes the record that stood between these two off the frame's list.
+static always_inline void list_remove(frame_t *frame, uint32_t next, uint32_t prev)
+{
+    if (likely(!prev))
+        frame->maps = next;
+    else
+        mapping_at(prev)->next = next;
+    if (next)
+        mapping_at(next)->prev = prev;
 }

@@ -35,7 +35,7 @@ static __attribute__((noinline)) int map_refill(space_t *space, vaddr_t va, fram
 
 // A first mapping at an entry that is empty.
 static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
-                                 uint32_t at, pgentry_t entry, const void *caller, unsigned level)
+                                 uint64_t at, pgentry_t entry, const void *caller, unsigned level)
 {
     uint32_t index = mm.records.head, next;
     uint64_t counts = frame_counts(frame), more;
@@ -55,7 +55,7 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
     *(words_t *)&m->next = next; // and prev
     if (next)
         mapping_at(next)->prev = index;
-    m->at = at;
+    m->at = (uint32_t)at;
     *(word_t *)record_tag(m) = new_word(WORD_TAG, level) + attr;
     ((word_t *)m)[WORD_EXTENT] = new_word(WORD_EXTENT, level);
     frame->maps = index;
@@ -69,20 +69,20 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
 }
 
 // For the public functions themselves, which end in these.
-static ending int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint32_t at,
+static ending int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
                              pgentry_t entry)
 {
     return map_new(space, va, frame, attr, at, entry, NULL, 1);
 }
 
-static ending int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint32_t at,
+static ending int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
                              pgentry_t entry)
 {
     return map_new(space, va, frame, attr, at, entry, NULL, 2);
 }
 
 // The mapping that stands there, if it is this very one, counted up.
-static always_inline bool map_again(vaddr_t va, frame_t *frame, uint32_t at, uint32_t index,
+static always_inline bool map_again(vaddr_t va, frame_t *frame, uint64_t at, uint32_t index,
                                     pgentry_t entry, const void *caller)
 {
     uint32_t *tag = record_tag(mapping_at(index)), old = *tag;
@@ -103,7 +103,7 @@ static __attribute__((noinline)) int map_miss(space_t *space, vaddr_t va, frame_
 
 // The entry is known. The lock is held, and given back.
 static always_inline int map_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                   unsigned attr, uint32_t at, const void *caller)
+                                   unsigned attr, uint64_t at, const void *caller)
 {
     pgentry_t entry = mm.leaf_bits[level - 1][attr] + block_address(frame, level);
     uint32_t index = *shadow_of(at);
@@ -124,7 +124,7 @@ static always_inline int map_entry(space_t *space, vaddr_t va, frame_t *frame, u
 static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                     unsigned attr, unsigned attrs, const void *caller)
 {
-    uint32_t at;
+    uint64_t at;
 
     if (unlikely((attr & ~attrs) || !known_frame(frame) ||
                  (block_address(frame, level) & WORD_BITS)))
@@ -133,10 +133,6 @@ static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, 
         return map_miss(space, va, frame, level, attr, CALLER_OF(caller));
     return map_entry(space, va, frame, level, attr, at, caller);
 }
-
-enum {
-    ATTRS_KERNEL = VATTR_ALL & ~VATTR_U,
-};
 
 static always_inline int map_space(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                    unsigned attr, const void *caller)
@@ -170,7 +166,7 @@ static always_inline bool is_welcome(const frame_t *frame, unsigned level, unsig
 static always_inline int map_elsewhere(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                        unsigned attr, const void *caller)
 {
-    uint32_t at = find_elsewhere(space, va, level, is_welcome(frame, level, attr));
+    uint64_t at = find_elsewhere(space, va, level, is_welcome(frame, level, attr));
 
     if (unlikely(!at))
         return map_slow(space, va, frame, level, attr, caller);

@@ -4,7 +4,7 @@
 
 // Whether the entry maps that block. Then its record has all of it, as it was mapped: the block is
 // no larger than the page.
-static always_inline bool same_block(uint32_t at, uint64_t address, unsigned level)
+static always_inline bool same_block(uint64_t at, uint64_t address, unsigned level)
 {
     uint64_t differ = *entry_of(at) ^ address;
 
@@ -32,19 +32,9 @@ static slow int unmap_free(vaddr_t va, frame_t *frame, uint32_t refs, const void
     return 0;
 }
 
-static always_inline void list_remove(frame_t *frame, const mapping_t *m)
-{
-    if (likely(!m->prev))
-        frame->maps = m->next;
-    else
-        mapping_at(m->prev)->next = m->next;
-    if (m->next)
-        mapping_at(m->next)->prev = m->prev;
-}
-
 // The mapping goes, if no other CPU is to be asked and the table stays. The frame may be had by
 // others only when nothing can reach it any more.
-static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, uint32_t at,
+static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, uint64_t at,
                                     uint32_t index, const void *caller, unsigned level)
 {
     struct table *table = recent_table(space, level);
@@ -59,9 +49,9 @@ static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, 
     *shadow_of(at) = 0;
     table->used--;
     frame->epoch = ++mm.epoch;
-    list_remove(frame, m);
+    list_remove(frame, m->next, m->prev);
     refs = *record_tag(m) >> TAG_REFS_SHIFT;
-    record_put(index);
+    record_put(m, index);
     counts = frame_counts(frame);
     do {
         less = counts - (refs << COUNT_MAP_SHIFT);
@@ -75,13 +65,13 @@ static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, 
 }
 
 static __attribute__((noinline)) int unmap_last_4k(space_t *space, vaddr_t va, frame_t *frame,
-                                                   uint32_t at, uint32_t index, const void *caller)
+                                                   uint64_t at, uint32_t index, const void *caller)
 {
     return unmap_last(space, va, frame, at, index, caller, 1);
 }
 
 static __attribute__((noinline)) int unmap_last_2m(space_t *space, vaddr_t va, frame_t *frame,
-                                                   uint32_t at, uint32_t index, const void *caller)
+                                                   uint64_t at, uint32_t index, const void *caller)
 {
     return unmap_last(space, va, frame, at, index, caller, 2);
 }
@@ -91,7 +81,7 @@ static __attribute__((noinline)) int unmap_miss(space_t *space, vaddr_t va, fram
 
 // The entry is known. The lock is held, and given back.
 static always_inline int unmap_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                     uint32_t at, bool all, const void *caller)
+                                     uint64_t at, bool all, const void *caller)
 {
     uint32_t index = *shadow_of(at), *tag, left;
 
@@ -113,7 +103,7 @@ static always_inline int unmap_entry(space_t *space, vaddr_t va, frame_t *frame,
 static always_inline int unmap_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                       bool all, const void *caller)
 {
-    uint32_t at;
+    uint64_t at;
 
     if (unlikely(!find_entry(space, va, level, &at)))
         return unmap_miss(space, va, frame, all, caller);
@@ -146,7 +136,7 @@ static __attribute__((noinline)) int unmap_space(space_t *space, vaddr_t va, fra
 static always_inline int unmap_elsewhere(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                          bool all, const void *caller)
 {
-    uint32_t at = find_elsewhere(space, va, level, false);
+    uint64_t at = find_elsewhere(space, va, level, false);
 
     if (unlikely(!at))
         return unmap_slow(space, va, frame, all, caller);

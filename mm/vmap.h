@@ -54,6 +54,12 @@ int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
 int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
                 unsigned order) must_check;
 
+/* vmap_part() and vput_part() of one page, in the kernel's space, for those that do it on behalf of
+ * others: `caller` is an address in the function that the journal shall name. */
+int vmap_page(vaddr_t va, frame_t *frame, uint64_t offset, unsigned attr,
+              const void *caller) must_check;
+int vput_page(vaddr_t va, frame_t *frame, uint64_t offset, const void *caller) must_check;
+
 /* Gives the mapping at va other permissions (and type, if no other mapping of the frame objects).
  */
 int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;
@@ -70,6 +76,9 @@ int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset,
                uint64_t pages) must_check;
 int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset,
                  uint64_t pages) must_check;
+/* vput_range() on behalf of `caller`, as vput_page(). */
+int vput_range_for(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+                   const void *caller) must_check;
 /* The same for `count` frames from anywhere, one after the other at va. */
 int vmap_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t count,
                 unsigned attr) must_check;

@@ -78,6 +78,35 @@ int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 /* --- parts, attributes, look-up
  * ------------------------------------------------------------------------- */
 
+int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+              unsigned attr)
+{
+    int err;
+
+    if (!space && order == ORDER_4K)
+        return vmap_page(va, frame, offset, attr, CALLER);
+    map_lock();
+    err = vmap_part_locked(space, va, frame, offset, order, attr);
+    if (!err)
+        journal_part(JOURNAL_MAP, CALLER, space, va, frame, offset, order);
+    map_unlock();
+    return err;
+}
+
+int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+{
+    int err;
+
+    if (!space && order == ORDER_4K)
+        return vput_page(va, frame, offset, CALLER);
+    map_lock();
+    err = vput_part_locked(space, va, frame, offset, order);
+    if (!err)
+        journal_part(JOURNAL_UNMAP, CALLER, space, va, frame, offset, order);
+    map_unlock();
+    return err;
+}
+
 int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
     int err;

@@ -53,9 +53,14 @@ def of_acpi(pa: int) -> int:
 
 
 def says(pa: int, what: str) -> None:
-    """The frame's journal names our function that did it."""
+    """The frame's journal names the function of ACPICA that asked for it, not ours that did it."""
     text = run(f"ktf-frame --pa {pa:#x}")
-    check(re.search(rf"^ +{what} .*at acpi/memory.c:\d+", text, re.M), text)
+    check(
+        re.search(
+            rf"^ +{what}(?: in a range)? by acpi_(?!os_)\w+ at (?!acpi/)\S+\.c:\d+", text, re.M
+        ),
+        text,
+    )
 
 
 connect()
