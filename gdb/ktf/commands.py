@@ -115,6 +115,7 @@ class Listing:
         self.started = started
         self.low, self.high = self._range()
         self.spaces = find_spaces(session, args.value("--space"))
+        self.walks: list[tuple[Space, Walk]] = []  # of those that were shown
         self.database = session.database()
         self.kinds = _kinds(self.database)
         self.types, self.unknown = session.memory_types()
@@ -138,19 +139,36 @@ class Listing:
             return linear(self.session, low), 1 << self.session.rules.va_bits
         return linear(self.session, low), linear(self.session, high)
 
-    def _leaves(self, space: Space) -> tuple[Leaves, np.ndarray]:
-        """What is to be shown of a space, and the kinds of its frames."""
-        leaves = self.session.walk(space, self.low, self.high).leaves
+    def _leaves(self, space: Space) -> Leaves:
+        """What --leaves shows of a space."""
+        walk = self.session.walk(space, self.low, self.high)
+        self.walks.append((space, walk))
+        if not self.filter.terms:
+            return walk.leaves
+        return self._chosen(walk.leaves)[0]
+
+    def _chosen(self, leaves: Leaves) -> tuple[Leaves, np.ndarray]:
+        """The leaves that fulfil the filter, and the kinds of their frames."""
         if self.database is None:
             kind = np.full(len(leaves), maps.NO_KIND, np.uint8)
-        elif self.args.has("--leaves") and not self.filter.terms:
-            return leaves, np.zeros(0, np.uint8)
         else:
             kind = self.database.kind_of_mfns(leaves.mfn)
-        if self.filter.terms:
-            keep = self.filter.chosen(leaves, kind)
-            leaves, kind = leaves.take(keep), kind[keep]
-        return leaves, kind
+        if not self.filter.terms:
+            return leaves, kind
+        keep = self.filter.chosen(leaves, kind)
+        return leaves.take(keep), kind[keep]
+
+    def _merged(self, space: Space) -> tuple[maps.Ranges, int]:
+        """The ranges of a space, and how many pages they are."""
+        parts: list[maps.Pieces] = []
+
+        def meet(leaves: Leaves) -> None:
+            parts.append(maps.pieces(*self._chosen(leaves)))
+
+        walk = self.session.walk_past(space, meet, self.low, self.high)
+        self.walks.append((space, walk))
+        pages = sum(int(p.count.sum()) for p in parts)
+        return maps.merge(space.name, parts, self.types), pages
 
     def show(self) -> None:
         """Text or JSON."""
@@ -163,12 +181,10 @@ class Listing:
         yield f'{{"schema":{SCHEMA},"command":"ktf-maps","ok":true,"{form}":['
         comma = ""
         for space in self.spaces:
-            leaves, kind = self._leaves(space)
             if form == "leaves":
-                pieces = maps.leaves_json(space.name, leaves)
+                pieces = maps.leaves_json(space.name, self._leaves(space))
             else:
-                ranges = maps.merge(space.name, leaves, kind, self.types)
-                pieces = maps.ranges_json(ranges, self.kinds)
+                pieces = maps.ranges_json(self._merged(space)[0], self.kinds)
             for piece in pieces:
                 yield comma + piece[:-1]
                 comma = ","
@@ -182,7 +198,7 @@ class Listing:
     def _text(self) -> Iterator[str]:
         if self.args.has("--leaves"):
             for space in self.spaces:
-                yield from maps.leaves_text(space.name, self._leaves(space)[0])
+                yield from maps.leaves_text(space.name, self._leaves(space))
         else:
             yield maps.HEADER
             for space in self.spaces:
@@ -193,18 +209,16 @@ class Listing:
             yield from self._verbose()
 
     def _ranges(self, space: Space) -> Iterator[str]:
-        leaves, kind = self._leaves(space)
-        ranges = maps.merge(space.name, leaves, kind, self.types)
+        ranges, pages = self._merged(space)
         yield from maps.ranges_text(ranges, self.kinds)
         total = size_text(int(ranges.size.sum()))
-        yield f"{space.name}: {_count(len(ranges), 'range')}, {_count(len(leaves), 'page')}, {total}\n"
+        yield f"{space.name}: {_count(len(ranges), 'range')}, {_count(pages, 'page')}, {total}\n"
 
     def _notes(self) -> Iterator[str]:
         """All that is not as it should be, a line each."""
         for _, problem in self.session.spaces().problems:
             yield f"! {problem}"
-        for space in self.spaces:
-            walk = self.session.walk(space, self.low, self.high)
+        for space, walk in self.walks:
             yield from _findings(space, walk)
             if space.index is not None and not space.kernel:
                 kernel = self.session.spaces().spaces[0]
@@ -225,9 +239,9 @@ class Listing:
         if self.types.mtrr is not None:
             yield f"MTRRs: {self.types.mtrr.text()}\n"
         yield from (f"{line}\n" for line in self.unknown)
-        for space in self.spaces:
-            walk = session.walk(space, self.low, self.high)
-            yield f"{space.name}: root {space.root:#x}, {_count(len(walk.tables), 'table')}, {_count(len(walk.leaves), 'leaf entry', 'leaf entries')}\n"
+        for space, walk in self.walks:
+            leaves = _count(walk.leaf_count, "leaf entry", "leaf entries")
+            yield f"{space.name}: root {space.root:#x}, {_count(len(walk.tables), 'table')}, {leaves}\n"
         yield f"{time.monotonic() - self.started:.3f} seconds\n"
 
 

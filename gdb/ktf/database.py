@@ -22,6 +22,7 @@ from .claims import AttrBits, Claims
 from .descriptors import Frames
 from .errors import KtfError, NoGuest
 from .findings import Report
+from .granules import Kinds
 from .kernel import VirtualMemory
 from .layout import Layout, Records, enum_names
 from .paging import Rules
@@ -124,26 +125,29 @@ class Database:
     def pool(self, name: str) -> Pool:
         """An arena, by its enumerator."""
         if name not in self._pools:
-            struct, label = POOLS[name]
-            size = self.layout(struct).size
-            unit = MAPPING_UNIT if name == "ARENA_MAPPINGS" else size
-            row = self.mm["arena"][0][self.constant(name)]
-            form = PoolForm(name, label, unit, size)
-            self._pools[name] = Pool(self.kernel, form, row, self.room, self.found)
+            self._pools[name] = self._open(name, self.found)
         return self._pools[name]
+
+    def _open(self, name: str, out: Report, whole: bool = True) -> Pool:
+        struct, label = POOLS[name]
+        size = self.layout(struct).size
+        unit = MAPPING_UNIT if name == "ARENA_MAPPINGS" else size
+        row = self.mm["arena"][0][self.constant(name)]
+        return Pool(self.kernel, PoolForm(name, label, unit, size), row, self.room, out, whole)
 
     # --- parts ------------------------------------------------------------------------------------
 
     @cached_property
     def tree(self) -> Tree:
         """From mfn to descriptor."""
-        nodes = self.pool("ARENA_NODES")
+        tree = self._tree(self.pool("ARENA_NODES"), self.pool("ARENA_FRAMES"), self.found)
+        tree.judge_free(tree.pool.empty, tree.pool.free)
+        return tree
+
+    def _tree(self, nodes: Pool, frames: Pool, out: Report) -> Tree:
         layout = self.layout("struct frame_node")
         high = self.mm["high_node"][0].astype(np.int64).tolist()
-        frames = self.pool("ARENA_FRAMES").base
-        tree = Tree(nodes, layout, high, NODE_BLOCK, frames, self.found)
-        tree.judge_free(nodes.empty, nodes.free)
-        return tree
+        return Tree(nodes, layout, high, NODE_BLOCK, frames.base, out)
 
     @cached_property
     def object_magic(self) -> int:
@@ -153,12 +157,24 @@ class Database:
     @cached_property
     def frames(self) -> Frames:
         """Descriptors of frames."""
+        pool = self.pool("ARENA_FRAMES")
+        return Frames(*self._descriptors(pool, self.tree), self.found)
+
+    @cached_property
+    def kinds_alone(self) -> Kinds:
+        """The kinds of the frames, of which all else is left unread; what is broken there the frames tell."""
+        out = Report()
+        pool = self._open("ARENA_FRAMES", out, whole=False)
+        tree = self._tree(self.pool("ARENA_NODES"), pool, out)
+        return Kinds(*self._descriptors(pool, tree), out)
+
+    def _descriptors(
+        self, pool: Pool, tree: Tree
+    ) -> tuple[Pool, Layout, Layout, Tree, int, tuple[int, int]]:
+        """What descriptors are decoded from."""
         magics = self.object_magic, self.constant("ARENA_PAGE_EMPTY")
         orders = len(self.mm["order"][0])
-        pool = self.pool("ARENA_FRAMES")
-        return Frames(
-            pool, self.layout("frame_t"), self.header, self.tree, orders, magics, self.found
-        )
+        return pool, self.layout("frame_t"), self.header, tree, orders, magics
 
     @cached_property
     def rings(self) -> Rings:
@@ -213,7 +229,7 @@ class Database:
 
     def kind_of_mfns(self, mfns: np.ndarray) -> np.ndarray:
         """Kind of the frame that holds each page, 0 for none (uint8)."""
-        return self.frames.kind_of(mfns)
+        return self.kinds_alone.of(mfns)
 
     def frame_line(self, mfn: int) -> str:
         """The frame that holds that page, in one line; says so if there is none."""

@@ -5,20 +5,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import UsageError
 from .memtype import NAMES, MemoryTypes
-from .paging import U, W, X, Leaves
+from .paging import ADDRESS, LEVEL_SHIFT, PCD, PS, PWT, U, W, X, Leaves, leaf_pa
 from .text import Column, each, hexadecimal, lines, pick, size_text
 
 PAGES = ("", "4K", "2M", "1G")
 SIZES = (0, 1 << 12, 1 << 21, 1 << 30)
 NO_KIND = 255
 BLOCK = 1 << 16  # lines made at once
+ALIKE = np.uint64(
+    ADDRESS | PWT | PCD | PS
+)  # what makes the address and the memory type of a 4K page
+IN_BLOCK = np.uint64((1 << 21) - (1 << 12))  # of an address: which 4K page of its 2 MiB
 
 
 def perm_text(perm: int) -> str:
@@ -49,22 +53,82 @@ class Ranges:
         return len(self.va)
 
 
-def merge(space: str, leaves: Leaves, kind: np.ndarray, types: MemoryTypes) -> Ranges:
-    """Leaves (sorted by va) as ranges."""
-    pa, size = leaves.pa, leaves.size
-    memtype = types.of(leaves.entry, leaves.level, pa)
-    key = leaves.perm.astype(np.uint32) | memtype.astype(np.uint32) << 3
-    key |= leaves.level.astype(np.uint32) << 8 | kind.astype(np.uint32) << 16
-    if not len(key):
-        start = np.zeros(0, np.int64)
-    else:
-        new = (key[1:] != key[:-1]) | (leaves.va[1:] - leaves.va[:-1] != size[:-1])
-        new |= pa[1:] - pa[:-1] != size[:-1]
-        start = np.concatenate([[0], np.flatnonzero(new) + 1])
-    last = np.append(start, len(key))[1:] - 1
-    total = leaves.va[last] - leaves.va[start] + size[last]
-    rows = (leaves.perm[start], memtype[start], leaves.level[start], kind[start])
-    return Ranges(space, leaves.va[start], total, pa[start], *rows)
+@dataclass
+class Pieces:
+    """Leaves that follow each other, virtually and physically, and are alike: one row for each such piece.
+
+    A piece of 4K pages ends at the latest where 2 MiB of physical memory end, larger pages are pieces of their own. entry
+    is that of the first page; kind, of all frames.
+    """
+
+    va: np.ndarray
+    count: np.ndarray
+    entry: np.ndarray
+    level: np.ndarray
+    perm: np.ndarray
+    kind: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.va)
+
+    def take(self, which: np.ndarray) -> "Pieces":
+        """Those chosen by an index array."""
+        return Pieces(*(getattr(self, f)[which] for f in PIECE_FIELDS))
+
+
+PIECE_FIELDS = ("va", "count", "entry", "level", "perm", "kind")
+
+
+def pieces(leaves: Leaves, kind: np.ndarray) -> Pieces:
+    """Of some leaves, in any order. The one look that is taken at each leaf: what comes later is done by piece."""
+    va, same, size = leaves.va, leaves.entry & ALIKE, leaves.size
+    new = (leaves.level != 1) | ((leaves.entry & IN_BLOCK) == 0)
+    new[:1] = True
+    new[1:] |= va[1:] - va[:-1] != size[:-1]
+    new[1:] |= same[1:] - same[:-1] != size[:-1]  # one step of the address, all else equal
+    for column in (leaves.level, leaves.perm, kind):
+        new[1:] |= column[1:] != column[:-1]
+    start = np.flatnonzero(new)
+    count = np.diff(start, append=len(new)).astype(np.uint64)
+    rows = (leaves.entry, leaves.level, leaves.perm, kind)
+    return Pieces(va[start], count, *(column[start] for column in rows))
+
+
+def merge(space: str, parts: Sequence[Pieces], types: MemoryTypes) -> Ranges:
+    """All pieces of a space, in any order, as its ranges."""
+    p = Pieces(*(np.concatenate([getattr(q, f) for q in (NOTHING, *parts)]) for f in PIECE_FIELDS))
+    if (p.va[1:] < p.va[:-1]).any():
+        p = p.take(np.argsort(p.va, kind="stable"))
+    p = _evened(p, types)
+    pa, size = leaf_pa(p.entry, p.level), p.count << LEVEL_SHIFT[p.level]
+    memtype = types.of(p.entry, p.level, pa)
+    key = p.perm.astype(np.uint32) | memtype.astype(np.uint32) << 3
+    key |= p.level.astype(np.uint32) << 8 | p.kind.astype(np.uint32) << 16
+    new = np.ones(len(p), bool)
+    new[1:] = (key[1:] != key[:-1]) | (p.va[1:] - p.va[:-1] != size[:-1])
+    new[1:] |= pa[1:] - pa[:-1] != size[:-1]
+    start = np.flatnonzero(new)
+    total = np.add.reduceat(size, start) if len(start) else size
+    rows = (p.perm[start], memtype[start], p.level[start], p.kind[start])
+    return Ranges(space, p.va[start], total, pa[start], *rows)
+
+
+def _evened(p: Pieces, types: MemoryTypes) -> Pieces:
+    """The same, page by page where the pages of a piece may have several memory types."""
+    uneven = types.uneven(leaf_pa(p.entry, p.level)) & (p.count > 1)
+    if not uneven.any():
+        return p
+    parts = np.where(uneven, p.count, np.uint64(1)).astype(np.int64)
+    row = np.repeat(np.arange(len(p)), parts)
+    page = np.arange(len(row)) - np.repeat(np.cumsum(parts) - parts, parts)
+    step = page.astype(np.uint64) << np.uint64(12)
+    p, uneven = p.take(row), uneven[row]
+    p.va, p.entry = p.va + step, p.entry + step
+    p.count[uneven] = 1
+    return p
+
+
+NOTHING = Pieces(*(np.zeros(0, t) for t in ("u8", "u8", "u8", "u1", "u1", "u1")))
 
 
 class Filter:

@@ -136,6 +136,12 @@ class Mtrr:
             types[i] = EVERY if count >= MANY else np.bitwise_or.reduce(1 << self.at(pages))
         return types[place], several[place]
 
+    def uneven(self, pa: np.ndarray) -> np.ndarray:
+        """True for each address in whose 2 MiB there may be several types."""
+        if not self.active or not len(pa):
+            return np.zeros(len(pa), bool)
+        return self._blocks((pa >> np.uint64(BLOCK_SHIFT)).astype(np.int64))[1]
+
     def text(self) -> str:
         """In one line."""
         if not self.active:
@@ -194,6 +200,10 @@ class MemoryTypes:
         """The effective types; what the entries say where the MTRRs are not known."""
         own = self.of_entry(entry, level)
         return own if self.mtrr is None else EFFECTIVE[own, self.mtrr.sets(pa, level)]
+
+    def uneven(self, pa: np.ndarray) -> np.ndarray:
+        """True for each address whose type may not be that of all pages of its 2 MiB with equal entries."""
+        return np.zeros(len(pa), bool) if self.mtrr is None else self.mtrr.uneven(pa)
 
     def names(self) -> list[str]:
         """Those that a page can have, for filters."""

@@ -149,19 +149,21 @@ class Findings:
 
 @dataclass
 class Walk:
-    """All that walk() found. notes: one line for each bound that ended it early."""
+    """All that walk() found. leaf_count: of leaves, those included that were not kept; notes: one line for each bound
+    that ended it early."""
 
     root: int
     rules: Rules
     tables: Tables
     leaves: Leaves
     findings: Findings
+    leaf_count: int
     notes: list[str] = field(default_factory=list)
 
     @property
     def entries(self) -> int:
         """Present entries: those that map pages and those that point to tables."""
-        return len(self.leaves) + len(self.tables) - 1
+        return self.leaf_count + len(self.tables) - 1
 
     def describe(self, row: int) -> str:
         """One finding in words."""

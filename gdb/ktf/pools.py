@@ -36,12 +36,22 @@ class Pool:
     """One arena: its row in mm, and the pages that it says are mapped.
 
     data[page] are bytes, zero where ok[page] is False; mfn[page] is the frame number, NONE if unmapped.
+    whole: all of it is read at once. Else there is no data, rows() reads, and ok says of what was not read that it is
+    mapped.
     """
 
     def __init__(
-        self, kernel: Kernel, form: PoolForm, row: Records, room: int, out: Report
+        self,
+        kernel: Kernel,
+        form: PoolForm,
+        row: Records,
+        room: int,
+        out: Report,
+        whole: bool = True,
     ) -> None:
         self.form = form
+        self.whole = whole
+        self.reader = kernel.memory.reader
         self.label = form.label
         self.base = row.value("base")
         self.limit = row.value("limit")
@@ -92,18 +102,17 @@ class Pool:
             # One page that can't be read, so that nothing below has to do with empty arrays.
             self.mfn, self.ok = np.array([chains.NONE]), np.zeros(1, bool)
             self.count, self.data = 1, np.zeros((1, PAGE), np.uint8)
+            self.whole = True
             out.add_blind("A3", f"{self.label}: none of its {self.pages} pages can be read")
             return
         vas = np.uint64(self.base) + np.arange(count, dtype=np.uint64) * np.uint64(PAGE)
-        pas, mapped = translate(memory.reader, memory.root, memory.rules, vas)
-        words, ok = memory.reader.read_pages(pas >> np.uint64(12))
-        self.mfn = np.where(mapped, (pas >> np.uint64(12)).astype(np.int64), chains.NONE)
-        self.ok = ok & mapped
+        pas, self.ok = translate(memory.reader, memory.root, memory.rules, vas)
+        self.mfn = np.where(self.ok, (pas >> np.uint64(12)).astype(np.int64), chains.NONE)
         self.count = count
-        self.data = words.view(np.uint8)
+        if not self.whole:
+            return
+        self.data = self._fetch(np.arange(count))
         if not self.ok.all():
-            self.data = self.data.copy()
-            self.data[~self.ok] = 0
             bad = np.flatnonzero(~self.ok)
             out.add_blind(
                 "A3",
@@ -111,6 +120,25 @@ class Pool:
                 f"({'unmapped' if self.mfn[bad[0]] < 0 else 'not in the guest RAM'})",
                 va=self.va_of_page(int(bad[0])),
             )
+
+    def rows(self, pages: np.ndarray) -> np.ndarray:
+        """The bytes of these pages, zero where they can't be read."""
+        if not self.whole:
+            return self._fetch(pages)
+        return self.data if len(pages) == self.count else self.data[pages]
+
+    def _fetch(self, pages: np.ndarray) -> np.ndarray:
+        """The same from the guest; ok tells which could be read."""
+        words, ok = self.reader.read_pages(np.maximum(self.mfn[pages], 0))
+        ok &= self.ok[pages]
+        self.ok[pages] = ok
+        if not ok.all():
+            words[~ok] = 0
+        return words.view(np.uint8)
+
+    def expect(self, pages: np.ndarray) -> None:
+        """These will be read, a few at a time."""
+        self.reader.expect(self.mfn[pages[self.ok[pages]]])
 
     def va_of_page(self, page: int) -> int:
         """Address of a page."""
@@ -139,7 +167,7 @@ class Objects:
         self.per_page = (PAGE - self.first_byte) // pool.size
         self.row_of_page = np.full(pool.count + 1, chains.NONE, np.int64)
         self.row_of_page[self.pages] = np.arange(len(pages))
-        self.data = pool.data if len(pages) == pool.count else pool.data[self.pages]
+        self.data = pool.rows(self.pages)
         self.header = header.records(self.data[:, :HEADER])
         self.body = self.data[:, self.first_byte : self.first_byte + self.per_page * pool.size]
         # Pages whose list of free objects can't be followed.

@@ -6,7 +6,7 @@
     reader.read_pages(mfns) -> (u64[n, 512], ok[n])   never raises; zeros where not ok
 
 Nothing outside the RAM ranges is ever asked for: on a live guest that could be a device register,
-and reading it would change the guest. Arrays that come back must not be written to.
+and reading it would change the guest. Arrays that come back are the caller's own.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ class Reader(ABC):
 
     def begin(self) -> None:
         """The guest may have run since the last call: forget what was kept of its memory."""
+
+    def expect(self, mfns: np.ndarray) -> None:
+        """These pages will be read soon, a few at a time: what costs less when asked for together is asked for now."""
 
     def read(self, pa: int, size: int) -> bytes:
         """size bytes at physical address pa. Unreadable, naming the place, if any is no memory."""
@@ -260,11 +263,14 @@ class StubReader(Reader):
         skip = pa % PAGE
         return data[skip : skip + size]
 
-    def read_pages(self, mfns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def expect(self, mfns: np.ndarray) -> None:
         mfns = np.asarray(mfns, np.uint64)
-        ok = self.ram.holds(mfns)
-        with suppress(Unreadable):  # then page by page below, to know which
-            self._keep(np.unique(mfns[ok]).tolist())
+        if len(mfns) <= self.KEEP:
+            with suppress(Unreadable):  # then page by page in read_pages(), to know which
+                self._keep(np.unique(mfns[self.ram.holds(mfns)]).tolist())
+
+    def read_pages(self, mfns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.expect(mfns)
         return super().read_pages(mfns)
 
     def _keep(self, mfns: list[int]) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from .chains import NONE
 from .database import POOLS, Database
-from .descriptors import PER_PAGE
 from .findings import Report, Rule, Violation
+from .granules import PER_PAGE
 from .pools import off_list, page_list
 from .readers import PAGE
 from .rules_map import frame

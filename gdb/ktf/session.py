@@ -15,7 +15,7 @@ from .errors import KtfError, NoGuest, NotYet
 from .kernel import Kernel, Segment, VirtualMemory
 from .layout import Types
 from .memtype import MemoryTypes, memory_types
-from .paging import Rules, Walk
+from .paging import Leaves, Rules, Walk
 from .readers import Reader
 from .registers import Registers
 from .spaces import Space, SpaceList, read_spaces
@@ -228,12 +228,22 @@ class Session:
 
     def walk(self, space: Space, low: int = 0, high: int | None = None) -> Walk:
         """The walk of a space's own part, cut to linear addresses [low, high); kept for this session."""
-        first, last = space.span(self.rules)
-        low, high = max(low, first), last if high is None else min(high, last)
+        low, high = self._span(space, low, high)
         key = (space.root, low, high)
         if key not in self._walks:
             self._walks[key] = walk(self.reader, space.root, self.rules, low, high)
         return self._walks[key]
+
+    def walk_past(
+        self, space: Space, meet: Callable[[Leaves], None], low: int = 0, high: int | None = None
+    ) -> Walk:
+        """The same, but its leaves go to meet(), see walk.walk(), and nothing is kept."""
+        low, high = self._span(space, low, high)
+        return walk(self.reader, space.root, self.rules, low, high, meet=meet)
+
+    def _span(self, space: Space, low: int, high: int | None) -> tuple[int, int]:
+        first, last = space.span(self.rules)
+        return max(low, first), last if high is None else min(high, last)
 
     def memory_types(self) -> tuple[MemoryTypes, list[str]]:
         """PAT and MTRRs, and lines on what is not known of them."""

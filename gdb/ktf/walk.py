@@ -9,6 +9,7 @@ walk goes on with the rest.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,7 @@ from .paging import (
 )
 from .readers import WORDS, Reader
 
+AHEAD = 1024  # tables of which the reader knows that they will be read
 CHUNK = 64  # tables decoded at once: what is made of them stays in the processor's cache
 
 
@@ -53,11 +55,19 @@ class Limits:
 class _Walker:
     """One walk in progress; level by level, so that each level's tables are read together."""
 
-    def __init__(self, reader: Reader, rules: Rules, limits: Limits, span: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        rules: Rules,
+        limits: Limits,
+        span: tuple[int, int],
+        meet: Callable[[Leaves], None] | None,
+    ) -> None:
         self.reader = reader
         self.rules = rules
         self.limits = limits
         self.low, self.high = span
+        self.meet = meet
         self.until = time.monotonic() + limits.seconds
         self.table_rows: list[tuple[np.ndarray, ...]] = []
         self.leaf_rows: list[tuple[np.ndarray, ...]] = []
@@ -147,6 +157,8 @@ class _Walker:
             if bound:
                 self._skip(rows, order[start:], bound)
                 break
+            if start % AHEAD == 0:
+                self.reader.expect(rows[0][order[start : start + AHEAD]])
             step = order[start : start + min(CHUNK, self.limits.tables - self.visits)]
             below.append(self._chunk(level, base, rows, step))
             pending += len(below[-1][0])
@@ -225,8 +237,11 @@ class _Walker:
         if not leaf.all():
             columns = [c[leaf] for c in columns]
         columns[0] = self.rules.canonical(columns[0])
-        self.leaf_rows.append(tuple(columns))
         self.leaf_count += len(columns[0])
+        if self.meet is None:
+            self.leaf_rows.append(tuple(columns))
+        else:
+            self.meet(Leaves(*columns))
 
     def _judge(
         self,
@@ -261,7 +276,7 @@ class _Walker:
             leaves = leaves.take(np.argsort(leaves.va, kind="stable"))
         findings = Findings(*_join(self.finding_rows, _NO_FINDINGS))
         findings.va = self.rules.canonical(findings.va)
-        return Walk(root, self.rules, tables, leaves, findings, self.notes)
+        return Walk(root, self.rules, tables, leaves, findings, self.leaf_count, self.notes)
 
 
 _NO_LEAVES = tuple(np.zeros(0, t) for t in ("u8", "u8", "u1", "i4", "u1"))
@@ -281,10 +296,12 @@ def walk(
     low: int = 0,
     high: int | None = None,
     limits: Limits = Limits(),
+    meet: Callable[[Leaves], None] | None = None,
 ) -> Walk:
     """Every table and leaf below the root table with frame number root.
 
-    low and high cut it to addresses [low, high), both linear: va & (2^va_bits - 1).
+    low and high cut it to addresses [low, high), both linear: va & (2^va_bits - 1). With meet the leaves go to it, some
+    thousand of one level at once, in no order, and are not kept.
     """
     span = (low, 1 << rules.va_bits if high is None else high)
-    return _Walker(reader, rules, limits, span).run(root)
+    return _Walker(reader, rules, limits, span, meet).run(root)

@@ -15,8 +15,22 @@ from ktf import maps, text
 from ktf.command import Args, Command, Context, Option, split
 from ktf.commands import MapsCommand
 from ktf.errors import KtfError, UsageError
-from ktf.memtype import COMMON_PAT, MemoryTypes
-from ktf.paging import GLOBAL, NX, PCD, PWT, P, RW, US
+from ktf.memtype import COMMON_PAT, NAMES, MemoryTypes, Mtrr
+from ktf.paging import (
+    ACCESSED,
+    GLOBAL,
+    LEAF_ADDRESS,
+    LEVEL_SHIFT,
+    NX,
+    PAT_LARGE,
+    PCD,
+    PS,
+    PWT,
+    RW,
+    US,
+    Leaves,
+    P,
+)
 from ktf.walk import walk
 
 HIGH = 0xFFFF_8000_0000_0000
@@ -54,6 +68,53 @@ def answer(m: Memory, line: str = "") -> dict[str, Any]:
     return found
 
 
+def some_leaves(rng: np.random.Generator) -> tuple[Leaves, np.ndarray]:
+    """Sorted leaves in stretches that are broken here and there, by one thing each; kinds of their frames."""
+    count = 1200
+    level = np.repeat(rng.choice([1, 1, 1, 1, 2, 3], 12), count // 12).astype(np.uint8)
+    places, at = [], 0x1000
+    for size in (np.uint64(1) << LEVEL_SHIFT[level]).tolist():
+        at = (at + size - 1 & -size) + (size if rng.random() < 0.01 else 0)
+        places.append(at)
+        at += size
+    va = np.array(places, np.uint64)
+    step = np.uint64(1) << rng.choice([12, 13, 20, 21, 30], count).astype(np.uint64)
+    step *= rng.random(count) < 0.01
+    step += np.uint64(1) << LEVEL_SHIFT[level]
+    pa = np.cumsum(step, dtype=np.uint64) & np.uint64((1 << 40) - 1)
+    entry = pa & LEAF_ADDRESS[level] | np.uint64(P)
+    for bit in (PWT, PCD, PS, PAT_LARGE, GLOBAL, ACCESSED, 1 << 9, NX):
+        flips = np.cumsum(rng.random(count) < 0.005) & 1
+        entry[(flips == 1) & ((level > 1) | (bit != PAT_LARGE))] ^= np.uint64(bit)
+    perm = (np.cumsum(rng.random(count) < 0.005) % 8).astype(np.uint8)
+    kind = (np.cumsum(rng.random(count) < 0.005) % 5).astype(np.uint8)
+    return Leaves(va, entry, level, np.zeros(count, np.int32), perm), kind
+
+
+def some_mtrr(rng: np.random.Generator) -> Mtrr:
+    """A few ranges of any size from a page on, and the fixed ones."""
+    size = [1 << int(n) for n in rng.integers(12, 36, 4)]
+    base = [int(rng.integers(0, 1 << 36)) & -s | int(rng.choice([0, 1, 4, 5, 6])) for s in size]
+    mask = [-s & (1 << 40) - 4096 for s in size]
+    fixed = rng.choice([0, 6], 88).astype(np.uint8)
+    return Mtrr(True, 6, fixed, np.array(base, np.uint64), np.array(mask, np.uint64), 1 << 40)
+
+
+def one_by_one(leaves: Leaves, kind: np.ndarray, types: MemoryTypes) -> list[tuple[int, ...]]:
+    """Ranges (va, size, pa, perm, type, level, kind) by a plain loop over sorted leaves."""
+    memtype = types.of(leaves.entry, leaves.level, leaves.pa)
+    columns = (leaves.va, leaves.size, leaves.pa, leaves.perm, memtype, leaves.level, kind)
+    ranges: list[tuple[int, ...]] = []
+    for row in zip(*(c.tolist() for c in columns)):
+        if ranges:
+            va, size, pa, *same = ranges[-1]
+            if [*row[3:]] == same and (va + size, pa + size) == (row[0], row[2]):
+                ranges[-1] = (va, size + row[1], pa, *same)
+                continue
+        ranges.append(row)
+    return ranges
+
+
 class Ranges(unittest.TestCase):
     """Merged as long as all is alike."""
 
@@ -87,13 +148,51 @@ class Ranges(unittest.TestCase):
         leaves = walk(m.reader, m.root, m.rules()).leaves
         kind = np.zeros(len(leaves), np.uint8)
         kind[2:4] = 1
-        ranges = maps.merge("k", leaves, kind, MemoryTypes(COMMON_PAT, None))
+        types = MemoryTypes(COMMON_PAT, None)
+        ranges = maps.merge("k", [maps.pieces(leaves, kind)], types)
         self.assertEqual(ranges.size[:2].tolist(), [0x2000, 0x2000])
         self.assertEqual(ranges.kind[:3].tolist(), [0, 1, 0])
         lines = "".join(maps.ranges_text(ranges, KINDS)).splitlines()
         self.assertIn("text", lines[1])
         objects = json.loads("[" + "".join(maps.ranges_json(ranges, KINDS))[:-1] + "]")
         self.assertEqual([o["kind"] for o in objects[:3]], ["none", "text", "none"])
+
+    def test_merged_as_one_by_one(self) -> None:
+        """Leaves in any order and in any number of parts, alike and not: the ranges of a plain loop over them."""
+        for seed in range(24):
+            rng = np.random.default_rng(seed)
+            leaves, kind = some_leaves(rng)
+            types = MemoryTypes(COMMON_PAT, some_mtrr(rng) if seed % 3 else None)
+            parts = np.array_split(np.arange(len(leaves)), int(rng.integers(1, 9)))
+            rng.shuffle(parts)
+            merged = maps.merge("k", [maps.pieces(leaves.take(p), kind[p]) for p in parts], types)
+            found = zip(
+                *(getattr(merged, f).tolist() for f in "va size pa perm type level kind".split())
+            )
+            self.assertEqual(list(found), one_by_one(leaves, kind, types), f"seed {seed}")
+
+    def test_sizes_split(self) -> None:
+        """Behind a 2M page, whose entry has low address bits that it may not have, a 4K page that would be its next step."""
+        va, level = np.array([2, 4], np.uint64) << np.uint64(20), np.array([2, 1], np.uint8)
+        same = np.zeros(2, np.uint8)
+        leaves = Leaves(va, va | np.uint64(0x1000 | P | PS), level, same.astype(np.int32), same)
+        types = MemoryTypes(COMMON_PAT, None)
+        found = maps.merge("k", [maps.pieces(leaves, same)], types)
+        self.assertEqual(found.size.tolist(), [2 << 20, 4096])
+        self.assertEqual(found.pa.tolist(), [2 << 20, (4 << 20) + 0x1000])
+
+    def test_types_split(self) -> None:
+        """Within equal entries another range begins where the MTRRs begin to say something else."""
+        for first, size in ((5 << 21, 1 << 21), ((5 << 21) + 0x3000, 4096)):
+            base, mask = np.array([first], np.uint64), np.array([-size & (1 << 40) - 1], np.uint64)
+            types = MemoryTypes(COMMON_PAT, Mtrr(True, 6, None, base, mask))  # base with type 0, UC
+            pa = np.arange(0x1000, 10 << 21, 4096, np.uint64)
+            small = np.ones(len(pa), np.uint8)
+            leaves = Leaves(pa, pa | np.uint64(P), small, small.astype(np.int32), small)
+            found = maps.merge("k", [maps.pieces(leaves, small)], types)
+            self.assertEqual(found.va.tolist(), [0x1000, first, first + size])
+            self.assertEqual([NAMES[t] for t in found.type.tolist()], ["WB", "UC", "WB"])
+            self.assertEqual(int(found.size.sum()), len(pa) << 12)
 
     def test_nothing(self) -> None:
         """An empty table is no error."""

@@ -145,6 +145,18 @@ class Readers(unittest.TestCase):
         reader.read(8 * PAGE, 8)
         self.assertEqual(self.stub.blocks[-1], (8 * PAGE, PAGE))
 
+    def test_stub_expects(self) -> None:
+        """What will be read a few at a time is asked for at once; what is no RAM, or too much, is not."""
+        reader = StubReader(self.ram, self.stub.read_physical)
+        reader.expect(np.array([9, 8, 4, 1 << 60, 30], np.uint64))
+        self.assertEqual(self.stub.blocks, [(8 * PAGE, 2 * PAGE), (30 * PAGE, PAGE)])
+        for mfn in (30, 8, 9):
+            self.assertTrue(reader.read_pages(np.array([mfn], np.uint64))[1][0])
+        self.assertEqual(len(self.stub.blocks), 2)
+        reader.KEEP = 3
+        reader.expect(np.array([10, 11, 12, 13], np.uint64))
+        self.assertEqual(len(self.stub.blocks), 2)
+
     def test_stub_fails(self) -> None:
         """A page that the stub refuses does not take the others with it."""
         self.stub.broken = {9}

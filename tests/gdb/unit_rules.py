@@ -16,12 +16,12 @@ import rule_cases_rights  # noqa: F401  adds its cases to those of rule_cases
 from rule_cases import CASES as LINKED_CASES
 from rule_cases_state import STATE_CASES
 from synthetic import CR0, CR4, STRUCTS, Machine
-from synthetic_model import BASE, STACKS
+from synthetic_model import BASE, BASES, STACKS
 from synthetic_types import MM_VA
 
-from ktf import descriptors
 from ktf.commands_check import CheckCommand, examine, text
 from ktf.database import Database
+from ktf.descriptors import Frames
 from ktf.findings import KEEP, Report, Violation
 from ktf.rules import RULES
 
@@ -139,9 +139,10 @@ class RuleTests(unittest.TestCase):
             self.assertTrue(report.total(), rule)
 
     def test_find(self) -> None:
-        """Many pages are looked up in a table, few through the tree: the same frames, in broken trees as well."""
+        """The frame of each page as the tree and the tails lead to it, page by page; its kind the same where nothing else
+        is read; in broken trees as well."""
         beyond = [1 << 18, (1 << 29) + 5, (1 << 40) - 1]
-        mfns = np.concatenate([np.arange(0, 4096), beyond]).astype(np.int64)
+        mfns = np.concatenate([np.arange(0, 4096, 3), beyond]).astype(np.int64)
         rng = random.Random(3)
         for broken in range(40):
             m = HEALTHY.twin()
@@ -151,11 +152,41 @@ class RuleTests(unittest.TestCase):
                 words[rng.choice(np.flatnonzero(words).tolist())] ^= np.uint64(
                     1 << rng.randrange(32)
                 )
+            if broken % 4 == 3:  # tails that lead into other pages
+                at = m.arena_mfn[0][rng.randrange(1, len(m.arena_mfn[0]))]
+                m.words[at, ::4] |= np.uint64(rng.getrandbits(7) << 57)
             frames = Database(m.session()).frames
-            many = np.tile(mfns, descriptors.MANY // len(mfns) + 1)
-            few = np.concatenate([frames.find(part) for part in np.array_split(mfns, 2)])
-            self.assertEqual(frames.find(many)[: len(mfns)].tolist(), few.tolist())
-            self.assertTrue(few.any() or broken)
+            found = frames.find(mfns)
+            if broken % 5 == 0:
+                self.assertEqual(
+                    found.tolist(), [self.plain_find(frames, i) for i in mfns.tolist()]
+                )
+            kind = np.where(found > 0, frames.kind[found], 0)
+            alone = Database(m.session()).kind_of_mfns(mfns.astype(np.uint64))
+            self.assertEqual(alone.tolist(), kind.tolist(), f"{broken} bits")
+            self.assertTrue(found.any() or broken)
+
+    def plain_find(self, frames: Frames, mfn: int) -> int:
+        """One page, in plain steps."""
+        entry = int(frames.tree.lookup(np.array([mfn]))[0])
+        index = entry & ~frames.tree.block
+        if entry and entry == index:
+            index += mfn % 128
+            index -= int(frames.tail[index])
+        return index if 0 < index < frames.count and frames.is_head[index] else 0
+
+    def test_find_unmapped(self) -> None:
+        """Where descriptors are not mapped there are no frames, whatever memory holds at 0."""
+        m = HEALTHY.twin()
+        frames = Database(m.session()).frames
+        page, place = int(frames.granule_page[0]), int(frames.granule_place[0])
+        mfns = np.arange(place, place + 128)
+        self.assertTrue(frames.find(mfns).any())
+        m.words[0] = m.words[m.arena_mfn[0][page]]
+        m.set_entry(1, BASES[0] + page * 4096, 1, 0)
+        db = Database(m.session())
+        self.assertFalse(db.kind_of_mfns(mfns).any())
+        self.assertFalse(db.frames.find(mfns).any())
 
     def test_magic(self) -> None:
         """A struct mm that was overwritten is a finding, one that is not there yet an error."""
