@@ -151,8 +151,15 @@ static void forget_device(frame_t *frame)
     tree_prune(mfn);
 }
 
+// What changes rings and the tree; at boot there is no other CPU yet.
+static void assert_locked(void)
+{
+    assert(!mm.live || spin_held(&mm.frame_lock));
+}
+
 void block_release(frame_t *frame)
 {
+    assert_locked();
     ring_remove(frame);
     mm.order[frame->order].used--;
     if (frame->kind == FRAME_DEVICE) {
@@ -178,6 +185,7 @@ frame_t *block_take(unsigned order, enum frame_kind kind, unsigned kept)
     unsigned from = block_free_order(order);
     frame_t *frame;
 
+    assert_locked();
     if (from > ORDER_MAX || (from != order && !can_split(from, order, kept)))
         return NULL;
     if (from == order) {
@@ -246,6 +254,7 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
     uint32_t index;
     frame_t *frame;
 
+    assert_locked();
     if (err)
         return err;
     if (order >= FRAME_PAGE_ORDER) {

@@ -57,6 +57,10 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"smp": 2, "cmdline": "test=shootdown_unmap break=shootdown"},
         ("watch.stale == 0", "mm_check: B1:"),
     ),
+    "shootdown_run": (
+        {"smp": 2, "cmdline": "test=shootdown_run break=shootdown"},
+        ("watch.stale == 0", "mm_check: B1:"),
+    ),
     "lock": (
         {"smp": 4, "cmdline": "test=stress break=lock stress-ops=20000"},
         ("PANIC: map_lock is broken: CPU ",),

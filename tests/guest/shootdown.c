@@ -123,6 +123,25 @@ GUEST_TEST(shootdown_unmap)
     CHECK_EQ(mm_check(), 0);
 }
 
+// A page beside those that are watched: their table does not become empty, for whose sake all is
+// flushed anyway.
+static frame_t *beside;
+#define BESIDE_VA VADDR(WATCHED_VA.v + 300 * PAGE_SIZE)
+
+static int keep_table(void)
+{
+    int err = get_frame(0, &beside);
+
+    return err ? err : vmap_kern(BESIDE_VA, beside, VATTR_R);
+}
+
+static int drop_table(void)
+{
+    int err = vunmap(NULL, BESIDE_VA, beside);
+
+    return err ? err : put_frame(beside);
+}
+
 // The same when it is one page of a range, of more pages than are flushed one by one.
 GUEST_TEST(shootdown_range)
 {
@@ -132,6 +151,7 @@ GUEST_TEST(shootdown_range)
     if (smp_count() < 2)
         return;
     CHECK_EQ(get_frame(6, &frame), 0);
+    CHECK_EQ(keep_table(), 0);
     watcher_start(va, false);
     for (uint32_t round = 1; round <= ROUNDS; round++) {
         uint64_t pages = round & 1 ? 64 : 40;
@@ -144,8 +164,131 @@ GUEST_TEST(shootdown_range)
         linger();
     }
     watcher_stop();
+    CHECK_EQ(drop_table(), 0);
     CHECK_EQ(put_frame(frame), 0);
     CHECK_EQ(watch.stale, 0);
+}
+
+enum {
+    LOOSE = 200, // frames of order 0, among them
+    RUN = 40,    // so many one after the other: more than are flushed one by one
+    RUN_SEEN = 17,
+};
+
+static frame_t *loose[LOOSE];
+
+static void sort_loose(void)
+{
+    for (unsigned i = 1; i < LOOSE; i++) {
+        frame_t *frame = loose[i];
+        unsigned k = i;
+
+        for (; k && loose[k - 1]->mfn > frame->mfn; k--)
+            loose[k] = loose[k - 1];
+        loose[k] = frame;
+    }
+}
+
+// Number of the first of RUN frames in a row; LOOSE if there are none.
+static unsigned find_run(void)
+{
+    unsigned count = 1;
+
+    for (unsigned i = 1; i < LOOSE; i++) {
+        count = loose[i]->mfn == loose[i - 1]->mfn + 1 ? count + 1 : 1;
+        if (count == RUN)
+            return i + 1 - RUN;
+    }
+    return LOOSE;
+}
+
+static int run_map_by(unsigned way, frame_t **run)
+{
+    return way ? vmap_frames(NULL, WATCHED_VA, run, RUN, VATTR_W)
+               : vmap_range(NULL, WATCHED_VA, run[0], 0, RUN, VATTR_W);
+}
+
+static int run_unmap_by(unsigned way, frame_t **run)
+{
+    switch (way) {
+    case 0:
+        return vunmap_range(NULL, WATCHED_VA, run[0], 0, RUN);
+    case 1:
+        return vput_frames(NULL, WATCHED_VA, run, RUN);
+    default:
+        return vput_range(NULL, WATCHED_VA, run[0], 0, RUN);
+    }
+}
+
+// The same when the range is of many frames of one page, which go in a run.
+GUEST_TEST(shootdown_run)
+{
+    unsigned first;
+
+    if (smp_count() < 2)
+        return;
+    for (unsigned i = 0; i < LOOSE; i++)
+        CHECK_EQ(get_frame(0, &loose[i]), 0);
+    sort_loose();
+    first = find_run();
+    CHECK(first < LOOSE);
+    CHECK_EQ(keep_table(), 0);
+    watcher_start(VADDR(WATCHED_VA.v + RUN_SEEN * PAGE_SIZE), false);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        uint32_t epoch = mm.epoch;
+
+        set(&watch.mapped, round);
+        CHECK_EQ(run_map_by(round % 3, &loose[first]), 0);
+        CHECK(wait_seen(round));
+        CHECK_EQ(run_unmap_by(round % 3, &loose[first]), 0);
+        set(&watch.gone, round);
+        linger();
+        for (unsigned i = 0; i < RUN; i++)
+            CHECK(loose[first + i]->epoch - epoch - 1 < mm.epoch - epoch);
+    }
+    watcher_stop();
+    CHECK_EQ(drop_table(), 0);
+    for (unsigned i = 0; i < LOOSE; i++)
+        CHECK_EQ(put_frame(loose[i]), 0);
+    CHECK_EQ(watch.stale, 0);
+    CHECK_EQ(mm_check(), 0);
+}
+
+static void read_once(void *arg)
+{
+    uint64_t value;
+
+    set(arg, (uint32_t)probe_read(WATCHED_VA, &value));
+}
+
+static uint32_t read_by_other(void)
+{
+    uint32_t err = 1;
+
+    smp_run(1, read_once, &err);
+    smp_wait(1);
+    return now(&err);
+}
+
+// A CPU at rest is not woken to flush: it does so before it goes on.
+GUEST_TEST(shootdown_rest)
+{
+    frame_t *frame;
+
+    if (smp_count() < 2)
+        return;
+    CHECK_EQ(get_frame(0, &frame), 0);
+    CHECK_EQ(keep_table(), 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        CHECK_EQ(vmap_kern(WATCHED_VA, frame, VATTR_W), 0);
+        CHECK_EQ(read_by_other(), 0);
+        for (unsigned i = 0; i < round * 100; i++) // time to come to rest
+            cpu_pause();
+        CHECK_EQ(vunmap(NULL, WATCHED_VA, frame), 0);
+        CHECK(read_by_other() != 0);
+    }
+    CHECK_EQ(drop_table(), 0);
+    CHECK_EQ(put_frame(frame), 0);
 }
 
 // Taking a right away is seen by all CPUs as well.
