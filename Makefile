@@ -11,8 +11,8 @@ CMDLINE  =## words for the kernel, e.g. "test=all" or "plant=P2" (by fw_cfg, the
 GDB_PORT = 1234## where `make debug` puts GDB's stub, on loopback
 FUZZ_SECONDS = 60## how long `make fuzz` runs
 BY       = watch## culprit: by write watches, or `journal`: by a check at its events
-JOURNAL_EVENTS = 4096## that the journal keeps of each CPU: a power of two, 64 to 8192
-DEBUG    = 1## 0: without kmalloc's red zones, poison and callers
+JOURNAL_EVENTS = 4096## the journal's last events that are there for sure, and places in each CPU's ring: a power of two, 64 to 8192
+DEBUG    = 1## 0: without kmalloc's red zones, poison and callers, and without the checks of locks (bench builds it so)
 ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
 JOBS     =## check: tests at once (default: one per CPU)
 ACPICA_SRC =## a Linux source tree whose ACPICA is built in, "none" (default: Debian's linux-source package, if there)
@@ -171,7 +171,8 @@ $(BUILD)/fuzz/mm: $(FUZZ_OBJS) $(BUILD)/sources
 
 # --- running --------------------------------------------------------------------------------------------
 
-GUEST = --mem=$(MEM) --smp=$(SMP) --machine=$(MACHINE) --cpu=$(CPU) --uefi=$(UEFI) --cmdline='$(CMDLINE)'
+GUEST = '--mem=$(MEM)' '--smp=$(SMP)' '--machine=$(MACHINE)' '--cpu=$(CPU)' '--uefi=$(UEFI)'
+run debug culprit: export CMDLINE := $(CMDLINE)
 
 run: all ## boot the guest on this console (Ctrl-a x ends QEMU)
 	$(Q)tests/packages.sh --have check

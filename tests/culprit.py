@@ -26,7 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
 
 from ktf.culprit import culprit
-from qemu import ROOT, Guest, GuestError, gdb_command, private_file
+from qemu import ROOT, Guest, GuestError, gdb_command, guest_options, private_file
 
 ICOUNT = (
     "-icount",
@@ -215,12 +215,7 @@ def search(args: argparse.Namespace) -> int:
 def main() -> int:
     """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mem", default="128M")
-    parser.add_argument("--smp", type=int, default=2)
-    parser.add_argument("--machine", default="pc")
-    parser.add_argument("--cpu", default="max")
-    parser.add_argument("--uefi", type=lambda s: bool(int(s)), default=False)
-    parser.add_argument("--cmdline", default="")
+    guest_options(parser)
     parser.add_argument("--by", choices=("watch", "journal"), default="watch")
     args = parser.parse_args()
     if not args.cmdline:

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -432,19 +433,48 @@ def wait_listening(process: subprocess.Popen[bytes], port: int, seconds: float =
     return False
 
 
+def memory(text: str) -> str:
+    """A size of RAM as MEM= has it."""
+    if not re.fullmatch("[1-9][0-9]*[KMG]?", text):
+        raise argparse.ArgumentTypeError(f"MEM={text}: a size is wanted, such as 128M or 4G")
+    return text
+
+
+def cpus(text: str) -> int:
+    """A number of CPUs as SMP= has it."""
+    if not re.fullmatch("[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"SMP={text}: a number of CPUs is wanted, from 1 on")
+    return int(text)
+
+
+def flag(text: str) -> bool:
+    """UEFI=0 or UEFI=1."""
+    if text not in ("0", "1"):
+        raise argparse.ArgumentTypeError(f"UEFI={text}: 0 (BIOS) or 1 is wanted")
+    return text == "1"
+
+
+def guest_options(parser: argparse.ArgumentParser) -> None:
+    """What the Makefile's variables say of the guest. CMDLINE comes by the environment: its quotes are nobody's."""
+    parser.add_argument("--mem", type=memory, default="128M")
+    parser.add_argument("--smp", type=cpus, default=2)
+    parser.add_argument("--machine", choices=("pc", "q35"), default="pc")
+    parser.add_argument("--cpu", default="max")
+    parser.add_argument("--uefi", type=flag, default=False)
+    parser.add_argument("--cmdline", default=os.environ.get("CMDLINE", ""))
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The command line; arguments after `--` go to GDB."""
     argv, gdb = (
         (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     )
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        usage="make run|debug [MEM=] [SMP=] [MACHINE=] [CPU=] [UEFI=] [CMDLINE=]",
+    )
     parser.add_argument("what", choices=["run", "debug"])
-    parser.add_argument("--mem", default="128M")
-    parser.add_argument("--smp", type=int, default=2)
-    parser.add_argument("--machine", default="pc")
-    parser.add_argument("--cpu", default="max")
-    parser.add_argument("--uefi", type=lambda s: bool(int(s)), default=False)
-    parser.add_argument("--cmdline", default="")
+    guest_options(parser)
     parser.add_argument("--port", type=int, default=1234)
     args = parser.parse_args(argv)
     args.gdb = list(gdb)

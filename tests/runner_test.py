@@ -20,7 +20,7 @@ import demo
 import run
 from gdb_jobs import gdb_jobs, guest_lines, parse_guest
 from job import PYTHON, Job, execute
-from qemu import BUILD, ROOT, Guest, GuestError, free_port, listens, size_bytes
+from qemu import BUILD, ROOT, Guest, GuestError, free_port, listens, parse, size_bytes
 from results import Result, gdb_results, guest_results, host_results, unit_results
 
 GOOD_GUEST = "test a\r\ntest a: ok\r\ntest b\r\ntest b: ok\r\n2 passed, 0 failed\r\n"
@@ -331,6 +331,20 @@ class Kernel(WithFiles):
 
 class Launcher(unittest.TestCase):
     """qemu.py"""
+
+    def test_bad_values(self) -> None:
+        for word in ("--smp=0", "--smp=two", "--mem=", "--mem=128X", "--uefi=2", "--machine=x"):
+            with contextlib.redirect_stderr(io.StringIO()) as said:
+                with self.assertRaises(SystemExit, msg=word):
+                    parse(["run", word])
+            self.assertIn(word.partition("=")[2], said.getvalue())
+
+    def test_quotes_are_the_kernels(self) -> None:
+        done = subprocess.run(
+            ["make", "-n", "run", "CMDLINE=a='b \"c"], cwd=ROOT, capture_output=True, text=True
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("a='b", done.stdout)
 
     def test_sizes(self) -> None:
         self.assertEqual(
