@@ -162,9 +162,25 @@ static void given_back_when_short(void)
     SAME(mm_check(), 0);
 }
 
+// Ranges: both ends may be canonical, and what lies between not.
+static void canonical(void)
+{
+    const uint64_t low_end = UINT64_C(1) << 47, high = 0 - (UINT64_C(1) << 47);
+
+    CHECK(pt_canonical(VADDR(low_end - PAGE_SIZE), PAGE_SIZE, 4));
+    CHECK(!pt_canonical(VADDR(low_end - PAGE_SIZE), 2 * PAGE_SIZE, 4));
+    CHECK(pt_canonical(VADDR(low_end - PAGE_SIZE), 2 * PAGE_SIZE, 5));
+    CHECK(!pt_canonical(VADDR(low_end - PAGE_SIZE), high - low_end + 2 * PAGE_SIZE, 4));
+    CHECK(pt_canonical(VADDR(high), PAGE_SIZE, 4));
+    CHECK(!pt_canonical(VADDR(high - PAGE_SIZE), PAGE_SIZE, 4));
+    CHECK(pt_canonical(VADDR(0 - UINT64_C(0x1000)), PAGE_SIZE, 4));
+    CHECK(!pt_canonical(VADDR(0 - UINT64_C(0x1000)), 2 * PAGE_SIZE, 4));
+}
+
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
+        {"tables_canonical", canonical},
         {"table_kept_and_used_again", kept_and_used_again},
         {"table_few_are_kept", few_are_kept},
         {"table_made_at_once", made_at_once},

@@ -365,6 +365,11 @@ static void set_refs(uint32_t refs)
     m->refs = refs;
 }
 
+static int page(space_t *space, vaddr_t va, frame_t *f, unsigned attr)
+{
+    return vmap_part(space, va, f, 0, 0, attr);
+}
+
 static void overflow_of(map_fn *map)
 {
     start();
@@ -398,6 +403,7 @@ static void counts_overflow(void)
     overflow_of(vmap);
     overflow_of(vmap_4k);
     overflow_of(range);
+    overflow_of(page);
 }
 
 static int count_one(frame_t *frame, const mapping_t *m, void *arg)
