@@ -137,6 +137,13 @@ def by_watch(
         )
     orders = {"run": "watch", "watches": watches, "from": start, "rings": first["rings"]}
     found = run(args, orders)
+    return verdict(found, first, watches, start)
+
+
+def verdict(
+    found: dict[str, Any], first: dict[str, Any], watches: list[dict[str, Any]], start: int = 0
+) -> int | None:
+    """Prints whom a run with watches names: 0; None if nobody, 2 if it was not the run that the first one was."""
     if found["stop"] != first["stop"]:
         print(f"! this run ended elsewhere: {stop_text(found['stop'])}")
         return 2

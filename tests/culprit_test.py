@@ -1,22 +1,36 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
 """`make culprit`, really run: the storing instruction, by both ways, and what it says where nothing is to be found."""
 
 from __future__ import annotations
 
+import io
 import re
 import resource
 import subprocess
 import sys
 import unittest
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
+
+from culprit import verdict
 from ktf.culprit import culprit
-from qemu import ROOT
+from qemu import ROOT, gdb_command
 from transcript import Comparison
 
 SECONDS = 20.0  # of all processors that the search uses; the host may be busy
 
 
-QUICK = ("Runs.test_wild_store", "Runs.test_nothing_broken", "Runs.test_no_cmdline", "Judging")
+QUICK = (
+    "Runs.test_wild_store",
+    "Runs.test_nothing_broken",
+    "Runs.test_no_cmdline",
+    "Judging",
+    "Verdict",
+)
 OFF = " acpi=off"  # fewer events to search
 
 
@@ -54,7 +68,18 @@ class Runs(unittest.TestCase):
         )
         self.assertRegex(said, r"(?m)^  #1 .* in crash_wild_store ")
         self.assertEqual(search("crash=wild-store", "--smp=2")[1], said)
+        self.assertGreaterEqual(self.quiet(), 100_000)
         self.compare(said, '$ make culprit CMDLINE="crash=wild-store acpi=off" SMP=2\n')
+
+    def quiet(self) -> int:
+        """Instructions between the store and the access that notices: a loop of two, by the kernel's own code."""
+        command = gdb_command(None, "-batch")
+        for name in ("crash_wild_store", "work_quietly"):
+            command += ["-ex", f"disassemble {name}"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        self.assertRegex(text, r"dec +%\w+\n.*\sjne ")
+        counts = re.findall(r"mov +\$0x([0-9a-f]+),%e\w\w\b", text)
+        return 2 * max(int(count, 16) for count in counts)
 
     def compare(self, said: str, command: str) -> None:
         """With what docs/postmortem.md has behind that command."""
@@ -138,6 +163,63 @@ class Judging(unittest.TestCase):
         ]
         for states, number in cases:
             self.assertEqual(culprit(states), number, states)
+
+
+class Verdict(unittest.TestCase):
+    """What is made of a run with watches."""
+
+    FIRST: dict[str, Any] = {
+        "stop": {"kind": "panic", "cpu": 0, "source": "", "registers": {"rip": 1, "rsp": 8}}
+    }
+    WRITE: dict[str, Any] = {
+        "watch": 0,
+        "va": 0x1000,
+        "before": "01" * 8,
+        "after": "6b" * 8,
+        "cpu": 0,
+        "at": 0x2000,
+        "instruction": "mov %rax,(%rdi)",
+        "source": "store at a.c:1",
+        "backtrace": "#0 store",
+        "event": 5,
+        "broken": [True],
+    }
+
+    def verdict(self, **changed: Any) -> tuple[int | None, str]:
+        """Status and text for a run with one write."""
+        found = {**self.FIRST, "writes": [self.WRITE], "missed": [], **changed}
+        with redirect_stdout(io.StringIO()) as text:
+            status = verdict(found, self.FIRST, [{"name": "an entry"}])
+        return status, text.getvalue()
+
+    def test_culprit(self) -> None:
+        """The store, the place, old and new value."""
+        status, said = self.verdict()
+        self.assertEqual(status, 0)
+        self.assertIn("culprit: store at a.c:1, CPU 0, after event 4 of the journal\n", said)
+        self.assertIn("written at 0x1000: 0x101010101010101 -> 0x6b6b6b6b6b6b6b6b\n", said)
+
+    def test_ended_elsewhere(self) -> None:
+        """A run that is not the first one again proves nothing, whatever it wrote."""
+        for name, value in (("kind", "idle"), ("cpu", 1), ("registers", {"rip": 1, "rsp": 16})):
+            status, said = self.verdict(stop={**self.FIRST["stop"], name: value})
+            self.assertEqual(status, 2, name)
+            self.assertIn("! this run ended elsewhere: ", said)
+            self.assertNotIn("culprit", said)
+
+    def test_missed(self) -> None:
+        """What changed behind the watches is told, and nobody is blamed for it."""
+        status, said = self.verdict(missed=["an entry"])
+        self.assertIsNone(status)
+        self.assertIn("! an entry changed through an address that is not mapped any more", said)
+        self.assertNotIn("culprit", said)
+
+    def test_nobody(self) -> None:
+        """No write, none that broke anything."""
+        for writes in ([], [{**self.WRITE, "broken": [False]}]):
+            status, said = self.verdict(writes=writes)
+            self.assertIsNone(status)
+            self.assertNotIn("culprit", said)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from . import journal
 from .database import POOLS, Database
 from .errors import KtfError
 from .findings import Report, Violation
+from .operands import U64
 from .paging import ACCESSED, DIRTY, W
 from .readers import PAGE
 from .rules import RULES
@@ -100,6 +101,8 @@ def _places(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
     """Name, physical address and size of each thing that a violation is about."""
     if v.va is None and v.mfn is None:
         yield from _counts(db, v)
+    if v.rule == "C2":
+        yield from _descriptors(db, v)
     if v.va is not None:
         inside = _object(db, v.va) if v.space is None else None
         if inside is not None:
@@ -126,6 +129,22 @@ def _counts(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
     pa = kernel.image_pa(symbol.va + offset + int(order[1]) * kind.base.itemsize)
     if pa is not None and int(order[1]) < kind.shape[0]:
         yield f"{COUNTS} {order[1]}", pa, kind.base.itemsize
+
+
+def _descriptors(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
+    """The gate of the IDT and the descriptor of the GDT that a violation names by vector and selector."""
+    cpu = re.match(r"CPU (\d+): ", v.message)
+    mine = [r for r in db.session.registers if cpu is not None and r.number == int(cpu[1])]
+    for word, table, size in (("vector", "idt", 16), ("selector", "gdt", 8)):
+        found = re.search(rf"\b{word} (0x[0-9a-f]+|\d+)", v.message)
+        if found is None or not mine:
+            continue
+        at = int(found[1], 0) * 16 if table == "idt" else int(found[1], 0) & ~7
+        base, limit = mine[0].segments[table].base, mine[0].segments[table].limit
+        size = 16 if "TSS" in v.message else size  # its descriptor is a double one
+        pa = _physical(db, base + at & U64)
+        if pa is not None and at + size - 1 <= limit:
+            yield f"the {table.upper()}'s bytes for {word} {found[1]}", pa, size
 
 
 def _object(db: Database, va: int) -> tuple[str, int, int] | None:

@@ -11,51 +11,19 @@ from typing import Any
 import numpy as np
 
 from fake_guest import Plain
-from synthetic import Machine, put
+from synthetic_journal import OP, PLACES, STEP, Rings
 from synthetic_model import IMAGE
-from synthetic_types import OPS
 
 from ktf import journal
 from ktf.commands_journal import JournalCommand
 from ktf.errors import KtfError
-from ktf.layout import Layout
-
-STEP, PLACES = 64, 8
-OP = {name: number for number, name in enumerate(OPS)}
 
 
-class Rings:
-    """A guest whose rings hold what was written by event()."""
-
-    def __init__(self) -> None:
-        self.machine = Machine()
-        self.layout = Layout(self.machine.types.struct("struct journal_event"))
-        self.bytes = self.machine.symbol("rings")
-        self.at = self.machine.symbol("journal_ring").view(np.uint64)
-        self.next = 1
-        self.machine.poke("struct mm", 0, journal_on=1)
-
-    def event(self, cpu: int, op: str, **members: int) -> int:
-        """Writes the next event as that CPU does; its number."""
-        number = self.next
-        self.next += 1
-        at = (cpu * PLACES + number % PLACES) * STEP
-        raw = self.bytes[at : at + STEP]
-        data = self.layout.records(np.zeros(STEP, np.uint8))
-        put(data, 0, seq=number * STEP, op=OP[op], **members)
-        raw[:] = data.data.view(np.uint8)
-        self.machine.poke("struct mm", 0, journal_seq=self.next * STEP)
-        return number
-
-    def read(self) -> journal.Journal:
-        """What the module makes of it."""
-        return journal.events(self.machine.session())
-
-    def said(self, line: str) -> str:
-        """What the command prints."""
-        context = Plain(self.machine.session())
-        JournalCommand().invoke(context, line)
-        return context.text
+def said(rings: Rings, line: str) -> str:
+    """What the command prints."""
+    context = Plain(rings.machine.session())
+    JournalCommand().invoke(context, line)
+    return context.text
 
 
 def numbers(found: journal.Journal) -> list[int]:
@@ -86,14 +54,14 @@ class Order(unittest.TestCase):
         rings = Rings()
         rings.machine.poke("struct mm", 0, journal_seq=STEP)
         self.assertEqual(len(rings.read()), 0)
-        self.assertEqual(rings.said(""), "none of the 0 events that are kept\n")
+        self.assertEqual(said(rings, ""), "none of the 0 events that are kept\n")
 
     def test_off(self) -> None:
         """It is said that nothing is written."""
         rings = Rings()
         rings.event(0, "GET", mfn=0x100, kind=1)
         rings.machine.poke("struct mm", 0, journal_on=0)
-        self.assertIn("! the journal is switched off (mm.journal_on)", rings.said(""))
+        self.assertIn("! the journal is switched off (mm.journal_on)", said(rings, ""))
 
 
 class About(unittest.TestCase):
@@ -255,8 +223,8 @@ class Nonsense(unittest.TestCase):
                 rings.machine.poke("struct mm", 0, journal_seq=(turn + 1) * PLACES * STEP)
             self.assertIn("no event", self.strange(rings))
             for where in ("", "0x200", "--va 0xffffc00000000000", "--mfn 1"):
-                self.assertNotIn("error", rings.said(f"{where} -n 1000"))
-                answer: dict[str, Any] = json.loads(rings.said(f"{where} -n 1000 --json"))
+                self.assertNotIn("error", said(rings, f"{where} -n 1000"))
+                answer: dict[str, Any] = json.loads(said(rings, f"{where} -n 1000 --json"))
                 self.assertTrue(answer["ok"], answer)
 
 
@@ -269,17 +237,17 @@ class Line(unittest.TestCase):
         rings.event(0, "GET", mfn=0x200, kind=1)
         for line in ("-n 0", "-n -1", "-n all", "-n", "--mfn", "1 --mfn --pa", "--bogus", "--va"):
             with self.assertRaises(KtfError, msg=line):
-                rings.said(line)
+                said(rings, line)
 
     def test_where(self) -> None:
         """A frame by number, address of memory, or pointer; an address by its value."""
         rings = Rings()
         rings.event(0, "MAP", mfn=0x200, kind=1, va=0xFFFFC00000000000, refcount=1, mapcount=2)
         for line in ("0x200000", "--mfn 0x200", "--pa 0x200fff", "0xffffc00000000123", ""):
-            text = rings.said(line)
+            text = said(rings, line)
             self.assertIn("map        0x200            0 available 0xffffc00000000000", text, line)
-        self.assertIn("none of the 1 events", rings.said("0xffffc00000001000"))
-        answer = json.loads(rings.said("--json"))["events"][0]
+        self.assertIn("none of the 1 events", said(rings, "0xffffc00000001000"))
+        answer = json.loads(said(rings, "--json"))["events"][0]
         self.assertEqual(answer["va"], "0xffffc00000000000")
         self.assertEqual(answer["ago"], 1)
 
