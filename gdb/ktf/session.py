@@ -34,6 +34,9 @@ class FrameDatabase(Protocol):
     def kind_of_mfns(self, mfns: np.ndarray) -> np.ndarray:
         """Kind of the frame that holds each page, 0 for none (uint8)."""
 
+    def read_kinds(self) -> None:
+        """Reads what kind_of_mfns() needs, if it has not been read yet."""
+
     def frame_line(self, mfn: int) -> str:
         """The frame that holds that page, in one line; says so if there is none."""
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 import json
 import unittest
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from fake_guest import Memory, Plain
+from synthetic import Machine
+
 from ktf import maps, text
 from ktf.command import Args, Command, Context, Option, split
 from ktf.commands import MapsCommand
@@ -30,7 +33,9 @@ from ktf.paging import (
     US,
     Leaves,
     P,
+    Walk,
 )
+from ktf.spaces import Space
 from ktf.walk import walk
 
 HIGH = 0xFFFF_8000_0000_0000
@@ -193,6 +198,22 @@ class Ranges(unittest.TestCase):
             self.assertEqual(found.va.tolist(), [0x1000, first, first + size])
             self.assertEqual([NAMES[t] for t in found.type.tolist()], ["WB", "UC", "WB"])
             self.assertEqual(int(found.size.sum()), len(pa) << 12)
+
+    def test_kinds_before_the_walk(self) -> None:
+        """The seconds that a walk may take are not spent on reading the frames."""
+        session = Machine().session()
+        passed, walked = session.walk_past, []
+
+        def checked(space: Space, *rest: Any) -> Walk:
+            self.assertIn("kinds_alone", vars(session.database()))
+            walked.append(space.name)
+            return passed(space, *rest)
+
+        context = Plain(session)
+        with mock.patch.object(session, "walk_past", checked):
+            MapsCommand().invoke(context, "")
+        self.assertEqual(walked, [s.name for s in session.spaces().spaces])
+        self.assertIn(" text\n", context.text)
 
     def test_nothing(self) -> None:
         """An empty table is no error."""
