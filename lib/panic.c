@@ -7,37 +7,40 @@
 #include "arch/x86/exit.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/serial.h"
 #include "arch/x86/traps.h"
 #include "lib/printk.h"
 #include "mm/journal.h"
 
 char panic_message[256];
-bool panicking;
+uint32_t panic_owner;
 struct panic_record panic_record;
+
+// How far the CPU that has the panic has come.
+static enum { STOP_OTHERS, REPORT, GIVE_UP } step;
+
+void panic_begin(const char *what, uint64_t rip)
+{
+    uint32_t none = 0;
+
+    if (__atomic_compare_exchange_n(&panic_owner, &none, cpu_token(), false, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST)) {
+        if (ipi_ready)
+            ipi_stop_others();
+    } else if (none != cpu_token()) {
+        ipi_stopped();
+    } else if (step == REPORT) {
+        step = GIVE_UP; // should that not go well either
+        printk("\npanic in panic: %s at 0x%lx\n", what, rip);
+        machine_stop();
+    } else if (step == GIVE_UP) {
+        machine_stop();
+    }
+    step =
+        REPORT; // also after a fault in stopping the others: its backtrace leads to the first one
+}
 
 static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
 {
-    static const char in_panic[] = "\npanic in panic\n";
-    static uint32_t first; // token of the CPU that panicked first
-    uint32_t none = 0;
-
-    cli();
-    if (!__atomic_compare_exchange_n(&first, &none, cpu_token(), false, __ATOMIC_SEQ_CST,
-                                     __ATOMIC_SEQ_CST)) {
-        if (none != cpu_token())
-            machine_halt(); // the first one reports and stops the machine
-        // The report itself went wrong: what it printed so far must do.
-        serial_write(in_panic, sizeof(in_panic) - 1);
-        machine_stop();
-    }
-    panicking = true;
-    if (panic_record.frame == NULL) {
-        panic_record.cpu = cpu_number();
-        panic_record.caller = rip;
-    }
-    if (ipi_ready)
-        ipi_stop_others();
     vsnprintk(panic_message, sizeof(panic_message), fmt, args);
     printk("\nPANIC: %s\n", panic_message);
     if (ipi_ready)
@@ -50,11 +53,15 @@ static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_lis
 
 _Noreturn void panic(const char *fmt, ...)
 {
+    uint64_t caller = (uintptr_t)__builtin_return_address(0);
     va_list args;
 
+    cli();
+    panic_begin("panic()", caller);
+    panic_record.cpu = cpu_number();
+    panic_record.caller = caller;
     va_start(args, fmt);
-    report((uintptr_t)__builtin_return_address(0), (uintptr_t)__builtin_frame_address(0), fmt,
-           args);
+    report(caller, (uintptr_t)__builtin_frame_address(0), fmt, args);
 }
 
 _Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)

@@ -12,8 +12,15 @@
  */
 _Noreturn void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* The same with the backtrace of other code, interrupted at rip with frame pointer rbp. Not in host
- * tests. */
+/*
+ * The first CPU that calls it has the panic: all others are stopped, and it goes on to report. It
+ * returns nowhere else: another CPU stops, and where the report itself went wrong (`what` happened
+ * in it, at rip) the machine does, with what was printed so far. Interrupts are off.
+ */
+void panic_begin(const char *what, uint64_t rip);
+
+/* The end of a panic that was begun, with the backtrace of the code that was interrupted at rip
+ * with frame pointer rbp. Not in host tests. */
 _Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -32,8 +39,15 @@ extern struct panic_record panic_record;
 
 // The message of the first panic, for the debugger; empty if there was none.
 extern char panic_message[256];
-// True from the first panic on: the other CPUs are being stopped, and locks count no more.
-extern bool panicking;
+
+// Token of the CPU that has the panic, 0 while all is well.
+extern uint32_t panic_owner;
+
+/* True from the first panic on: the other CPUs are being stopped, and locks count no more. */
+static inline bool panicking(void)
+{
+    return __atomic_load_n(&panic_owner, __ATOMIC_SEQ_CST) != 0;
+}
 
 /* Must hold on every build, also in the fastest one. */
 #define assert(x)                                                                                  \

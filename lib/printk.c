@@ -231,7 +231,7 @@ void vprintk(const char *fmt, va_list args)
     char buf[128];
     struct sink s = {.buf = buf, .size = sizeof(buf), .flush = serial_write};
     // An exception may have come while this CPU was printing; in a panic all others are stopped.
-    bool locked = !panicking && !spin_held(&console_lock);
+    bool locked = !panicking() && !spin_held(&console_lock);
 
     if (locked)
         spin_lock(&console_lock);

@@ -94,7 +94,7 @@ void spin_check_enter(spinlock_t *lock)
 {
     uint32_t other = __atomic_exchange_n(&lock->inside, cpu_token(), __ATOMIC_SEQ_CST);
 
-    if (other && !panicking)
+    if (other && !panicking())
         panic("%s is broken: CPU %u has it, and CPU %u is inside", names[lock->rank], cpu_number(),
               other - 1);
 }
@@ -105,7 +105,7 @@ void spin_check_leave(spinlock_t *lock)
     uint32_t inside = __atomic_exchange_n(&lock->inside, 0, __ATOMIC_SEQ_CST);
     uint32_t other = lock->owner != me->token ? lock->owner : inside;
 
-    if (other != me->token && !panicking) {
+    if (other != me->token && !panicking()) {
         if (!other)
             panic("%s is broken: CPU %u gives it back, nobody has it", names[lock->rank],
                   me->number);

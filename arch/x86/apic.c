@@ -31,6 +31,7 @@ enum {
     APIC_TIMER_COUNT = 0x380,
     APIC_TIMER_PERIODIC = 1 << 17,
     APIC_TIMER_MASKED = 1 << 16,
+    SEND_SPINS = 1000000,
     ALARM_TICKS = 1 << 29, // of the bus, divided by 2 as after reset
     APIC_SPURIOUS_ENABLE = 1 << 8,
 };
@@ -103,7 +104,8 @@ void apic_send(uint32_t to, uint32_t command)
 
     *reg(APIC_ICR_HIGH) = to << 24;
     *reg(APIC_ICR_LOW) = command;
-    while (*reg(APIC_ICR_LOW) & APIC_ICR_PENDING)
+    // Bounded, for panics: the bus may be what is broken.
+    for (unsigned spins = SEND_SPINS; *reg(APIC_ICR_LOW) & APIC_ICR_PENDING && spins > 0; spins--)
         cpu_pause();
     interrupts_restore(flags);
 }

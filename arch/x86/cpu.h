@@ -100,6 +100,20 @@ CR_ACCESSORS(3)
 CR_ACCESSORS(4)
 #undef CR_ACCESSORS
 
+// A debug register that breaks on nothing is a word that no page table can take away.
+static inline uint64_t read_dr3(void)
+{
+    uint64_t value;
+
+    __asm__ volatile("mov %%db3, %0" : "=r"(value) : : "memory");
+    return value;
+}
+
+static inline void write_dr3(uint64_t value)
+{
+    __asm__ volatile("mov %0, %%db3" : : "r"(value) : "memory");
+}
+
 static inline void invlpg(vaddr_t va)
 {
     __asm__ volatile("invlpg (%0)" : : "r"(va.v) : "memory");
@@ -128,6 +142,15 @@ static inline void sti(void)
 static inline void hlt(void)
 {
     __asm__ volatile("hlt" : : : "memory");
+}
+
+/* For good: an NMI only wakes it to halt again. */
+static inline _Noreturn void cpu_halt(void)
+{
+    for (;;) {
+        cli();
+        hlt();
+    }
 }
 
 // SMAP's key; only on processors that have SMAP (cpu_has_smap), elsewhere they are invalid opcodes.

@@ -18,10 +18,7 @@ static bool exit_wanted;
 
 _Noreturn void machine_halt(void)
 {
-    for (;;) {
-        cli();
-        hlt();
-    }
+    cpu_halt();
 }
 
 _Noreturn void machine_exit(bool success)
@@ -44,10 +41,15 @@ static void tell_panic(void)
         outb(PVPANIC_PORT, PVPANIC_PANICKED);
 }
 
+_Noreturn void machine_stop_bare(void)
+{
+    tell_panic();
+    machine_halt();
+}
+
 _Noreturn void machine_stop(void)
 {
     if (exit_wanted)
         machine_exit(false);
-    tell_panic();
-    machine_halt();
+    machine_stop_bare();
 }

@@ -2,6 +2,7 @@
 // The interrupt descriptor table: 256 gates to the stubs of traps.S.
 #include "arch/x86/idt.h"
 
+#include "arch/x86/cpu.h"
 #include "arch/x86/traps.h"
 
 enum {
@@ -20,6 +21,7 @@ void idt_load(void)
         uint64_t base;
     } __attribute__((packed)) pointer = {.limit = sizeof(idt) - 1, .base = (uintptr_t)idt};
 
+    write_dr3(0); // inside no exception, traps.c
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 

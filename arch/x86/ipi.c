@@ -3,10 +3,15 @@
 #include "arch/x86/ipi.h"
 
 #include "arch/x86/apic.h"
-#include "arch/x86/exit.h"
+#include "arch/x86/cpu.h"
 #include "arch/x86/percpu.h"
+#include "arch/x86/smp.h"
 #include "arch/x86/traps.h"
 #include "lib/panic.h"
+
+enum {
+    STOP_SPINS = 2000000,
+};
 
 bool ipi_ready;
 
@@ -26,15 +31,33 @@ void ipi_wake(uint32_t cpu)
     send(cpu, VECTOR_WAKE);
 }
 
+// Mask of the CPUs that have stopped.
+static uint64_t stopped;
+
 void ipi_stop_others(void)
 {
+    uint64_t others = ~UINT64_C(0) >> (CPU_MAX - smp_count()) & cpu_others();
+
     apic_send(0, APIC_NMI | APIC_ASSERT | APIC_ALL_OTHERS);
+    // One that does not come, for its handlers are broken, too, does not keep the panic waiting.
+    for (unsigned spins = STOP_SPINS;
+         spins > 0 && others & ~__atomic_load_n(&stopped, __ATOMIC_RELAXED); spins--)
+        cpu_pause();
+}
+
+_Noreturn void ipi_stopped(void)
+{
+    __atomic_fetch_or(&stopped, ~cpu_others(), __ATOMIC_SEQ_CST);
+    cpu_halt();
 }
 
 bool ipi_handle(uint64_t vector)
 {
-    if (vector == VECTOR_NMI && panicking)
-        machine_halt();
+    if (vector == VECTOR_NMI && panicking()) {
+        if (panic_owner != cpu_token())
+            ipi_stopped();
+        return true; // somebody presses a button; the report goes on
+    }
     if (vector == VECTOR_SHOOTDOWN)
         tlb_answer();
     else if (vector != VECTOR_WAKE && vector != VECTOR_ALARM) // these end a cpu_park()

@@ -22,6 +22,9 @@ void ipi_shootdown(uint64_t cpus);
 void ipi_wake(uint32_t cpu);
 /* Handles an interrupt that another CPU sent. False if it is none of these. */
 bool ipi_handle(uint64_t vector);
-/* Stops all other CPUs for good, whatever they are doing: for panics. */
+/* Stops all other CPUs for good, whatever they are doing, and waits a while for them to have
+ * stopped: for panics. */
 void ipi_stop_others(void);
+/* This CPU is one of them. */
+_Noreturn void ipi_stopped(void);
 #endif

@@ -3,16 +3,23 @@
 #include "arch/x86/traps.h"
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/exit.h"
 #include "arch/x86/ioapic.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/park.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/probe.h"
+#include "arch/x86/serial.h"
 #include "arch/x86/stack.h"
 #include "arch/x86/user.h"
 #include "boot/image.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
+
+enum {
+    // A fault, one in its report, one in the report of that: all may be expected by a probe.
+    INSIDE_MAX = 3,
+};
 
 struct fixup {
     uint64_t from, to;
@@ -121,19 +128,11 @@ static void print_registers(const struct trap_frame *f)
 
 static _Noreturn void trap_report(const struct trap_frame *frame)
 {
-    static uint32_t reporter; // token of the CPU that reported first
-    uint32_t none = 0;
     const char *name = "interrupt";
 
     if (frame->vector < VECTOR_EXCEPTIONS)
         name = names[frame->vector] != NULL ? names[frame->vector] : "reserved";
-    if (!__atomic_compare_exchange_n(&reporter, &none, cpu_token(), false, __ATOMIC_SEQ_CST,
-                                     __ATOMIC_SEQ_CST)) {
-        while (none != cpu_token())
-            cpu_pause(); // the first one's panic stops this CPU by an NMI
-        panic("vector %lu (%s) at 0x%lx while another one was reported", frame->vector, name,
-              frame->rip);
-    }
+    panic_begin(name, frame->rip);
     panic_record = (struct panic_record){
         .cpu = cpu_number(),
         .vector = frame->vector,
@@ -153,13 +152,43 @@ static _Noreturn void trap_report(const struct trap_frame *frame)
                frame->rip);
 }
 
-void trap_handle(struct trap_frame *frame)
+// An exception begins, inside of how many others is in a debug register: the count must hold where
+// memory is what is broken. Then reporting the first fault faults, so does the report of that, and
+// so on for ever. Returns the count.
+static uint64_t exception_begin(void)
+{
+    static const char lost[] = "\nexceptions in the report of exceptions\n";
+    uint64_t inside = read_dr3();
+
+    write_dr3(inside + 1);
+    if (inside > INSIDE_MAX)
+        machine_stop_bare();
+    if (inside == INSIDE_MAX) {
+        serial_write(lost, sizeof(lost) - 1);
+        if (ipi_ready)
+            ipi_stop_others();
+        machine_stop();
+    }
+    return inside;
+}
+
+static bool trap_handled(struct trap_frame *frame)
 {
     cpu_awake();
     // The processor leaves the key to user memory as it was; a handler has to take it away.
     user_access_end();
-    if (user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS ||
-        ipi_handle(frame->vector) || ioapic_handle(frame->vector))
-        return;
-    trap_report(frame);
+    return user_trap(frame) || trap_expected(frame) || frame->vector == VECTOR_SPURIOUS ||
+           ipi_handle(frame->vector) || ioapic_handle(frame->vector);
+}
+
+void trap_handle(struct trap_frame *frame)
+{
+    // An NMI stops this CPU on behalf of another one, wherever it is.
+    bool exception = frame->vector < VECTOR_EXCEPTIONS && frame->vector != VECTOR_NMI;
+    uint64_t inside = exception ? exception_begin() : 0;
+
+    if (!trap_handled(frame))
+        trap_report(frame);
+    if (exception)
+        write_dr3(inside);
 }

@@ -138,6 +138,13 @@ static const struct {
     {"triple-fault", "the page table entry of the IDT is cleared, then int3", triple_fault},
     {"page-fault", "a write to address 0x10", page_fault},
     {"panic", "panic() is called", give_up},
+    {"two-faults", "a write to address 0x10, while CPU 1 faults with the console's lock",
+     crash_two_faults},
+    {"panic-in-panic", "all CPUs panic, each with a message that can't be read",
+     crash_panic_in_panic},
+    {"panic-state", "what the kernel writes down in a panic is unmapped, then a write to 0x10",
+     crash_panic_state},
+    {"apic-unmapped", "the local APIC is unmapped, then a write to 0x10", crash_apic_unmapped},
 };
 
 int crash(const char *kind)

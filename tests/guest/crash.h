@@ -19,3 +19,9 @@ void crash_table_reuse(void);
 void crash_dead_cr3(void);
 void crash_wild_store(void);
 void crash_cpu2(void);
+
+/* Bugs that come on top of another one, crash_panic.c. */
+void crash_two_faults(void);
+void crash_panic_in_panic(void);
+void crash_panic_state(void);
+void crash_apic_unmapped(void);
