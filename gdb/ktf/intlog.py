@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .exceptions import PF, Fault
+from .exceptions import DF, PF, Fault
 
 _LINE = re.compile(
     r"^ *\d+: v=([0-9a-f]{2}) e=([0-9a-f]{4}) i=(\d) cpl=\d IP=[0-9a-f]{4}:([0-9a-f]{16}) pc=\S+ "
@@ -51,7 +51,7 @@ def last_chain(text: str, rip: int, rsp: int) -> list[Fault]:
         # An exception at the same place an iteration earlier would not be followed by a lesser one.
         if chain and chain[0].vector == line.fault.vector and line.fault != chain[0]:
             break
-        if chain and chain[0] == line.fault:
+        if chain and (chain[0] == line.fault or line.fault.vector == DF):  # which ends a chain
             break
         chain.insert(0, line.fault)
     return chain

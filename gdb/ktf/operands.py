@@ -44,6 +44,9 @@ READ_ONLY = (
     "verr",
     "verw",
 )
+BRANCHES = ("call", "j", "loop")
+WRITE_TOO = ("cmpxchg", "bts", "btr", "btc")  # though they begin like those
+SHIFTS = ("sh", "sa", "ro", "rc")  # by %cl, which is not the size of what they shift
 ONE_OPERAND_READ = ("mul", "imul", "div", "idiv", "fld", "fild", "ldmxcsr", "lmsw")
 SUFFIX = {"b": 1, "w": 2, "l": 4, "q": 8}
 _MEMORY = re.compile(
@@ -99,19 +102,21 @@ def _split(text: str) -> tuple[str, list[str]]:
 
 def _address(operand: str, value: Value, next_rip: int) -> int | None:
     """Where a memory operand points; None if it is none."""
-    if operand.startswith(("$", "%")) and ":" not in operand:
+    if operand.startswith(("$", "%")) and ":" not in operand or operand == "(%dx)":  # a port
         return None
     found = _MEMORY.match(operand)
     if not found or not (found[2] or found[3] or found[4]):
         return None
     segment, offset, base, index, scale = found.groups()
     va = int(offset, 0) if offset else 0
-    if segment in ("fs", "gs"):
-        va += value(f"{segment}_base")
     if base:
         va += next_rip if base == "%rip" else value(base[1:])
     if index and index not in ("%riz", "%eiz"):
         va += value(index[1:]) * int(scale or 1)
+    if 4 in (width(name[1:]) for name in (base, index) if name):
+        va &= 0xFFFF_FFFF  # an address of 32 bits wraps there
+    if segment in ("fs", "gs"):
+        va += value(f"{segment}_base")
     return va & U64
 
 
@@ -126,8 +131,9 @@ def software_vector(text: str) -> int | None:
     return int(found[1], 16) if found else None
 
 
-def _stack(name: str, rsp: int) -> list[Access]:
+def _stack(name: str, value: Value) -> list[Access]:
     """What goes over the stack without being said."""
+    rsp = value("rbp" if name.startswith("leave") else "rsp")
     if name.startswith(("push", "call", "enter")):
         return [Access(rsp - 8 & U64, 8, True, True)]
     if name.startswith(("pop", "ret", "leave")):
@@ -140,10 +146,8 @@ def _stack(name: str, rsp: int) -> list[Access]:
 def accesses(text: str, value: Value, next_rip: int) -> list[Access]:
     """What it reads and writes, in the order in which a fault shows. KeyError for a register that is not known."""
     name, operands = _split(text)
-    branch = name.startswith(("call", "j", "loop"))
+    branch = name.startswith(BRANCHES)
     found: list[Access] = []
-    sizes = [width(o[1:]) for o in operands if re.fullmatch(r"%\w+", o)]
-    size = min(sizes) if sizes else SUFFIX.get(name[-1:], 8) if not branch else 8
     for i, operand in enumerate(operands):
         if name.startswith(NOT_TOUCHED) or branch and not operand.startswith("*"):
             continue
@@ -151,8 +155,26 @@ def accesses(text: str, value: Value, next_rip: int) -> list[Access]:
         if va is None:
             continue
         last = i == len(operands) - 1
-        write = last and not name.startswith(READ_ONLY) or name.startswith(("xchg", "xadd"))
+        reads = name.startswith(READ_ONLY) and not name.startswith(WRITE_TOO)
+        write = last and not reads or name.startswith(("xchg", "xadd"))
         if len(operands) == 1 and name.startswith(ONE_OPERAND_READ):
             write = False
-        found.append(Access(va, size, write))
-    return found + _stack(name, value("rsp"))
+        found.append(Access(va, _size(name, operands), write))
+    stack = _stack(name, value)
+    return stack + found if name.startswith("pop") else found + stack
+
+
+def _size(name: str, operands: list[str]) -> int:
+    """Bytes of a memory operand."""
+    extended = re.fullmatch(r"mov[sz]([bwl])[wlq]", name)
+    if extended:
+        return SUFFIX[extended[1]]
+    if name.startswith("set"):
+        return 1
+    if name == "cmpxchg16b" or name.startswith(BRANCHES):
+        return 16 if name == "cmpxchg16b" else 8
+    registers = [o[1:] for o in operands if re.fullmatch(r"%\w+", o)]
+    if name.startswith(SHIFTS):
+        registers = [r for r in registers if r != "cl"]
+    sizes = [width(r) for r in registers]
+    return min(sizes) if sizes else SUFFIX.get(name[-1:], 8)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Which CPU went down, and by what chain: on made-up CPUs that stand where no symbols are.
+"""Tests of ktf.stop."""
+
+from __future__ import annotations
+
+import unittest
+from dataclasses import replace
+
+from synthetic_cpu import HOLE, IST1, STACK, TEXT, Computer, Stopped, real_mode
+from unit_intlog import line
+
+from ktf.exceptions import BP, DF, GP, PF, Fault
+from ktf.registers import Registers
+from ktf.stop import Stop, find_stop
+
+PUSH, IDLE = TEXT, TEXT + 0x100
+CODE = {PUSH: "push %rax", IDLE: "nop", TEXT + 0x200: "int3"}
+OVERFLOW = [Fault(PF, 2, STACK - 8), Fault(DF)]
+
+
+class Stops(unittest.TestCase):
+    """find_stop()."""
+
+    def setUp(self) -> None:
+        self.computer = Computer()
+        self.computer.unmap(IST1)  # an overflow is a triple fault now
+
+    def idle(self, number: int) -> Registers:
+        """A CPU that waits."""
+        return self.computer.cpu(number, rip=IDLE)
+
+    def down(self, number: int, **changed: int) -> Registers:
+        """A CPU whose stack has overflowed."""
+        return self.computer.cpu(number, **{"rip": PUSH, "rsp": STACK, **changed})
+
+    def find(
+        self, *cpus: Registers, selected: int = 0, status: str = "shutdown", log: str = ""
+    ) -> Stop:
+        """The stop of these CPUs."""
+        session = self.computer.session(*cpus, selected=selected)
+        return find_stop(session, Stopped(session, CODE, status, log))
+
+    def test_every_cpu(self) -> None:
+        """Whichever of four it was, whichever is selected."""
+        for bad in range(4):
+            for selected in range(4):
+                with self.subTest(bad=bad, selected=selected):
+                    cpus = [self.down(i) if i == bad else self.idle(i) for i in range(4)]
+                    stop = self.find(*cpus, selected=selected)
+                    self.assertEqual((stop.kind, stop.cpu), ("triple-fault", bad))
+                    self.assertEqual(stop.chain.faults, OVERFLOW)
+                    self.assertTrue(stop.chain.triple)
+                    self.assertEqual(stop.text, "push %rax")
+
+    def test_core(self) -> None:
+        """The same where nobody tells how the machine stood."""
+        stop = self.find(self.idle(0), self.idle(1), self.down(2), status="")
+        self.assertEqual((stop.kind, stop.cpu), ("triple-fault", 2))
+
+    def test_not_started(self) -> None:
+        """A CPU without page tables is no CPU that failed."""
+        stop = self.find(real_mode(self.idle(0)), self.idle(1), self.down(2), selected=1)
+        self.assertEqual((stop.kind, stop.cpu), ("triple-fault", 2))
+        stop = self.find(self.down(0), real_mode(self.idle(1)))
+        self.assertEqual((stop.kind, stop.cpu), ("triple-fault", 0))
+
+    def test_fault_that_is_handled(self) -> None:
+        """A CPU at an instruction that faults, and whose handler is there, did not go down."""
+        faulting = self.computer.cpu(0, rip=PUSH, rsp=HOLE)
+        self.computer = Computer()
+        stop = self.find(faulting, self.computer.cpu(1, rip=TEXT + 0x200, idt_limit=0))
+        self.assertEqual(stop.cpu, 1)
+        self.assertEqual([f.vector for f in stop.chain.faults], [BP, GP, DF])
+
+    def test_running(self) -> None:
+        """A guest that is well."""
+        stop = self.find(self.idle(0), self.idle(1), selected=1, status="debug")
+        self.assertEqual((stop.kind, stop.cpu, stop.chain.faults), ("stopped", 1, []))
+
+    def test_log(self) -> None:
+        """QEMU's log is believed: the chain is its, and so is the CPU."""
+        log = line(PF, 2, STACK - 8, PUSH, STACK) + line(DF, 0, None, PUSH, STACK)
+        stop = self.find(self.idle(0), self.down(1), log=log)
+        self.assertEqual((stop.cpu, stop.chain.faults, stop.logged), (1, OVERFLOW, True))
+
+    def test_log_alone(self) -> None:
+        """Registers say nothing of a machine check, or of an NMI's way down."""
+        log = line(0x12, 0, None, IDLE, STACK + 0x700) + line(DF, 0, None, IDLE, STACK + 0x700)
+        cpus = [self.idle(0), self.idle(1), self.computer.cpu(2, rip=IDLE, rsp=STACK + 0x700)]
+        stop = self.find(*cpus, log=log)
+        self.assertEqual((stop.kind, stop.cpu, stop.logged), ("triple-fault", 2, True))
+        self.assertEqual([f.vector for f in stop.chain.faults], [0x12, DF])
+
+    def test_log_of_another_stack(self) -> None:
+        """Lines of the same instruction on another stack are another CPU's: here the chain is derived."""
+        log = line(PF, 2, HOLE, PUSH, HOLE) + line(DF, 0, None, PUSH, HOLE)
+        stop = self.find(self.idle(0), self.down(1), log=log)
+        self.assertEqual((stop.cpu, stop.chain.faults, stop.logged), (1, OVERFLOW, False))
+
+    def test_log_of_another_time(self) -> None:
+        """Exceptions that were handled before are no chain of this stop."""
+        log = line(PF, 2, HOLE, IDLE, STACK + 0x800)
+        stop = self.find(self.idle(0), self.down(1), log=log)
+        self.assertEqual((stop.cpu, stop.chain.faults), (1, OVERFLOW))
+
+    def test_own_page_tables(self) -> None:
+        """Each CPU is judged by its own CR3."""
+        lost = self.computer.cpu(1, rip=IDLE)
+        lost = replace(lost, control={**lost.control, "cr3": 0x3F000})
+        stop = self.find(self.idle(0), lost)
+        self.assertEqual(stop.cpu, 1)
+        self.assertEqual(stop.chain.faults, [Fault(PF, 16, IDLE), Fault(DF)])
+
+
+if __name__ == "__main__":
+    unittest.main()
