@@ -100,25 +100,60 @@ GUEST_TEST(acpi_other_owner)
     CHECK_EQ(put_frame(frame), 0);
 }
 
-// The BIOS's ROM, of which the MTRRs make something else than write-back, is mapped as what it is.
-GUEST_TEST(acpi_types)
+// Reserved memory that is not mapped, and that the MTRRs make write-back or uncached throughout.
+static const frame_t *reserved_frame(enum cache_type type)
 {
-    const uint64_t rom = UINT64_C(0xffffffc0);
-    const frame_t *frame = find_paddr_frame(PADDR(rom));
-    struct vlookup at;
-    void *beside, *p;
+    for (unsigned i = 0; i < mm.region_count; i++) {
+        const frame_t *frame = find_paddr_frame(PADDR(mm.region[i].start));
 
-    if (!frame || frame->kind != FRAME_RESERVED || mtrr_type(&mtrr, rom) == CACHE_WB)
-        return;
-    beside = acpi_os_map_memory(rom - PAGE_SIZE, 1); // the table stands
-    p = acpi_os_map_memory(rom, 0x40);
-    CHECK(beside && p);
+        if (frame && frame->kind == FRAME_RESERVED && !frame->mapcount &&
+            mtrr_range_type(&mtrr, frame_paddr(frame).v, frame_pages(frame) << PAGE_SHIFT) == type)
+            return frame;
+    }
+    return NULL;
+}
+
+// ACPI maps the frame's last page so. For the fast path there is a page table, and a record in the
+// cache, by a mapping of another frame: a second one of this frame would settle the type.
+static void mapped_as(const frame_t *frame, unsigned attr)
+{
+    uint64_t paddr = frame_paddr(frame).v + ((frame_pages(frame) - 1) << PAGE_SHIFT);
+    vaddr_t beside = VADDR(VA_ACPI + (paddr ^ 1 << 20));
+    struct vlookup at;
+    frame_t *own;
+    void *p;
+
+    CHECK_EQ(get_frame(ORDER_4K, &own), 0);
+    CHECK_EQ(vmap_kern_4k(beside, own, VATTR_W), 0);
+    p = acpi_os_map_memory(paddr + 0x20, 0x40);
+    CHECK(p == at_va(paddr + 0x20));
     CHECK_EQ(vmap_lookup(NULL, ptr_vaddr(p), &at), 0);
-    CHECK_EQ(at.attr, VATTR_W | VATTR_UC);
+    CHECK_EQ(at.attr, attr);
     CHECK_EQ(mm_check(), 0);
     acpi_os_unmap_memory(p, 0x40);
-    acpi_os_unmap_memory(beside, 1);
-    CHECK_EQ(acpi_refs(rom), 0);
+    CHECK_EQ(acpi_refs(paddr), 0);
+    CHECK_EQ(vput(NULL, beside, own), 0);
+    CHECK_EQ(put_frame(own), 0);
+}
+
+// Each page is mapped as what it is: what the MTRRs say, except for devices that only ACPI knows.
+GUEST_TEST(acpi_types)
+{
+    const frame_t *memory = reserved_frame(CACHE_WB), *device = reserved_frame(CACHE_UC);
+    uint64_t start;
+
+    CHECK(memory && (device || !mtrr_active(&mtrr)));
+    osl_pci_fini(); // its registers are such a device
+    if (device)
+        mapped_as(device, VATTR_W | VATTR_UC);
+    mapped_as(memory, VATTR_W);
+    start = frame_paddr(memory).v;
+    osl_uncached_add(PADDR(start), PADDR(start + (frame_pages(memory) << PAGE_SHIFT)));
+    mapped_as(memory, VATTR_W | VATTR_UC);
+    osl_uncached_clear();
+    mapped_as(memory, VATTR_W);
+    if (ktf_acpi_running())
+        osl_pci_init();
 }
 
 /* --- what can't be done

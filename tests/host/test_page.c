@@ -93,6 +93,25 @@ static void refusals(void)
     SAME(refs_at(va(0, 1)), 1);
 }
 
+// A descriptor of no frame, which says mfn 0 as the block does that starts there, is no frame of a
+// page of that block.
+static void of_no_frame(void)
+{
+    frame_t *f = block(), *first = find_mfn_frame(MFN(0)), *none = frame_at(1);
+
+    while (none->kind != FRAME_NONE || none->tail)
+        none++;
+    CHECK(first && first->mfn == 0 && first->order > 1);
+    OK(vmap_part(NULL, va(1, 3), first, 3, 0, VATTR_W));
+    REFUSES(-EUNKNOWN, vput_part(NULL, va(1, 3), none, 3, 0));
+    REFUSES(-EUNKNOWN, vmap_part(NULL, va(1, 3), none, 3, 0, VATTR_W));
+    REFUSES(-EUNKNOWN, vmap_part(NULL, va(1, 4), none, 4, 0, VATTR_W));
+    SAME(refs_at(va(1, 3)), 1);
+    OK(vput_part(NULL, va(1, 3), first, 3, 0));
+    OK(vput_part(NULL, va(0, 0), f, 0, 0));
+    SAME(mm_check(), 0);
+}
+
 // The mapping that goes last gives the block back; one of a device the device.
 static void last_one(void)
 {
@@ -137,9 +156,8 @@ static void of_a_whole(void)
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
-        {"page_counts", counts},
-        {"page_refusals", refusals},
-        {"page_last_one", last_one},
+        {"page_counts", counts},           {"page_refusals", refusals},
+        {"page_of_no_frame", of_no_frame}, {"page_last_one", last_one},
         {"page_of_a_whole", of_a_whole},
     };
 
