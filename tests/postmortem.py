@@ -22,6 +22,7 @@ from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
 LIMIT = 2.0  # seconds for the command; GDB's own start is not counted
 TIMEOUT = 60.0
 CRASH, MEMORY = "tests/guest/crash.c", "tests/guest/crash_mm.c"
+CRASH_CPU = "tests/guest/crash_cpu.c"
 GAVE_BACK = r"unmapped by give_buffer_back at tests/guest/crash_mm\.c:\d+, [23],\d{3} events ago"
 UNMAPPED = r"unmapped by crash_unmap at tests/guest/crash_mm\.c:\d+, \d+ events? ago"
 
@@ -137,6 +138,42 @@ KINDS = {
         "    return *buffer;",
         cpu=2,
     ),
+    "no-idt": Expected(
+        r"^#DE in divide_without_idt at .*; #DE can't be delivered: the IDT's limit is 0$",
+        "divide_without_idt",
+        CRASH_CPU,
+        "    one = one / zero;",
+        ("#DE", "#DF"),
+        "C2",
+        "triple-fault",
+        cpu=3,
+    ),
+    "dead-report": Expected(
+        r"^#PF reading 0x10 in put_string at .*: a null pointer: .*; #PF can't be delivered: the IDT at "
+        rf"0x[0-9a-f]+: {UNMAPPED}",
+        "put_string",
+        "lib/printk.c",
+        "",
+        ("#PF", "#DF"),
+        stop="triple-fault",
+    ),
+    "root-entry": Expected(
+        r"^#PF executing 0x[0-9a-f]+ in (write_cr3|crash_root_entry) at .*: entry 511 of the kernel's root table "
+        r"0x[0-9a-f]+ is 0x0 \(not present\)$",
+        "crash_root_entry",
+        CRASH_CPU,
+        "",
+        ("#PF", "#DF"),
+        "C2",
+        "triple-fault",
+    ),
+    "poison-call": Expected(
+        r"^#GP executing 0x6b6b6b6b6b6b6b6b, called in crash_poison_call at .*: not a canonical address$",
+        "crash_poison_call",
+        CRASH_CPU,
+        "    junk();",
+        ("#GP",),
+    ),
     "triple-fault": Expected(
         r"^#BP \(int3\) in triple_fault at .*; #BP can't be delivered: the IDT at 0x[0-9a-f]+: the level 1 entry "
         r"of table 0x[0-9a-f]+ is 0x0 \(not present\): overwritten",
@@ -155,7 +192,10 @@ KINDS = {
         (),
     ),
 }
-NEEDS_CPUS = {"cpu2": 3}
+NEEDS_CPUS = {"cpu2": 3, "no-idt": 4}
+AT_MOST = dict.fromkeys(
+    ("dead-report", "root-entry", "poison-call"), 1
+)  # of any count they say the same
 
 
 class Wrong(Exception):
@@ -189,8 +229,10 @@ def gdb(port: int | None, *commands: str, core: Path | None = None) -> str:
 TIMED = "python import time; ktf_start = time.monotonic()"
 TOOK = 'python print("TOOK", time.monotonic() - ktf_start)'
 ASK = (TIMED, "ktf-postmortem --json", TOOK, "thread apply all -q bt")
-FETCHES = ("null-call", "exec-data")  # the innermost code is where no code is
-UNREADABLE = "dead-cr3"  # CR3 leads nowhere: a live GDB reads no memory
+FETCHES = ("null-call", "exec-data", "poison-call")  # the innermost code is where no code is
+LIVE = ("attached before", "attached after")
+# CR3 leads nowhere: GDB reads no memory of a live guest, nor of a core without mapped ranges.
+UNREADABLE = {"dead-cr3": LIVE, "root-entry": (*LIVE, "core")}
 HANDLER = "<signal handler called>"
 TROUBLE = ("corrupt stack", "previous frame", "Backtrace stopped", "Cannot access memory")
 FRAME = re.compile(r"^#\d+ +(?:0x([0-9a-f]+) in )?(\S.*?)(?: \(.*\))?(?: at (\S+:\d+))?$")
@@ -239,7 +281,8 @@ def backtraces(text: str) -> list[list[tuple[str, str]]]:
 def check_backtrace(kind: str, text: str, found: dict[str, Any], how: str) -> None:
     """bt of the CPU that failed goes through the exception to the line; that of each CPU ends where its stack begins."""
     stacks = backtraces(text.split("\nTOOK ")[1])
-    if kind == UNREADABLE and how != "core":
+    text = re.sub(r"<error: [^>]*>", "", text)  # an argument that is a bad pointer
+    if how in UNREADABLE.get(kind, ()):
         stacks[found["cpu"]].append(("stack_switch", ""))
     elif any(words in text for words in TROUBLE):
         raise Wrong(f"{how}: a backtrace breaks off: {text[-1500:]}")
@@ -298,7 +341,7 @@ def main() -> int:
     smp, *kinds = [word for word in sys.argv[1:] if word != "--uefi"]
     bad = 0
     for kind in kinds or list(KINDS):
-        if int(smp) < NEEDS_CPUS.get(kind, 1):
+        if not NEEDS_CPUS.get(kind, 1) <= int(smp) <= AT_MOST.get(kind, 64):
             continue
         name, start = f"{kind}-{smp}{'-uefi' * uefi}", time.monotonic()
         try:

@@ -58,6 +58,8 @@ def _stopped(event: gdb.StopEvent) -> None:
 
 def _status() -> str:
     assert _target is not None
+    if getattr(gdb.selected_inferior().connection, "type", "") == "core":
+        return ""  # GDB refuses by itself
     try:
         return _target.vm_status()
     except (KtfError, gdb.error):

@@ -87,13 +87,16 @@ class Context(Protocol):
         """The instruction there, in AT&T's syntax, and its size; ("", 0) if it can't be read. code: what stands there, if known."""
 
     def vm_status(self) -> str:
-        """What QEMU says of the machine: "running", "debug", "shutdown", ...; "" of a core."""
+        """What QEMU says of the machine: "debug", "shutdown", ...; of a core what it said then, "" if that is not told."""
 
     def fault_log(self) -> str:
-        """The end of QEMU's log of exceptions (-d int -D FILE); "" if there is none that we may read."""
+        """The end of QEMU's log of exceptions (-d int -D FILE), of a core what is kept of it; "" if there is none."""
 
     def stop_kind(self) -> str:
         """Why GDB stopped the guest last: "breakpoint", or "" if it does not know."""
+
+    def thread_of(self, cpu: int) -> int | None:
+        """GDB's number of the thread that is this CPU; None if it has none."""
 
 
 class Command:

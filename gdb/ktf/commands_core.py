@@ -8,8 +8,11 @@ import time
 from typing import Any
 
 from .command import JSON, Args, Command, Context, json_line
+from .core import Ended
 from .core_write import PHYSICAL, Written, write_core
 from .errors import UsageError
+from .intlog import excerpt
+from .session import Session
 
 MIB = 1 << 20
 
@@ -21,7 +24,8 @@ class CoreCommand(Command):
 
     Plain GDB opens it with symbols, a thread for each CPU and backtraces: `gdb build/kernel.elf FILE`.
     It holds all physical memory, once, a segment for each mapped range of the kernel's space (and of the
-    user space that the selected CPU is in), and all registers of the CPUs, control registers included.
+    user space that the selected CPU is in), all registers of the CPUs, control registers included, and what QEMU
+    says of the stop: the machine's status, the lines of its log of exceptions that tell of it.
     GDB shows physical memory in it at 0x100000000000000 + address. Where memory is zero the file is
     sparse. Only its owner may read it. A core that was written by QEMU can be opened and written anew.
 
@@ -46,12 +50,19 @@ class CoreCommand(Command):
         name = args.rest[0].strip("\"'")
         started = time.monotonic()
         session = context.session()
-        written = write_core(session, name)
+        written = write_core(session, name, _ended(context, session))
         seconds = time.monotonic() - started
         if args.has("--json"):
             context.write(json_line(self.name, **_values(written), seconds=round(seconds, 3)))
             return
         context.write(_text(name, written, seconds))
+
+
+def _ended(context: Context, session: Session) -> Ended:
+    """What is known of the stop beside the registers."""
+    stops = [(r["rip"], r["rsp"]) for r in session.registers]
+    log = excerpt(context.fault_log(), stops)
+    return Ended(context.vm_status(), context.stop_kind(), log)
 
 
 def _values(written: Written) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 from .command import JSON, Args, Command, Context, json_line
 from .errors import UsageError
 from .postmortem import Inquest
-from .stop import TRIPLE, find_stop
+from .readers import CoreReader
+from .stop import DOWN, find_stop
 
 
 class PostmortemCommand(Command):
@@ -31,7 +32,10 @@ class PostmortemCommand(Command):
       (gdb) ktf-postmortem
       #PF executing 0x0, called in null_call at tests/guest/crash.c:58: a null pointer: page 0 is never mapped
 
-    Errors: no guest, a running guest, paging that is still off."""
+    A core of ktf-core holds what QEMU said of the machine and the lines of its log that count: the answer is
+    that of the guest. Of another core nobody tells how the machine stood, which is said.
+
+    Errors: no guest, a running guest, paging that is still off on all CPUs."""
 
     name = "ktf-postmortem"
     options = (JSON,)
@@ -40,15 +44,15 @@ class PostmortemCommand(Command):
         """Looks and tells."""
         if args.rest:
             raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
-        session = context.session()
-        session.need_paging()
+        session = context.session().by_paging()
         stop = find_stop(session, context)
         inquest = Inquest(session, context, stop)
         if args.has("--json"):
             context.write(json_line(self.name, **inquest.values()))
             return
         context.write("".join(f"{line}\n" for line in inquest.lines()))
-        if stop.kind == TRIPLE and context.vm_status() == "shutdown":
+        live = not isinstance(session.reader, CoreReader)
+        if live and context.vm_status() == DOWN:
             context.write("The machine is halted for good: `continue` would hang GDB.\n")
 
 

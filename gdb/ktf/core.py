@@ -16,11 +16,10 @@ from .readers import PAGE, CoreReader, OpenFile, RamMap, RamRange
 from .registers import NOTE, Registers, from_note
 from .session import Cpu
 
-# Our own note, beside QEMU's: version, then for each CPU its EFER; what QEMU said of the CPU's physical addresses.
-OWN_NAME, OWN_VERSION = b"KTF\0", 1
-OWN_HEAD = struct.Struct(
-    "<IIQ"
-)  # version, CPUs, physical bits (0: unknown); CPUs words of EFER follow
+# Our own note, beside QEMU's: version, CPUs, physical bits (0: unknown); then for each CPU its EFER. From version 2
+# on the texts of Ended follow, each behind its length.
+OWN_NAME, OWN_VERSION = b"KTF\0", 2
+OWN_HEAD, OWN_TEXT = struct.Struct("<IIQ"), struct.Struct("<I")
 NO_EFER = (1 << 64) - 1
 
 PT_LOAD, PT_NOTE = 1, 4
@@ -36,12 +35,31 @@ PHDR = np.dtype(
 
 
 @dataclass(frozen=True)
+class Ended:
+    """What was known of the guest's stop when the core was written, "" each where nobody knew.
+
+    status: QEMU's word for the machine; stop: see Context.stop_kind(); log: see intlog.excerpt().
+    """
+
+    status: str = ""
+    stop: str = ""
+    log: str = ""
+
+    def pack(self) -> bytes:
+        """For the note."""
+        texts = [text.encode() for text in (self.status, self.stop, self.log)]
+        return b"".join(OWN_TEXT.pack(len(text)) + text for text in texts)
+
+
+@dataclass(frozen=True)
 class Core:
-    """A core file."""
+    """A core file. cut: what is missing of it, in words; "" if it is whole."""
 
     reader: CoreReader
     registers: list[Registers]
     phys_bits: int | None = None
+    ended: Ended = Ended()
+    cut: str = ""
 
     @property
     def cpus(self) -> list[Cpu]:
@@ -55,12 +73,11 @@ def cpu_of(r: Registers) -> Cpu:
     return Cpu(r.number, cr0, cr2, cr3, cr4, r.efer, r["rip"], r["rsp"])
 
 
-def own_note(registers: list[Registers], phys_bits: int | None) -> bytes:
+def own_note(registers: list[Registers], phys_bits: int | None, ended: Ended = Ended()) -> bytes:
     """The contents of a note named KTF."""
     efer = [NO_EFER if r.efer is None else r.efer for r in registers]
-    return OWN_HEAD.pack(OWN_VERSION, len(efer), phys_bits or 0) + struct.pack(
-        f"<{len(efer)}Q", *efer
-    )
+    head = OWN_HEAD.pack(OWN_VERSION, len(efer), phys_bits or 0)
+    return head + struct.pack(f"<{len(efer)}Q", *efer) + ended.pack()
 
 
 def open_core(path: str) -> Core:
@@ -68,8 +85,8 @@ def open_core(path: str) -> Core:
     try:
         file = OpenFile(path)
         reader = _reader(path, file)
-        notes = list(_notes(file.descriptor))
-        efer, phys_bits = _own([n for name, n in notes if name == OWN_NAME])
+        notes, cut = list(_notes(file.descriptor)), _cut(file)
+        efer, phys_bits, ended = _own([n for name, n in notes if name == OWN_NAME])
         qemu = [n for name, n in notes if name == b"QEMU\0" and len(n) >= NOTE.size]
         registers = [from_note(i, n, efer.get(i)) for i, n in enumerate(qemu)]
     except OSError as e:
@@ -78,19 +95,43 @@ def open_core(path: str) -> Core:
         raise KtfError(f"{path}: {e}") from e
     if not registers:
         raise KtfError(f"{path} has no notes of QEMU with the CPUs' control registers")
-    return Core(reader, registers, phys_bits)
+    return Core(reader, registers, phys_bits, ended, cut)
 
 
-def _own(notes: list[bytes]) -> tuple[dict[int, int], int | None]:
-    """EFER of the CPUs, and the size of physical addresses, where the core is one of ours."""
+def _own(notes: list[bytes]) -> tuple[dict[int, int], int | None, Ended]:
+    """EFER of the CPUs, the size of physical addresses, and the stop, where the core is one of ours."""
     if not notes:
-        return {}, None
+        return {}, None, Ended()
     version, count, bits = OWN_HEAD.unpack_from(notes[0])
-    if version != OWN_VERSION:
-        raise Corrupt(f"its note named KTF has version {version}, not {OWN_VERSION}")
+    if not 1 <= version <= OWN_VERSION:
+        raise Corrupt(f"its note named KTF has version {version}, we know 1 to {OWN_VERSION}")
     efer = struct.unpack_from(f"<{count}Q", notes[0], OWN_HEAD.size)
     known = {i: value for i, value in enumerate(efer) if value != NO_EFER}
-    return known, bits if 32 <= bits <= 52 else None
+    ended = _ended(notes[0], OWN_HEAD.size + 8 * count) if version > 1 else Ended()
+    return known, bits if 32 <= bits <= 52 else None, ended
+
+
+def _ended(note: bytes, at: int) -> Ended:
+    """The texts from there on."""
+    texts = []
+    for _ in range(3):
+        (size,) = OWN_TEXT.unpack_from(note, at)
+        at += OWN_TEXT.size + size
+        if at > len(note):
+            raise Corrupt("its note named KTF ends in a text")
+        texts.append(note[at - size : at].decode("utf-8", "replace"))
+    return Ended(*texts)
+
+
+def _cut(file: OpenFile) -> str:
+    """How much of the file is missing, by what its headers say."""
+    rows = np.frombuffer(_heads(file.descriptor), PHDR)
+    rows = rows[(rows["kind"] == PT_LOAD) & (rows["filesz"] > 0)]
+    length = os.fstat(file.descriptor).st_size
+    whole = max((int(row["offset"]) + int(row["filesz"]) for row in rows), default=0)
+    if length >= whole:
+        return ""
+    return f"the core file is cut: {length:,} of {whole:,} bytes are there"
 
 
 def _reader(path: str, file: OpenFile) -> CoreReader:

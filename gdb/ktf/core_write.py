@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Writes a core that plain GDB opens: memory once, a segment for each mapped range, the CPUs in notes.
-"""write_core(session, path) -> Written; pure.
+"""write_core(session, path, ended) -> Written; pure.
 
 The file: ELF header, program headers, notes, then each range of physical memory, sparse where it is zero. A PT_LOAD for
 each of these ranges comes first, of which p_paddr is what counts: its p_vaddr lies where no address is canonical, so
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .core import OWN_NAME, own_note
+from .core import OWN_NAME, Ended, own_note
 from .errors import KtfError
 from .paging import Leaves, W, X
 from .readers import PAGE, RamRange, Reader
@@ -110,7 +110,7 @@ def _pieces(leaves: Leaves, ranges: list[RamRange]) -> tuple[np.ndarray, ...]:
 # --- the file ----------------------------------------------------------------------------------------
 
 
-def write_core(session: Session, path: str) -> Written:
+def write_core(session: Session, path: str, ended: Ended = Ended()) -> Written:
     """Writes it, for this user alone. KtfError, and no new file, if anything fails.
 
     A file that is a core already is replaced, when the new one is whole; anything else is kept.
@@ -119,7 +119,7 @@ def write_core(session: Session, path: str) -> Written:
     _refuse(path, target)
     registers = session.registers
     mapped = stretches(session) if not session.cpu.paging_problem() else None
-    head, places, left_out = _head(session, registers, mapped)
+    head, places, left_out = _head(session, registers, mapped, ended)
     try:
         handle, part = tempfile.mkstemp(prefix=".ktf-core-", dir=os.path.dirname(target))
     except OSError as e:
@@ -160,13 +160,13 @@ def _refuse(path: str, target: str) -> None:
 
 
 def _head(
-    session: Session, registers: list[Registers], mapped: Stretches | None
+    session: Session, registers: list[Registers], mapped: Stretches | None, ended: Ended
 ) -> tuple[bytes, list[int], int]:
     """Headers and notes, where each range of memory comes to stand, and how many stretches are left out."""
     ranges = session.reader.ram.ranges
     left_out = 0 if mapped is None else max(len(mapped) - SEGMENTS, 0)
     count = 1 + len(ranges) + (0 if mapped is None else len(mapped) - left_out)
-    notes = _notes(registers, session.phys_bits)
+    notes = _notes(registers, session.phys_bits, ended)
     at = EHDR.size + count * PHDR.size
     body = -(-(at + len(notes)) // PAGE) * PAGE
     places = []
@@ -202,10 +202,10 @@ def _segments(mapped: Stretches, ranges: list[RamRange], places: list[int], left
     return rows.tobytes()
 
 
-def _notes(registers: list[Registers], phys_bits: int | None) -> bytes:
+def _notes(registers: list[Registers], phys_bits: int | None, ended: Ended) -> bytes:
     notes = [_note(b"CORE\0", NT_PRSTATUS, r.status()) for r in registers]
     notes += [_note(b"QEMU\0", 0, r.note()) for r in registers]
-    return b"".join([*notes, _note(OWN_NAME, 1, own_note(registers, phys_bits))])
+    return b"".join([*notes, _note(OWN_NAME, 1, own_note(registers, phys_bits, ended))])
 
 
 def _note(name: bytes, kind: int, data: bytes) -> bytes:

@@ -38,7 +38,13 @@ from .session import CR0_WP, CR4_SMAP, CR4_SMEP, Session
 from .trace import trace
 
 RFLAGS_AC = 1 << 18
-GATE = 16  # bytes of a gate in 64-bit mode
+GATE, DESCRIPTOR = 16, 8  # bytes of a gate in 64-bit mode, of a code segment's descriptor
+GATE_KINDS = (0x0E, 0x0F)  # interrupt and trap gate; SDM vol. 3, 3.5
+IN_IDT = 2  # in an error code, SDM vol. 3, 6.13
+LDT, RPL = 4, 3  # in a selector
+S, CODE = 1 << 12, 1 << 11  # in a descriptor's second word, as the next two lines
+SEGMENT_P, LONG, DB = 1 << 15, 1 << 21, 1 << 22
+DPL_SHIFT = 13
 TSS_RSP0, TSS_IST = 4, 36  # SDM vol. 3, 8.7
 CHAIN_MAX = 6
 U64 = (1 << 64) - 1
@@ -53,6 +59,12 @@ class Gate:
     selector: int
     ist: int
     present: bool
+    kind: int = 0x8E  # P, DPL and type
+
+    @property
+    def dpl(self) -> int:
+        """From which ring on an instruction may ask for it."""
+        return self.kind >> 5 & 3
 
 
 @dataclass
@@ -153,15 +165,50 @@ class Processor:
         idt = self.registers.segments["idt"]
         va = idt.base + vector * GATE & U64
         if vector * GATE + GATE - 1 > idt.limit:
-            return None, Fault(GP, vector * 8 + 2), "IDT"
+            why = f"the IDT's limit is {idt.limit:#x}" if idt.limit else "the IDT's limit is 0"
+            why += f", before gate {vector}" if idt.limit else ""
+            return None, Fault(GP, vector * 8 + IN_IDT, why=why), "IDT"
         fault = self.check(Access(va, GATE, False), implicit=True)
         if fault:
             return None, fault, "IDT"
         low, selector, ist, kind, middle, high = struct.unpack(
             "<HHBBHI4x", self.memory.read(va, GATE)
         )
-        gate = Gate(low | middle << 16 | high << 32, selector, ist & 7, bool(kind & 0x80))
-        return gate, None if gate.present else Fault(NP, vector * 8 + 2), "IDT"
+        gate = Gate(low | middle << 16 | high << 32, selector, ist & 7, bool(kind & 0x80), kind)
+        name = f"gate {vector} of the IDT, at {va:#x},"
+        if kind & 0x1F not in GATE_KINDS:
+            why = f"{name} is no interrupt or trap gate (type {kind & 0x1F:#x})"
+            return gate, Fault(GP, vector * 8 + IN_IDT, why=why), "IDT"
+        if not gate.present:
+            return gate, Fault(NP, vector * 8 + IN_IDT, why=f"{name} is not present"), "IDT"
+        return gate, None, "IDT"
+
+    def segment(self, gate: Gate, vector: int) -> tuple[Fault | None, str]:
+        """The fault of its handler's code segment, if any, and in which table that is (SDM vol. 3, 6.14, 5.8)."""
+        selector, table = gate.selector, "ldt" if gate.selector & LDT else "gdt"
+        what, error = table.upper(), selector & ~RPL
+        name = f"gate {vector} of the IDT names selector {selector:#x}"
+        if not selector & ~RPL:
+            return Fault(GP, why=f"{name}, the null selector"), what
+        place, at = self.registers.segments[table], selector & ~(RPL | LDT)
+        if at + DESCRIPTOR - 1 > place.limit:
+            why = f"{name}, beyond the {what}'s limit {place.limit:#x}"
+            return Fault(GP, error, why=why), what
+        va = place.base + at & U64
+        fault = self.check(Access(va, DESCRIPTOR, False), implicit=True)
+        if fault:
+            return fault, what
+        low, high = struct.unpack("<II", self.memory.read(va, DESCRIPTOR))
+        held = f"{name}, whose descriptor {high << 32 | low:#018x}"
+        if not high & S or not high & CODE:
+            return Fault(GP, error, why=f"{held} is of no code segment"), what
+        if high >> DPL_SHIFT & 3 > self.registers["cs"] & RPL:
+            return Fault(GP, error, why=f"{held} is for a less privileged ring"), what
+        if not high & SEGMENT_P:
+            return Fault(NP, error, why=f"{held} is not present"), what
+        if not high & LONG or high & DB:
+            return Fault(GP, error, why=f"{held} is of no 64-bit code"), what
+        return None, what
 
     def stack(self, gate: Gate, vector: int) -> tuple[int, Fault | None, str]:
         """The stack pointer that the frame is pushed at, and what that stack is; or a fault of the TSS."""
@@ -176,11 +223,20 @@ class Processor:
         name = f"IST {gate.ist} stack" if gate.ist else "RSP0 stack"
         return rsp, None, name
 
-    def deliver(self, fault: Fault) -> tuple[Fault | None, str]:
-        """The fault that its delivery ends in, None if its handler is reached; and at which thing."""
+    def deliver(self, fault: Fault, software: bool = False) -> tuple[Fault | None, str]:
+        """The fault that its delivery ends in, None if its handler is reached; and at which thing.
+
+        software: an instruction asked for it.
+        """
         try:
             gate, broken, what = self.gate(fault.vector)
             if gate is None or broken:
+                return broken, what
+            if software and gate.dpl < self.registers["cs"] & RPL:
+                why = f"gate {fault.vector} of the IDT is not for ring 3"
+                return Fault(GP, fault.vector * 8 + IN_IDT, why=why), what
+            broken, what = self.segment(gate, fault.vector)
+            if broken:
                 return broken, what
             rsp, broken, what = self.stack(gate, fault.vector)
             if broken:
@@ -202,7 +258,9 @@ class Processor:
         fault, result.software = self.first()
         while fault is not None and len(result.faults) < CHAIN_MAX:
             result.faults.append(fault)
-            result.broken, result.what = self.deliver(fault)
+            result.broken, result.what = self.deliver(
+                fault, result.software and len(result.faults) == 1
+            )
             if result.broken is None or fault.vector == DF:
                 break
             fault = Fault(DF) if doubles(fault.vector, result.broken.vector) else result.broken

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 DB, NMI, BP, UD, DF, TS, NP, SS, GP, PF, MC = 1, 2, 3, 6, 8, 10, 11, 12, 13, 14, 18
@@ -42,11 +42,12 @@ def name(vector: int) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """vector, its error code (0 where there is none), CR2 of a page fault."""
+    """vector, its error code (0 where there is none), CR2 of a page fault. why: in words, where no address tells it."""
 
     vector: int
     error: int = 0
     address: int | None = None
+    why: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
@@ -59,6 +60,10 @@ class Fault:
         if self.error & FETCH:
             return "executing"
         return "writing" if self.error & WRITE else "reading"
+
+    def fetches(self, va: int) -> bool:
+        """True if it is that of fetching code there."""
+        return self.vector == PF and bool(self.error & FETCH) and self.address == va
 
     def text(self) -> str:
         """In words, with the error code."""

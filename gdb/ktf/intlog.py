@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # QEMU's log of exceptions (-d int,cpu_reset -D FILE): the chain that a CPU went down by.
-"""last_chain(text, rip): the exceptions that the log's end tells of the instruction at rip; pure.
+"""last_chain(text, rip, rsp): the exceptions that the log's end tells of the instruction at rip; pure.
 
 The log has a line for each exception that QEMU begins to deliver, with the registers after it:
 `     0: v=0e e=0002 i=0 cpl=0 IP=0008:ffffffff80231aab pc=ffffffff80231aab SP=0010:... CR2=...`.
@@ -41,6 +41,19 @@ def parse(text: str) -> list[Logged]:
         fault = Fault(vector, int(m[2], 16), address)
         found.append(Logged(fault, int(m[4], 16), int(m[5], 16), m[3] == "1"))
     return found
+
+
+def excerpt(text: str, stops: list[tuple[int, int]]) -> str:
+    """The lines that last_chain() looks at for CPUs that stand at these (rip, rsp)."""
+    kept: list[str] = []
+    for stop in dict.fromkeys(stops):
+        lines = [m[0].strip() for m in _LINE.finditer(text[-TAIL:]) if _stop(m) == stop]
+        kept += lines[-CHAIN_MAX:]
+    return "".join(f"{line}\n" for line in kept)
+
+
+def _stop(line: re.Match[str]) -> tuple[int, int]:
+    return int(line[4], 16), int(line[5], 16)
 
 
 def last_chain(text: str, rip: int, rsp: int) -> list[Fault]:

@@ -12,21 +12,24 @@ from typing import Any
 import numpy as np
 
 from . import journal
+from .caller import LONGEST_CALL, behind_call
 from .command import Context
 from .commands_check import examine
 from .database import Database
+from .delivery import Processor
+from .denied import denied
 from .errors import KtfError
 from .exceptions import BP, GP, PF, PRESENT, UD, Fault
 from .findings import Report
 from .lookup import step_values
 from .maps import PAGES, perm_text
 from .operands import U64
-from .paging import U
+from .past import Past
 from .readers import PAGE
 from .rules import RULES
 from .rules_rights import Stacks
 from .session import Session
-from .stop import PANIC, TRIPLE, Stop
+from .stop import DOWN, PANIC, TRIPLE, Stop
 from .trace import Trace, trace
 
 NULL_BYTES = 1 << 16  # an address below was made from a null pointer
@@ -60,25 +63,23 @@ class Place:
     walk: Trace
 
 
-class Inquest:
+class Inquest(Past):
     """All that one stop tells. Whatever can't be read is told in notes."""
 
     def __init__(self, session: Session, context: Context, stop: Stop) -> None:
-        self.session = session
-        self.context = context
+        super().__init__(session, context)
         self.stop = stop
         self.registers = stop.registers
         self.root = stop.registers.control["cr3"] >> 12 & 0xFF_FFFF_FFFF
         self.notes: list[str] = []
-        self.db: Database | None = None
-        self.journal: journal.Journal | None = None
         self.report = Report()
         if session.kernel is not None:
             self._read_database()
         else:
-            self.notes.append(
-                "no frame database, no journal: these are not the symbols of a KTF kernel"
-            )
+            why = "these are not the symbols of a KTF kernel"
+            if session.types is not None:
+                why = stop.no_tables or "the kernel has none yet"
+            self.notes.append(f"no frame database, no journal: {why}")
 
     def _read_database(self) -> None:
         try:
@@ -101,14 +102,29 @@ class Inquest:
         if self.stop.kind == PANIC and not self.stop.chain.faults:
             return rip - 1 & U64  # behind the call of panic()
         first = self.stop.chain.faults[0] if self.stop.chain.faults else None
-        if first is not None and first.vector == PF and first.error & 16 and first.address == rip:
+        if first is not None and first.fetches(rip):
             if not self._is_code(rip):
-                try:
-                    back = self._memory().read(self.registers["rsp"], 8)
-                    return int.from_bytes(back, "little") - 1 & U64
-                except KtfError:
-                    pass
+                return self._call() or rip
+        if self._astray:
+            return self._call() or rip
         return rip
+
+    @cached_property
+    def _astray(self) -> bool:
+        """True if there is no code where the first exception found rip: the address is not canonical."""
+        first = self.stop.chain.faults[0] if self.stop.chain.faults else None
+        wild = not self.session.rules.is_canonical(self.registers["rip"])
+        return first is not None and first.vector == GP and wild
+
+    def _call(self) -> int | None:
+        """An address in the call that led to rip, if the stack's top is what a call has left there."""
+        memory = self._memory()
+        try:
+            back = int.from_bytes(memory.read(self.registers["rsp"], 8), "little")
+            code = memory.read(back - LONGEST_CALL & U64, LONGEST_CALL)
+        except KtfError:
+            return None
+        return back - 1 if behind_call(code) and self._is_code(back - 1) else None
 
     def _is_code(self, va: int) -> bool:
         """True if the symbols know it: then the jump there was right, and the page is not."""
@@ -128,9 +144,12 @@ class Inquest:
     def at(self) -> str:
         """ " in crash_smap at tests/guest/crash.c:80"; the address alone without symbols."""
         function, line = self.where
-        word = ", called" if self.code != self.registers["rip"] and self._jumped() else ""
+        rip = self.registers["rip"]
+        word = ", called" if self.code != rip and self._jumped() else ""
         if line:
             return f"{word} in {function} at {line}"
+        if self._astray or self._jumped() and self.stop.chain.faults[0].fetches(rip):
+            return f"{word} in {function}" if word else ""  # the address is told as that
         return f"{word} in {function}" if function else f"{word} at {self.code:#x}"
 
     def _jumped(self) -> bool:
@@ -148,12 +167,14 @@ class Inquest:
         for reason in self._reasons(va, walk, fault):
             return reason
         if walk.pa is None:
-            return Reason(f"{walk.problem} at level {walk.steps[-1].level}")
+            cut = f" ({self.session.cut})" if self.session.cut and "RAM" in walk.problem else ""
+            return Reason(f"{walk.problem} at level {walk.steps[-1].level}{cut}")
         return Reason(f"mapped {perm_text(walk.perm)}")
 
     def _reasons(self, va: int, walk: Trace, fault: Fault | None) -> Iterator[Reason]:
         yield from self._dead_root()
         if walk.pa is None:
+            yield from self._root_entry(walk)
             yield from self._shared_table(walk)
             yield from self._wrong_entry(va, walk)
             yield from self._guard(va)
@@ -170,11 +191,34 @@ class Inquest:
             yield self._forbidden(walk, fault)
 
     def _dead_root(self) -> Iterator[Reason]:
-        """CR3 is no root any more."""
-        if self.db is None or any(s.mfn == self.root for s in self.db.spaces.rows):
+        """CR3 is no root any more. Where the spaces can't be read nobody knows."""
+        rows = self.db.spaces.rows if self.db is not None else []
+        if self.db is None or not rows or self.root in (self._kernel_root, *(s.mfn for s in rows)):
             return
         text = f"CR3 is {self.root << 12:#x}, which is no address space's root"
         yield Reason(f"{text}: {self.history(self.root)}", "C1")
+
+    @cached_property
+    def _kernel_root(self) -> int | None:
+        """The table that the kernel itself runs on, as it has noted down; None if that can't be read."""
+        kernel = self.session.kernel
+        symbol = kernel.types.symbol("kernel_cr3") if kernel is not None else None
+        if kernel is None or symbol is None:
+            return None
+        try:
+            return int.from_bytes(kernel.read(symbol.va, 8), "little") >> 12 or None
+        except KtfError:
+            return None
+
+    def _root_entry(self, walk: Trace) -> Iterator[Reason]:
+        """The kernel's root leads nowhere, and what it should say stands where it led to."""
+        step = walk.steps[-1]
+        unread = self.db is None or not self.db.spaces.rows
+        if not unread or step.table != self._kernel_root or step.level != self.session.rules.levels:
+            return
+        said = f"entry {step.index} of the kernel's root table {step.table:#x} is {step.entry:#x}"
+        idt = self.walk(self.registers.segments["idt"].base)
+        yield Reason(f"{said} ({walk.problem})", "C2" if idt.pa is None else None)
 
     def _shared_table(self, walk: Trace) -> Iterator[Reason]:
         """A table of the walk that something else may write."""
@@ -234,64 +278,7 @@ class Inquest:
         if self.db is not None and walk.pa is not None:
             kind = self.db.kind_name(int(self.db.kind_of_mfns(np.array([walk.pa >> 12]))[0]))
         of = f" of {kind}" if kind else ""
-        if walk.perm & U and not fault.error & 4:
-            guard = "SMEP" if fault.error & 16 else "SMAP"
-            return Reason(f"a user {page}{of}, and the kernel may not touch it: {guard} is on")
-        return Reason(
-            f"a {page}{of}, which may not be {'executed' if fault.error & 16 else 'written'}"
-        )
-
-    # --- the past ------------------------------------------------------------------------------------
-
-    def _journal_of(self, mfn: int) -> journal.Journal | None:
-        return None if self.journal is None else self.journal.of_frame(mfn)
-
-    def _tell(self, row: np.void) -> str:
-        assert self.journal is not None
-        return journal.describe(row, self.journal, self.context.source)
-
-    def _last(self, found: journal.Journal | None, names: tuple[str, ...]) -> str:
-        """The last event of one of these kinds, in words."""
-        if found is None:
-            return ""
-        rows = [r for r in found.rows if found.op_names[int(r["op"])] in names]
-        return self._tell(rows[-1]) if rows else ""
-
-    def since(self, row: np.void, va: int) -> str:
-        """What became of the page that was mapped at va."""
-        assert self.journal is not None
-        mfn = int(row["mfn"])
-        if int(row["pages"]) > 1 and row["va"]:
-            mfn += (va - int(row["va"])) // PAGE
-        return f"frame {mfn:#x}, {self.now(mfn, int(row['number']))}"
-
-    def now(self, mfn: int, number: int) -> str:
-        """How a frame is used now, and by whom since that event."""
-        if self.db is None:
-            return "of which nothing more is known"
-        index = int(self.db.frames.find(np.array([mfn]))[0])
-        if not index:
-            return "in no frame now"
-        frames = self.db.frames
-        if int(frames.kind[index]) == self.db.kinds["FRAME_TABLE"]:
-            return f"since reused as level {int(frames.level[index])} table"
-        if frames.is_free[index]:
-            return "free now"
-        taken = self._journal_of(mfn)
-        if taken is not None:
-            got = taken.since(number + 1)
-            rows = [r for r in got.rows if got.op_names[int(r["op"])] == "get"]
-            if rows:
-                return f"since handed out to {journal.caller(rows[-1], self.context.source)}"
-        kind = self.db.kind_name(int(frames.kind[index]))
-        return f"{kind}, still in use" if kind != "available" else "still owned"
-
-    def history(self, mfn: int) -> str:
-        """A frame that should be something else: what it is now, and its last events."""
-        line = self.db.frame_line(mfn) if self.db is not None else f"frame {mfn:#x}"
-        past = self._last(self._journal_of(mfn), ("space_destroy", "put", "get"))
-        gone = self._last(self._journal_of(mfn), ("space_destroy",))
-        return f"{line}; {gone or past}" if past else line
+        return Reason(denied(f"{page}{of}", walk.perm, fault, self.registers))
 
     # --- the sentence --------------------------------------------------------------------------------
 
@@ -299,27 +286,37 @@ class Inquest:
     def cause(self) -> Reason:
         """One sentence, and the broken rule."""
         chain = self.stop.chain
-        if not chain.faults:
-            return self._no_fault()
-        first = chain.faults[0]
-        text, rule = self._first(first)
-        if chain.broken is not None and self.stop.kind == TRIPLE:
-            more, broken = self._undelivered(first)
+        if self.stop.no_tables:
+            first = f", which began with {chain.faults[0].text()}" if chain.faults else ""
+            return Reason(f"a triple fault{self.at()}{first}: {self.stop.no_tables}")
+        text, rule = self._first(chain.faults[0]) if chain.faults else (self._no_fault(), None)
+        if chain.broken is not None and self.stop.kind != PANIC:
+            more, broken = self._undelivered(chain.faults[0] if chain.faults else None)
             text, rule = f"{text}{more}", rule or broken
         return Reason(text, rule)
 
-    def _no_fault(self) -> Reason:
+    def _no_fault(self) -> str:
+        at = self.at()
         if self.stop.kind == PANIC:
             said = self.stop.message or "its message and its reason are with that kernel's symbols"
-            return Reason(f"panic{self.at()}: {said}")
+            return f"panic{at}: {said}"
         if self.stop.kind == TRIPLE:
-            return Reason(
-                f"a triple fault{self.at()}, of which neither log nor registers tell the reason"
+            return (
+                f"a triple fault{at}, of which neither log nor registers tell the first exception"
             )
-        if self.session.kernel is None:
-            unknown = "; whether its kernel gave up, that kernel's symbols would tell"
-            return Reason(f"no exception: the guest is stopped{self.at()}{unknown}")
-        return Reason(f"the guest has not crashed: it is stopped{self.at()}")
+        if self.stop.kind == DOWN:
+            causes = (
+                "a reset or power-off, or a triple fault that neither log nor registers tell of"
+            )
+            return f"the machine is off, by {causes}: CPU {self.stop.cpu} is stopped{at}"
+        unknown = "; whether its kernel gave up, that kernel's symbols would tell"
+        unknown = unknown if self.session.kernel is None else ""
+        if not self.stop.told:
+            untold = "nothing here tells whether the guest has crashed"
+            return f"{untold}: CPU {self.stop.cpu} is stopped{at}{unknown}"
+        if unknown:
+            return f"no exception: the guest is stopped{at}{unknown}"
+        return f"the guest has not crashed: it is stopped{at}"
 
     def _first(self, fault: Fault) -> tuple[str, str | None]:
         """The first exception and why it came."""
@@ -327,6 +324,9 @@ class Inquest:
             reason = self.why(fault.address, fault)
             head = f"#PF {fault.access} {fault.address:#x}{self.at()}"
             return f"{head}: {reason.text}", reason.rule
+        if self._astray:
+            rip = self.registers["rip"]
+            return f"#GP executing {rip:#x}{self.at()}: not a canonical address", None
         what = {BP: "#BP (int3)", UD: "#UD (invalid instruction)", GP: "#GP"}
         name = what.get(fault.vector, fault.name)
         text = f"{name}{self.at()}"
@@ -334,20 +334,32 @@ class Inquest:
             text += f": {' '.join(self.stop.text.split())}"
         return text, None
 
-    def _undelivered(self, first: Fault) -> tuple[str, str | None]:
-        """Why the last exception of the chain could not be delivered."""
-        chain, last = self.stop.chain, self.stop.chain.faults[-1]
-        met = chain.broken
+    def _undelivered(self, first: Fault | None) -> tuple[str, str | None]:
+        """Why the last exception of the chain, or the double fault that nobody has told of, could not be delivered."""
+        met, what = self.stop.chain.broken, self.stop.chain.what
         assert met is not None
-        if any(s.mfn == self.root for s in self.db.spaces.rows) if self.db else True:
-            name = first.name if chain.what == "IDT" else last.name
-            head = f"; {name} can't be delivered: the {chain.what}"
-            if met.address is None:
-                return f"{head} is no good ({met.text()})", None
-            reason = self.why(met.address, met)
-            known = self._stack_name(met.address)
-            return f"{head}{known} at {met.address:#x}: {reason.text}", reason.rule
-        return "", None
+        if self.db and not any(s.mfn == self.root for s in self.db.spaces.rows):
+            return "", None
+        name, met = self._stuck(first, met)
+        head = f"; {name} can't be delivered: "
+        if met.why:
+            return f"{head}{met.why}", "C2" if self.report.counts["C2"] else None
+        if met.address is None:
+            return f"{head}the {what} is no good ({met.text()})", None
+        reason = self.why(met.address, met)
+        known = self._stack_name(met.address)
+        return f"{head}the {what}{known} at {met.address:#x}: {reason.text}", reason.rule
+
+    def _stuck(self, first: Fault | None, met: Fault) -> tuple[str, Fault]:
+        """The first exception, and what it meets, where that is at the same table as for the last; else that one."""
+        chain = self.stop.chain
+        if first is None:
+            return "#DF", met
+        if chain.what in ("IDT", "GDT", "LDT"):
+            own, what = Processor(self.session, self.registers).deliver(first, chain.software)
+            if own is not None and what == chain.what:
+                return first.name, own
+        return chain.faults[-1].name, met
 
     def _stack_name(self, va: int) -> str:
         """ " 'cpu0 #DF'" if va lies on that stack."""
@@ -363,6 +375,8 @@ class Inquest:
 
     def places(self) -> list[Place]:
         """RIP, RSP, CR2, the tables that exceptions need, the handler."""
+        if self.stop.no_tables:
+            return []
         r, found = self.registers, []
         values = [("RIP", r["rip"]), ("RSP", r["rsp"]), ("CR2", r.control["cr2"])]
         faults = [f.address for f in self.stop.chain.faults if f.address is not None]
@@ -380,8 +394,6 @@ class Inquest:
 
     def _handler(self) -> int | None:
         """Of the first exception."""
-        from .delivery import Processor
-
         if not self.stop.chain.faults:
             return None
         try:
@@ -453,10 +465,12 @@ class Inquest:
         yield from (f"! {note}" for note in [*self.session.notes, *self.notes])
 
     def _stop_line(self) -> str:
+        thread = self.context.thread_of(self.stop.cpu)
+        other = f" (thread {thread})" if thread and self.stop.cpu != self.session.selected else ""
         panic = f"panic: {self.stop.message}" if self.stop.message else "panic"
         kind = {TRIPLE: "triple fault", PANIC: panic}
         text = kind.get(self.stop.kind, self.stop.kind)
-        return f"CPU {self.stop.cpu} of {len(self.session.cpus)}, {text}"
+        return f"CPU {self.stop.cpu} of {len(self.session.cpus)}{other}, {text}"
 
     def _chain_lines(self) -> Iterator[str]:
         label = "chain"
@@ -464,8 +478,8 @@ class Inquest:
             yield f"{label:9}{fault.text()}"
             label = ""
         met = self.stop.chain.broken
-        if met is not None and self.stop.kind == TRIPLE:
-            yield f"{'':9}not delivered: {met.text()}, at the {self.stop.chain.what}"
+        if met is not None and self.stop.kind != PANIC:
+            yield f"{label:9}not delivered: {met.text()}, at the {self.stop.chain.what}"
         if self.stop.logged:
             yield f"{'':9}(as in QEMU's log)"
 

@@ -21,7 +21,7 @@ from .registers import Registers
 from .spaces import Space, SpaceList, read_spaces
 from .walk import walk
 
-CR0_WP, CR0_PG = 1 << 16, 1 << 31
+CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
 CR4_PAE, CR4_UMIP, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 11, 1 << 12, 1 << 20, 1 << 21
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 
@@ -76,13 +76,16 @@ class Cpu:
         return self.efer is None or bool(self.efer & EFER_NXE)
 
     def paging_problem(self) -> str:
+        """Why there are no page tables to walk, and what to do; "" if there are."""
+        why = self.no_tables()
+        return f"{why}: let the guest boot further" if why else ""
+
+    def no_tables(self) -> str:
         """Why there are no page tables to walk, "" if there are."""
         if not self.cr0 & CR0_PG:
-            mode = "protected mode" if self.cr0 & 1 else "real mode"
-            return f"paging is off on CPU {self.number} ({mode}): let the guest boot further"
-        if not self.long_mode:
-            return f"CPU {self.number} uses 32-bit paging, not 64-bit: let the guest boot further"
-        return ""
+            mode = "protected mode" if self.cr0 & CR0_PE else "real mode"
+            return f"paging is off on CPU {self.number} ({mode})"
+        return "" if self.long_mode else f"CPU {self.number} uses 32-bit paging, not 64-bit"
 
 
 class Session:
@@ -107,6 +110,8 @@ class Session:
     ) -> None:
         self.cpus = cpus
         self.cpu = next(c for c in cpus if c.number == selected)
+        self.selected = selected  # by GDB
+        self.cut = ""  # what is missing of a core
         self.reader = reader
         self.notes: list[str] = []
         self._registers = registers
@@ -139,6 +144,23 @@ class Session:
         if problem:
             raise NotYet(problem)
         _ = self.kernel
+
+    def by_paging(self) -> Session:
+        """The same seen from the first CPU that has page tables, where the selected one has none."""
+        for cpu in self.cpus if self.cpu.paging_problem() else ():
+            if not cpu.paging_problem():
+                other = Session(
+                    self.cpus,
+                    cpu.number,
+                    self.reader,
+                    self.types,
+                    self.image,
+                    self._phys_bits,
+                    self._registers,
+                )
+                other.notes, other.selected, other.cut = self.notes, self.selected, self.cut
+                return other
+        return self
 
     @property
     def kernel(self) -> Kernel | None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from .command import Context
 from .delivery import Chain, Processor
@@ -14,17 +15,30 @@ from .intlog import last_chain
 from .kernel import Kernel
 from .readers import PAGE
 from .registers import GENERAL, Registers
-from .session import Session
+from .session import CR0_PE, Session
 
 TRIPLE, PANIC, STOPPED = "triple-fault", "panic", "stopped"
+DOWN = "shutdown"  # QEMU's word for a machine that stays off: by a triple fault, a reset or a power-off
 LONGEST = 15  # bytes of an instruction
+DOUBLE = Fault(DF)
+
+
+class Likely(IntEnum):
+    """How much speaks for a CPU as the one that triple-faulted, most first."""
+
+    FAILED = 0  # its registers tell the whole chain
+    LOGGED = 1  # a double fault stands in the log
+    NO_DELIVERY = 2  # it could not deliver a double fault
+    ODD = 3  # it was started, and has no page tables that we read
+    NOT = 4
 
 
 @dataclass
 class Stop:
-    """kind: triple-fault, panic, breakpoint or stopped. registers: of the code that failed, in which rip stands.
+    """kind: triple-fault, panic, breakpoint, stopped, or shutdown. registers: of the code that failed, in which rip stands.
 
-    logged: the chain is QEMU's log's; else it was derived. text: the instruction. message: of a panic.
+    logged: the chain is QEMU's log's; else it was derived. text: the instruction. message: of a panic. told: somebody
+    has said how the machine stands. no_tables: why the CPU has no page tables to walk, "" if it has.
     """
 
     kind: str
@@ -33,6 +47,8 @@ class Stop:
     message: str = ""
     text: str = ""
     logged: bool = False
+    told: bool = True
+    no_tables: str = ""
 
     @property
     def cpu(self) -> int:
@@ -62,45 +78,64 @@ def find_stop(session: Session, context: Context) -> Stop:
     status = context.vm_status()
     kernel = session.kernel
     panic = _panic(session, context, kernel) if kernel is not None else None
-    if status == "shutdown" or not status and panic is None:
-        triple = _triple(session, context, certain=status == "shutdown")
-        if triple is not None:
-            return triple
+    if status in ("", DOWN):
+        down = _down(session, context, certain=status == DOWN, panicked=panic is not None)
+        if down is not None:
+            return down
     if panic is not None:
         return panic
+    session.need_paging()
     mine = next(r for r in session.registers if r.number == session.cpu.number)
-    kind = "panic" if status == "guest-panicked" else context.stop_kind() or STOPPED
-    return Stop(kind, mine, text=processor(session, context, mine).text)
+    kind = PANIC if status == "guest-panicked" else context.stop_kind() or STOPPED
+    text = processor(session, context, mine).text
+    return Stop(kind, mine, text=text, told=bool(status))
 
 
-def _triple(session: Session, context: Context, certain: bool) -> Stop | None:
-    """The CPU that can't go on: all are looked at, the selected one first. certain: there must be one."""
+def _down(session: Session, context: Context, certain: bool, panicked: bool) -> Stop | None:
+    """The CPU that can't go on: all are looked at, the selected one first. certain: the machine is down.
+
+    What is not certain counts where a CPU has failed by all that its registers tell; else, unless the guest has panicked,
+    a CPU that could deliver no exception is told.
+    """
     log = context.fault_log()
     chosen = session.cpu.number
     every = sorted(session.registers, key=lambda r: (r.number != chosen, r.number))
-    found: list[Stop] = []
-    for registers in every:
-        if session_cpu_off(session, registers.number):
-            continue
-        one = processor(session, context, registers)
-        stop = Stop(TRIPLE, registers, one.chain(), text=one.text)
-        logged = last_chain(log, registers["rip"], registers["rsp"])
-        if logged and (not stop.chain.faults or logged[-1].vector == DF):
-            if stop.chain.faults != logged:
-                stop.chain = replace(stop.chain, faults=logged)
-            stop.logged = True
-        if stop.chain.triple:
-            return stop
-        if stop.logged:
-            found.insert(0, stop)
-        elif certain:
-            found.append(stop)
-    return found[0] if found and certain else None
+    found = [_judged(session, context, registers, log) for registers in every]
+    best = min(range(len(found)), key=lambda i: (found[i][0], i))
+    likely, stop = found[best]
+    if likely is Likely.FAILED or certain and likely < Likely.NOT:
+        return stop
+    if certain:
+        return replace(stop, kind=DOWN)
+    if likely is Likely.NO_DELIVERY and not panicked:
+        return replace(stop, kind=STOPPED, told=False)
+    return None
 
 
-def session_cpu_off(session: Session, number: int) -> bool:
-    """A CPU without page tables: not started."""
-    return any(c.number == number and bool(c.paging_problem()) for c in session.cpus)
+def _judged(
+    session: Session, context: Context, registers: Registers, log: str
+) -> tuple[Likely, Stop]:
+    """One CPU as that of a triple fault, and how likely it is that one."""
+    logged = last_chain(log, registers["rip"], registers["rsp"])
+    logged = logged if logged and logged[-1].vector == DF else []
+    cpu = next((c for c in session.cpus if c.number == registers.number), None)
+    problem = cpu.no_tables() if cpu is not None else "no thread of GDB's"
+    if problem:
+        stop = Stop(TRIPLE, registers, Chain(logged), logged=bool(logged), no_tables=problem)
+        started = registers.control["cr0"] & CR0_PE
+        return (Likely.LOGGED if logged else Likely.ODD if started else Likely.NOT), stop
+    one = processor(session, context, registers)
+    chain = one.chain()
+    if logged and chain.faults != logged:
+        chain = Chain(logged, *one.deliver(DOUBLE))
+    stop = Stop(TRIPLE, registers, chain, text=one.text, logged=bool(logged))
+    if chain.triple:
+        return Likely.FAILED, stop
+    if logged:
+        return Likely.LOGGED, stop
+    broken, what = one.deliver(DOUBLE)  # without which there is no triple fault
+    stop.chain = Chain([], broken, what)
+    return (Likely.NO_DELIVERY if broken else Likely.NOT), stop
 
 
 # --- a panic -----------------------------------------------------------------------------------------

@@ -214,7 +214,11 @@ class Target:
             self.story = [f"read by core: {core.reader.detail}; a core is always read as it is"]
             selected = min(max(_number(thread), 0), len(core.registers) - 1)
             bits, registers = core.phys_bits, core.registers
-            return Session(core.cpus, selected, core.reader, types, image, bits, lambda: registers)
+            session = Session(
+                core.cpus, selected, core.reader, types, image, bits, lambda: registers
+            )
+            session.cut, session.notes = core.cut, [core.cut] if core.cut else []
+            return session
         link = GdbLink(connection)
         selected = _number(thread)
         cpus = [c for _, c in _each_cpu(thread, _cpu)] if whole else [_cpu(selected)]
@@ -297,7 +301,7 @@ class Target:
         """See command.Context."""
         connection, _ = _connected()
         if connection.type == "core":
-            return ""
+            return self._core_file(_core_path()).ended.status
         answer = GdbLink(connection).monitor("info status")
         found = re.search(r"VM status: (\w+)(?: \((.*?)\))?", answer)
         return (found[2] or found[1]) if found else ""
@@ -305,11 +309,21 @@ class Target:
     def fault_log(self) -> str:
         """See command.Context."""
         connection, _ = _connected()
-        return "" if connection.type == "core" else log_tail(connection.details or "", TAIL)
+        if connection.type == "core":
+            return self._core_file(_core_path()).ended.log
+        return log_tail(connection.details or "", TAIL)
 
     def stop_kind(self) -> str:
         """See command.Context."""
+        connection, _ = _connected()
+        if connection.type == "core":
+            return self._core_file(_core_path()).ended.stop
         return self.last_stop
+
+    def thread_of(self, cpu: int) -> int | None:
+        """See command.Context."""
+        threads = gdb.selected_inferior().threads()
+        return next((t.num for t in threads if _number(t) == cpu), None)
 
     # The user --------------------------------------------------------------------------------------
 

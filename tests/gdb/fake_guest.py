@@ -149,6 +149,10 @@ class Plain:
         """Nobody stopped it."""
         return ""
 
+    def thread_of(self, cpu: int) -> int | None:
+        """As QEMU's stub numbers them."""
+        return cpu + 1
+
     @property
     def text(self) -> str:
         """All that was printed."""

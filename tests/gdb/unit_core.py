@@ -17,7 +17,7 @@ from synthetic import Machine
 from synthetic_model import IMAGE
 
 from ktf import core_write
-from ktf.core import open_core
+from ktf.core import Ended, open_core, own_note
 from ktf.errors import KtfError, Unreadable
 from ktf.paging import NX, P, RW
 from ktf.readers import PAGE
@@ -90,6 +90,37 @@ class Writing(unittest.TestCase):
         self.assertEqual(core.phys_bits, 46)
         pages, ok = core.reader.read_pages(np.arange(len(machine.words), dtype=np.uint64))
         self.assertTrue(ok.all() and np.array_equal(pages, machine.words))
+
+    def test_ended(self) -> None:
+        """How the machine stood comes back; of a core without that nothing is made up; a note that is cut is told."""
+        session = with_registers(Memory(8).session())
+        ended = Ended("shutdown", "breakpoint", "1: v=08 \N{EM DASH}\n")
+        core_write.write_core(session, self.path, ended)
+        self.assertEqual(open_core(self.path).ended, ended)
+        core_write.write_core(session, self.path)
+        self.assertEqual(open_core(self.path).ended, Ended())
+        whole = own_note(session.registers, 46, ended)
+        first = struct.pack("<I", 1) + whole[4:24]  # as version 1 was: no texts
+        for note, expected in ((first, Ended()), (whole, ended)):
+            with mock.patch.object(core_write, "own_note", return_value=note):
+                core_write.write_core(session, self.path)
+            self.assertEqual(open_core(self.path).ended, expected)
+        for note in (whole[:-1], struct.pack("<I", 3) + whole[4:]):
+            with mock.patch.object(core_write, "own_note", return_value=note):
+                core_write.write_core(session, self.path)
+            with self.assertRaisesRegex(KtfError, "its note named KTF"):
+                open_core(self.path)
+
+    def test_cut(self) -> None:
+        """A file that is shorter than its headers say."""
+        core_write.write_core(with_registers(Memory(8).session()), self.path)
+        self.assertEqual(open_core(self.path).cut, "")
+        size = os.path.getsize(self.path)
+        os.truncate(self.path, size - 5)
+        self.assertEqual(
+            open_core(self.path).cut,
+            f"the core file is cut: {size - 5:,} of {size:,} bytes are there",
+        )
 
     def test_user(self) -> None:
         """In a user space its own half is there as well, the kernel's half from the kernel's tables."""

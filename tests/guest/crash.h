@@ -25,3 +25,9 @@ void crash_two_faults(void);
 void crash_panic_in_panic(void);
 void crash_panic_state(void);
 void crash_apic_unmapped(void);
+
+/* Bugs in what the processor itself needs, crash_cpu.c. */
+void crash_no_idt(void);
+void crash_dead_report(void);
+void crash_root_entry(void);
+void crash_poison_call(void);

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Bugs in what the processor itself needs: its gates, the top of the page tables, where it goes on.
+#include "tests/guest/crash.h"
+
+#include "arch/x86/cpu.h"
+#include "arch/x86/idt.h"
+#include "arch/x86/pgtable.h"
+#include "arch/x86/smp.h"
+#include "lib/panic.h"
+
+enum { LAST_CPU = 3 };
+
+// No gate is left, not even that of the double fault.
+static __attribute__((noinline)) void divide_without_idt(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __attribute__((packed)) nothing = {0, 0};
+    volatile int zero = 0, one = 1;
+
+    __asm__ volatile("lidt %0" : : "m"(nothing));
+    one = one / zero;
+}
+
+static void on_last_cpu(void *arg)
+{
+    (void)arg;
+    divide_without_idt();
+}
+
+void crash_no_idt(void)
+{
+    if (smp_count() <= LAST_CPU)
+        panic("crash=no-idt needs four CPUs, here are %u: use SMP=4", smp_count());
+    smp_run(LAST_CPU, on_last_cpu, NULL);
+    smp_wait(LAST_CPU);
+}
+
+// The panic prints a string that is none, which is a fault that nobody takes.
+void crash_dead_report(void)
+{
+    crash_unmap(ptr_vaddr(idt));
+    panic("it is %s", (const char *)16);
+}
+
+// A wild store at the very top, which shows when the TLB is flushed.
+void crash_root_entry(void)
+{
+    struct pt_walk w;
+
+    pt_walk(kernel_space(), ptr_vaddr(idt), 4, &w);
+    table_entries(w.slot)[w.index] = 0;
+    write_cr3(read_cr3());
+}
+
+// A pointer out of memory that was given back and filled with junk: no address at all.
+void crash_poison_call(void)
+{
+    void (*volatile junk)(void) = (void (*)(void))0x6b6b6b6b6b6b6b6b;
+
+    junk();
+    __asm__ volatile("");
+}
