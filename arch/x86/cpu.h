@@ -100,19 +100,22 @@ CR_ACCESSORS(3)
 CR_ACCESSORS(4)
 #undef CR_ACCESSORS
 
-// A debug register that breaks on nothing is a word that no page table can take away.
-static inline uint64_t read_dr3(void)
-{
-    uint64_t value;
-
-    __asm__ volatile("mov %%db3, %0" : "=r"(value) : : "memory");
-    return value;
-}
-
-static inline void write_dr3(uint64_t value)
-{
-    __asm__ volatile("mov %0, %%db3" : : "r"(value) : "memory");
-}
+// Debug registers that break on nothing are words that no page table can take away.
+#define DR_ACCESSORS(n)                                                                            \
+    static inline uint64_t read_dr##n(void)                                                        \
+    {                                                                                              \
+        uint64_t value;                                                                            \
+                                                                                                   \
+        __asm__ volatile("mov %%db" #n ", %0" : "=r"(value) : : "memory");                         \
+        return value;                                                                              \
+    }                                                                                              \
+    static inline void write_dr##n(uint64_t value)                                                 \
+    {                                                                                              \
+        __asm__ volatile("mov %0, %%db" #n : : "r"(value) : "memory");                             \
+    }
+DR_ACCESSORS(2)
+DR_ACCESSORS(3)
+#undef DR_ACCESSORS
 
 static inline void invlpg(vaddr_t va)
 {

@@ -152,23 +152,36 @@ static _Noreturn void trap_report(const struct trap_frame *frame)
                frame->rip);
 }
 
-// An exception begins, inside of how many others is in a debug register: the count must hold where
-// memory is what is broken. Then reporting the first fault faults, so does the report of that, and
-// so on for ever. Returns the count.
-static uint64_t exception_begin(void)
+// The report itself, and that of its own fault, came to nothing: two lines without a lock or a
+// variable.
+static _Noreturn void report_lost(void)
 {
-    static const char lost[] = "\nexceptions in the report of exceptions\n";
+    const struct trap_frame *first = (const struct trap_frame *)read_dr2();
+    char text[128];
+    int length = snprintk(text, sizeof(text),
+                          "\nEXCEPTION: vector %lu at 0x%lx\nexceptions in its report, given up\n",
+                          first->vector, first->rip);
+
+    serial_write(text, (size_t)length);
+    if (ipi_ready)
+        ipi_stop_others();
+    machine_stop();
+}
+
+// An exception begins, inside of how many others is in a debug register, and in another one the
+// frame of the outermost: they must hold where memory is what is broken. Then reporting the first
+// fault faults, so does the report of that, and so on for ever. Returns the count.
+static uint64_t exception_begin(const struct trap_frame *frame)
+{
     uint64_t inside = read_dr3();
 
     write_dr3(inside + 1);
-    if (inside > INSIDE_MAX)
+    if (inside == 0)
+        write_dr2((uintptr_t)frame);
+    else if (inside == INSIDE_MAX)
+        report_lost();
+    else if (inside > INSIDE_MAX)
         machine_stop_bare();
-    if (inside == INSIDE_MAX) {
-        serial_write(lost, sizeof(lost) - 1);
-        if (ipi_ready)
-            ipi_stop_others();
-        machine_stop();
-    }
     return inside;
 }
 
@@ -185,7 +198,7 @@ void trap_handle(struct trap_frame *frame)
 {
     // An NMI stops this CPU on behalf of another one, wherever it is.
     bool exception = frame->vector < VECTOR_EXCEPTIONS && frame->vector != VECTOR_NMI;
-    uint64_t inside = exception ? exception_begin() : 0;
+    uint64_t inside = exception ? exception_begin(frame) : 0;
 
     if (!trap_handled(frame))
         trap_report(frame);
