@@ -31,7 +31,7 @@ class Places(unittest.TestCase):
     def of(self, m: Machine, va: int) -> Watch:
         """The one watch on the bytes of the image at va."""
         found = [w for w in watched(m) if w.pa == va - IMAGE]
-        self.assertEqual(len(found), 1, [w.name for w in watched(m)])
+        self.assertEqual(len(found), 1)
         self.assertEqual(found[0].vas, [va])
         self.assertFalse(found[0].entry or found[0].busy)
         return found[0]
@@ -58,21 +58,23 @@ class Places(unittest.TestCase):
         m = HEALTHY.twin()
         m.rows("idt", "struct idt_gate")[:]["selector"] = 0x100
         gdt = SYMBOLS["gdt"][0] - IMAGE
-        self.assertFalse([w for w in watched(m) if gdt <= w.pa < gdt + 4096])
-        self.assertTrue([w for w in watched(m) if w.pa == SYMBOLS["idt"][0] - IMAGE])
+        every = watched(m)
+        self.assertFalse([w for w in every if gdt <= w.pa < gdt + 4096])
+        self.assertTrue([w for w in every if w.pa == SYMBOLS["idt"][0] - IMAGE])
 
     def test_entry_and_descriptor(self) -> None:
         """A page-table entry, whose accessed and dirty bits are the processor's own; its frame's descriptor."""
         m = HEALTHY.twin()
         mfn, index = m.entry_at(1, VA, 1)
         m.set_entry(1, VA, 1, 0x6B6B6B6A)
-        found = {w.pa: w for w in watched(m)}
+        every = watched(m)
+        found = {w.pa: w for w in every}
         entry = found[mfn * 4096 + index * 8]
         self.assertTrue(entry.entry)
         one, other = (0x6B03).to_bytes(8, "little"), (0x6B63).to_bytes(8, "little")
         self.assertTrue(entry.same(one, other))
         self.assertFalse(entry.same(one, (0x6B01).to_bytes(8, "little")))
-        self.assertTrue(any(w.name == f"descriptor of frame {m.page.mfn:#x}" for w in watched(m)))
+        self.assertTrue(any(w.name == f"descriptor of frame {m.page.mfn:#x}" for w in every))
 
     def test_json(self) -> None:
         """The next run's GDB gets all of it."""
