@@ -10,6 +10,7 @@ from dataclasses import replace
 from synthetic_cpu import HOLE, IST1, STACK, TEXT, Computer, Stopped, real_mode
 from unit_intlog import line
 
+from ktf.errors import NotYet
 from ktf.exceptions import BP, DF, GP, PF, Fault
 from ktf.registers import Registers
 from ktf.stop import Stop, find_stop
@@ -103,6 +104,48 @@ class Stops(unittest.TestCase):
         log = line(PF, 2, HOLE, IDLE, STACK + 0x800)
         stop = self.find(self.idle(0), self.down(1), log=log)
         self.assertEqual((stop.cpu, stop.chain.faults), (1, OVERFLOW))
+
+    def test_no_delivery(self) -> None:
+        """No chain is known: it was the CPU that could deliver no double fault, if the machine is said to be down."""
+        self.computer = Computer()
+        cpus = [self.idle(0), self.idle(1), self.computer.cpu(2, rip=IDLE, idt_limit=0)]
+        stop = self.find(*cpus)
+        self.assertEqual((stop.kind, stop.cpu, stop.chain.faults), ("triple-fault", 2, []))
+        assert stop.chain.broken is not None
+        self.assertEqual(stop.chain.broken.why, "the IDT's limit is 0")
+        stop = self.find(*cpus, status="")
+        self.assertEqual((stop.kind, stop.cpu, stop.told), ("stopped", 2, False))
+        stop = self.find(*cpus, status="debug")
+        self.assertEqual((stop.kind, stop.cpu, stop.told), ("stopped", 0, True))
+
+    def test_not_told(self) -> None:
+        """CPUs that are well: off by other means, or nobody knows."""
+        self.computer = Computer()
+        for status, kind, told in (("shutdown", "shutdown", True), ("", "stopped", False)):
+            stop = self.find(self.idle(0), self.idle(1), selected=1, status=status)
+            self.assertEqual((stop.kind, stop.cpu, stop.told), (kind, 1, told))
+
+    def test_other_paging(self) -> None:
+        """A CPU that was started and has no page tables of 64-bit mode now."""
+        self.computer = Computer()
+        idle = self.idle(1)
+        for name, value, why in (("cr4", 0, "32-bit paging"), ("cr0", 1, "paging is off")):
+            odd = replace(idle, control={**idle.control, name: value})
+            stop = self.find(self.idle(0), odd, real_mode(self.idle(2)))
+            self.assertEqual((stop.kind, stop.cpu), ("triple-fault", 1))
+            self.assertIn(why, stop.no_tables)
+            stop = self.find(odd, selected=1)
+            self.assertEqual((stop.kind, stop.cpu), ("triple-fault", 1))
+            with self.assertRaisesRegex(NotYet, why):
+                self.find(odd, selected=1, status="debug")
+
+    def test_selected_is_off(self) -> None:
+        """The selected CPU was never started: another one's way of paging serves."""
+        off, well, bad = real_mode(self.idle(0)), self.idle(1), self.down(2)
+        session = self.computer.session(off, well, bad).by_paging()
+        self.assertEqual((session.cpu.number, session.selected), (1, 0))
+        stop = find_stop(session, Stopped(session, CODE, "shutdown"))
+        self.assertEqual((stop.kind, stop.cpu), ("triple-fault", 2))
 
     def test_own_page_tables(self) -> None:
         """Each CPU is judged by its own CR3."""
