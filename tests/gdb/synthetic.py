@@ -291,7 +291,7 @@ class Machine(Model):
     def twin(self) -> Machine:
         """The same guest with memory of its own."""
         other = copy.copy(self)
-        other.words = np.zeros_like(self.words)  # most of it is never touched
+        other.words = np.zeros(self.words.shape, np.uint64)  # most of it is never touched
         used = np.flatnonzero(self.words.any(axis=1))
         other.words[used] = self.words[used]
         return other
