@@ -36,11 +36,12 @@ uint64_t ap_stack[APIC_IDS];
 extern const char ap_trampoline[], ap_trampoline_end[];
 _Noreturn void ap_main(uint32_t number);
 
-static uint32_t count = 1;
+// CPUs 0 to smp_up - 1 run and can be given work; the debugger holds mm.cpu[] against it.
+uint32_t smp_up = 1;
 
 uint32_t smp_count(void)
 {
-    return count;
+    return smp_up;
 }
 
 // Writing to this port takes about a microsecond everywhere, and changes nothing.
@@ -200,11 +201,11 @@ void smp_start(void)
                (size_t)(ap_trampoline_end - ap_trampoline));
         start(wanted, mfn);
         low_page_back(frame, mfn);
-        while (count < wanted && mm.cpu[count].online)
-            count++;
+        while (smp_up < wanted && mm.cpu[smp_up].online)
+            smp_up++;
         if (online(wanted) < wanted)
             printk("smp: only %u of %u CPUs are up, of which %u are used\n", online(wanted), wanted,
-                   count);
+                   smp_up);
     }
     sti();
 }
@@ -216,7 +217,7 @@ void smp_run(uint32_t cpu, void (*fn)(void *arg), void *arg)
 {
     struct cpu_work *work = &percpu[cpu].work;
 
-    assert(cpu < count && cpu != cpu_number());
+    assert(cpu < smp_up && cpu != cpu_number());
     while (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE))
         cpu_pause();
     work->arg = arg;

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 from collections.abc import Sequence
 
 from .command import JSON, Args, Breakpoint, Command, Context, Option, internal_error, json_line
@@ -118,7 +120,7 @@ class CheckAtCommand(Command):
         if "every" in words:
             at = words.index("every")
             number = words[at + 1 :]
-            if len(number) != 1 or not number[0].isdigit() or int(number[0]) < 1:
+            if len(number) != 1 or not re.fullmatch("0*[1-9][0-9]*", number[0]):
                 raise UsageError("`every` needs one positive number, e.g. `every 10`")
             words, every = words[:at], int(number[0])
         if not words:

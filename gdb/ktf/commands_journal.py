@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from . import journal
@@ -77,7 +79,7 @@ class JournalCommand(Command):
         word = args.value("-n")
         if word is None:
             return SHOWN
-        if not word.isdigit() or int(word) == 0:
+        if not re.fullmatch("0*[1-9][0-9]*", word):
             raise UsageError(f"-n {word}: should be a number of events, 1 or more")
         return int(word)
 

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .database import Database
 from .findings import Report, Rule
 from .rules_state import c1_masks
+from .session import Cpu
+from .slots import SpaceRow
 
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
 
@@ -34,12 +38,12 @@ def c1(db: Database, out: Report) -> None:
 
 
 def _c1_current(db: Database, out: Report) -> None:
-    """The space that each running CPU is said to have is that of some CPU."""
+    """Each running CPU pages, with the root of the space that it is said to have."""
     if "cpu" not in db.mm.layout.names or out.counts["C1"]:
         return
-    cpus = [c for c in db.session.cpus if not c.paging_problem()]
-    for number in range(len(db.mm["cpu"][0])):
-        row = db.mm["cpu"][0]
+    cpus = {c.number: c for c in db.session.cpus}
+    row = db.mm["cpu"][0]
+    for number in range(len(row)):
         if not row.value("online", number):
             continue
         index = row.value("space", number)
@@ -48,9 +52,41 @@ def _c1_current(db: Database, out: Report) -> None:
             out.add("C1", f"mm.cpu[{number}].space is {index:#x}, which is no address space")
             continue
         space = db.spaces.rows[at]
-        if all(c.cr3 & ROOT_BITS != space.cr3 for c in cpus):
-            text = f"mm.cpu[{number}] says {space.name}, but no CPU has its root in CR3"
+        if number not in cpus:
+            text = f"mm.cpu[{number}] is online, but the machine has {len(cpus)} CPUs"
             out.add("C1", text, space=space.name)
+        elif text := _differs(db, cpus[number], space):
+            out.add("C1", f"CPU {number}: {text}", space=space.name)
+    _c1_up(db, out)
+
+
+def _differs(db: Database, cpu: Cpu, space: SpaceRow) -> str:
+    """Where a running CPU's registers are not those of its space; empty if they are."""
+    if cpu.paging_problem():
+        return f"mm.cpu[] says that it runs, but CR0 is {cpu.cr0:#x}, EFER {cpu.efer:#x}"
+    if cpu.levels != db.number("levels"):
+        return (
+            f"CR4 is {cpu.cr4:#x}: {cpu.levels} levels, but the tables have {db.number('levels')}"
+        )
+    if cpu.cr3 & ROOT_BITS != space.cr3:
+        return f"mm.cpu[] says {space.name}, whose root is {space.cr3:#x}, but CR3 is {cpu.cr3:#x}"
+    return ""
+
+
+def _c1_up(db: Database, out: Report) -> None:
+    """The CPUs that were started are online."""
+    symbol = db.kernel.types.symbol("smp_up")
+    if symbol is None or not db.number("live"):
+        return
+    up = int.from_bytes(db.kernel.read(symbol.va, 4), "little")
+    online = db.mm["cpu"]["online"][0]
+    if not 0 < up <= len(online):
+        out.add("C1", f"smp_up is {up:#x}, should be from 1 to {len(online)}")
+        return
+    for number in np.flatnonzero(online[:up] == 0).tolist():
+        out.add(
+            "C1", f"CPU {number} was started (smp_up is {up}), but mm.cpu[] says it is not online"
+        )
 
 
 RULES = [

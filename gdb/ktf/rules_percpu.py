@@ -15,6 +15,7 @@ from .rules_rights import Stacks
 GATES = 256
 STUB = 16  # bytes of vector_stubs for one vector
 STACKED = {2: "IST_NMI", 8: "IST_DOUBLE_FAULT", 18: "IST_MACHINE_CHECK"}
+STACK_NAMES = {"IST_NMI": " NMI", "IST_DOUBLE_FAULT": " #DF", "IST_MACHINE_CHECK": " #MC"}
 BUSY_TSS = 0x8B
 TSS_SELECTOR = 5  # number of its descriptor's first word
 
@@ -107,7 +108,7 @@ def _gdt(
 
 
 def _tss(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> None:
-    """Of the TSS only RSP0 and the stacks of the IST are in use; these are tops of stacks, or 0."""
+    """Of the TSS only RSP0 and the stacks of the IST are in use; these are the tops of its own CPU's, or 0."""
     found = _rows(db, "tss", "struct tss")
     if found is None:
         return
@@ -115,13 +116,27 @@ def _tss(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> Non
     spare = [rows[f"reserved{i}"] != 0 for i in range(4)]
     spare.append(rows["rsp"][:, 1:].any(axis=1))
     spare.append(rows["io_map"] != np.where(online, rows.layout.size, 0))
-    tops = np.append(Stacks(db).top, np.uint64(0))
-    spare.append(~np.isin(rows["ist"], tops).all(axis=1))
+    stacks = Stacks(db)
     spare.append(gone & (rows["rsp"][:, 0] != 0))
     bad = np.logical_or.reduce(spare) & (online | gone)
     for n in np.flatnonzero(bad).tolist():
         text = f"tss[{n}] holds more than RSP0, the tops of stacks and the I/O map's end"
         out.add("C2", f"CPU {n}: {text}", va=va + n * rows.layout.size)
+    tops = dict(zip(stacks.names, stacks.top.tolist()))
+    want = np.zeros_like(rows["ist"])
+    for name, what in STACK_NAMES.items():
+        want[:, db.constant(name) - 1] = [tops.get(f"cpu{n}{what}", 0) for n in range(len(want))]
+    wrong = (rows["ist"] != want) & (online[:, None] | gone[:, None] & (rows["ist"] != 0))
+    for n, i in np.argwhere(wrong)[:50].tolist():
+        text = (
+            f"tss[{n}]: IST {i + 1} is {int(rows['ist'][n, i]):#x}, should be {int(want[n, i]):#x}"
+        )
+        out.add("C2", f"CPU {n}: {text}", va=va + n * rows.layout.size)
+    for n in np.flatnonzero(online).tolist():
+        top = int(rows["rsp"][n, 0])
+        if top and not stacks.holds(top):
+            text = f"tss[{n}]: RSP0 is {top:#x}, which lies on no known stack"
+            out.add("C2", f"CPU {n}: {text}", va=va + n * rows.layout.size)
 
 
 def _idt(db: Database, out: Report) -> None:
@@ -139,8 +154,9 @@ def _idt(db: Database, out: Report) -> None:
         ist[list(STACKED)] = [db.constant(name) for name in STACKED.values()]
     types = db.kernel.types.enum("idt_gate_type")
     gate = types["IDT_GATE_INTERRUPT"]
-    kinds = (gate, gate | types["IDT_GATE_RING_3"])
-    bad = (handler != want) | (rows["ist"] != ist) | ~np.isin(rows["type"], kinds)
+    kind = rows["type"].copy()
+    kind[db.constant("VECTOR_USER_EXIT")] &= ~np.uint8(types["IDT_GATE_RING_3"])
+    bad = (handler != want) | (rows["ist"] != ist) | (kind != gate)
     for v in np.flatnonzero(bad)[:50].tolist():
         text = f"{int(handler[v]):#x}, IST {int(rows['ist'][v])}, type {int(rows['type'][v]):#x}"
         should = f"should be {int(want[v]):#x}, IST {int(ist[v])}, type {gate:#x}"

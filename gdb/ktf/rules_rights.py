@@ -125,6 +125,10 @@ class Stacks:
     def __len__(self) -> int:
         return len(self.bottom)
 
+    def holds(self, rsp: int) -> bool:
+        """Whether a stack pointer lies on one of them: its top is an empty stack's."""
+        return bool(((self.bottom < np.uint64(rsp)) & (np.uint64(rsp) <= self.top)).any())
+
     def sound(self, i: int) -> bool:
         """True if stack i is whole pages of the kernel's half, above the one before and its guards."""
         bottom, top = int(self.bottom[i]), int(self.top[i])

@@ -39,6 +39,11 @@ def held(db: Database, out: Report) -> list[Held]:
         if lock not in db.mm.layout.names:
             continue
         owner = int(db.mm[lock]["owner"][0])
+        inside = int(db.mm[lock]["inside"][0])
+        if inside and owner and inside != owner:
+            text = f"mm.{lock}: CPU {inside - 1} is inside, but the owner is {owner:#x}"
+            out.add_blind("A4", f"{text}, as no operation leaves it")
+            continue
         if owner == 0:
             continue
         if owner <= len(online) and online[owner - 1]:

@@ -9,6 +9,7 @@ import numpy as np
 from rule_cases import VA, case
 from synthetic import Machine
 from synthetic_model import NX, STACKS, UC, Mapping, U, W, X, leaf
+from synthetic_types import MM_VA
 
 
 # --- M -----------------------------------------------------------------------------------------------
@@ -145,3 +146,48 @@ def writable_executable(m: Machine) -> int:
     m.set_entry(1, VA, 1, entry & ~NX)
     m.poke("mapping_t", m.page.maps[0].index, attr=W | X)
     return VA
+
+
+@case("C2")
+def stack_of_another_exception(m: Machine) -> None:
+    """The double fault's stack is that of the NMI."""
+    m.rows("tss", "struct tss")["ist"][0, 0] = STACKS[2][1]
+
+
+@case("C2")
+def ring_0_stack_elsewhere(m: Machine) -> None:
+    """RSP0 lies in the manager's own data."""
+    m.rows("tss", "struct tss")["rsp"][0, 0] = MM_VA + 0x100
+
+
+@case("C2")
+def gate_for_ring_3(m: Machine) -> None:
+    """Ring 3 may call the page fault's gate."""
+    m.rows("idt", "struct idt_gate")["type"][14] |= 0x60
+
+
+# --- C1 ----------------------------------------------------------------------------------------------
+
+
+@case("C1")
+def space_of_no_cpu(m: Machine) -> None:
+    """The kernel says a user space, CR3 has the kernel's root."""
+    m.mm_row("cpu", 0, "space", 2)
+    m.poke("space_t", 2, cpus=1)
+
+
+@case("C1", "C2")
+def cpu_that_is_not_there(m: Machine) -> None:
+    """A second CPU is said to run."""
+    for name in ("online", "space"):
+        m.mm_row("cpu", 1, name, 1)
+    m.poke("space_t", 1, cpus=3)
+    m.symbol("smp_up").view(np.uint32)[0] = 2
+
+
+@case("C1")
+def cpu_that_was_forgotten(m: Machine) -> None:
+    """The only CPU is said not to run."""
+    for name in ("online", "space"):
+        m.mm_row("cpu", 0, name, 0)
+    m.poke("space_t", 1, cpus=0)

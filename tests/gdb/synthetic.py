@@ -270,9 +270,10 @@ class Machine(Model):
         stacks = self.rows("stacks", "struct stack_info")
         for i, (bottom, top) in enumerate(STACKS):
             stacks[i]["bottom"]["v"], stacks[i]["top"]["v"] = bottom, top
-            stacks[i]["name"] = f"stack{i}".encode()
+            stacks[i]["name"] = f"cpu0{('', ' #DF', ' NMI', ' #MC')[i]}".encode()
         self.symbol("stack_count").view(np.uint32)[0] = len(STACKS)
         self.symbol("cpu_cr4").view(np.uint64)[0] = CR4 & ~0x20
+        self.symbol("smp_up").view(np.uint32)[0] = 1
         gates = self.rows("idt", "struct idt_gate")
         handler = IMAGE + 0x210000 + 16 * np.arange(256, dtype=np.uint64)
         gates["offset_low"] = handler & np.uint64(0xFFFF)

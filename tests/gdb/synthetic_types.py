@@ -186,6 +186,7 @@ OPS = (
     " SPACE_CREATE SPACE_DESTROY"
 ).split()
 ENUMS = {
+    "idt_gate_type": {"IDT_GATE_INTERRUPT": 0x8E, "IDT_GATE_RING_3": 0x60},
     "journal_op": {**{f"JOURNAL_{o}": i for i, o in enumerate(OPS)}, "JOURNAL_OP_COUNT": 16},
     "frame_kind": {**{f"FRAME_{k}": i for i, k in enumerate(KINDS)}, "FRAME_KIND_COUNT": 16},
     "memtype": {
@@ -239,6 +240,10 @@ CONSTANTS = {
     "ARENA_PAGE_OBJECTS": 0x4F424A53,
     "ARENA_PAGE_EMPTY": 0x4652454D,
     "SPACE_LIVE": 0xA5,
+    "VECTOR_USER_EXIT": 0x80,
+    "IST_DOUBLE_FAULT": 1,
+    "IST_NMI": 2,
+    "IST_MACHINE_CHECK": 3,
     "JOURNAL_CPUS": 64,
     "JOURNAL_BYTES": 8 * 64,
     "STOCK_FRAME_PAGES": 4,
@@ -259,6 +264,8 @@ SYMBOLS = {
     "idt": (IMAGE + 0x23A000, 4096),
     "gdt": (IMAGE + 0x23B000, 4096),
     "tss": (IMAGE + 0x23C000, 64 * 104),
+    "vector_stubs": (IMAGE + 0x210000, 16 * 256),
+    "smp_up": (IMAGE + 0x22F808, 4),
 }
 
 

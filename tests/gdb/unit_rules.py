@@ -112,6 +112,7 @@ class RuleTests(unittest.TestCase):
             ("C2", "selector", {"task": 0x38}),
             ("C2", "guard|not mapped", {"rsp": STACKS[0][0] - 0x800}),
             ("C2", "r-x-", {"rsp": 0xFFFFFFFF80211000}),
+            ("C2", "no known stack", {"rsp": MM_VA + 0x100}),
         ):
             with self.subTest(registers=registers):
                 m = HEALTHY.twin()
