@@ -196,14 +196,19 @@ class Sessions(unittest.TestCase):
         text = (ROOT / DOCS[0]).read_text()
         match = re.search(r"<!-- recipe -->\n```sh\n(.*?)```", text, re.S)
         assert match is not None
-        for word, status in (("", 0), ("-fw_cfg name=opt/ktf/cmdline,string=plant=P2", 1)):
+        cases = {
+            "": (0, ": 0 violations"),
+            "-fw_cfg name=opt/ktf/cmdline,string=plant=P2": (1, "P2: kernel"),
+            "-m 6M": (1, "panic"),  # too little to start
+        }
+        for word, (status, says) in cases.items():
             script = match[1].replace(":1234", f":{free_port()}").replace(" -S &", f" {word} -S &")
             done = subprocess.run(
                 ["timeout", "60", "bash", "-c", script], cwd=ROOT, capture_output=True, text=True
             )
             said = f"{done.stdout}\n{done.stderr}"
             self.assertIn(f"exit status {status}\n", done.stdout, said)
-            self.assertIn(": 0 violations" if status == 0 else "P2: kernel", done.stdout, said)
+            self.assertIn(says, done.stdout, said)
             self.assertNotIn("Traceback", said)
 
     def test_excerpts(self) -> None:

@@ -256,8 +256,13 @@ def overwritten(session: Session) -> str:
         return ""
     symbol = session.types.symbol("mm")
     memory = VirtualMemory(session.reader, session.cpu.root, session.rules)
+    root = session.types.symbol("kernel_cr3")  # set once the kernel's tables are loaded
     try:
-        if symbol is None or memory.read(symbol.va, 8) == bytes(8):
+        if (
+            symbol is None
+            or memory.read(symbol.va, 8) == bytes(8)
+            and (root is None or memory.read(root.va, 8) == bytes(8))
+        ):
             return ""
         session.need_kernel()
     except NoGuest as e:

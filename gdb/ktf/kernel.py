@@ -144,7 +144,7 @@ class Kernel:
         symbol = self.types.symbol("mm")
         assert symbol is not None
         magic = self.read(symbol.va, 8)
-        if magic == bytes(8):
+        if magic == bytes(8) and not self._was_up():
             raise NotYet("the kernel has no frames yet: mm_init() has not run")
         if magic != MAGIC:
             raise Corrupt(
@@ -152,6 +152,11 @@ class Kernel:
                 "the symbols are of another kernel, or it was overwritten"
             )
         return self.variable("mm", "struct mm")
+
+    def _was_up(self) -> bool:
+        """Whether mm_init() has once loaded the kernel's page tables."""
+        root = self.types.symbol("kernel_cr3")
+        return root is not None and self.read(root.va, 8) != bytes(8)
 
     def arena(self, name: str) -> Arena:
         """By its enumerator, e.g. "ARENA_FRAMES"; Corrupt if its numbers make no sense."""

@@ -89,9 +89,11 @@ class Reach:
             at = np.flatnonzero(self.level == level)
             self.trusted[at] &= self.trusted[self.parent[at]]
         slot = np.where(self.is_table, frames.slot[frame], 0).astype(np.int64)
-        slot = np.where(slot < self.slots.count, slot, 0)
-        agree = self.slots.live[slot] & (self.slots.frame[slot] == frame)
-        self.slot = np.where(agree, slot, 0)
+        self.slot = np.zeros(len(slot), np.int64)
+        if self.slots.count:
+            slot = np.where(slot < self.slots.count, slot, 0)
+            agree = self.slots.live[slot] & (self.slots.frame[slot] == frame)
+            self.slot = np.where(agree, slot, 0)
 
     def name(self, row: int) -> str:
         """Name of the space that a row belongs to."""

@@ -236,7 +236,7 @@ def t4(db: Database, out: Report) -> None:
         return leaf(db, "T4", i, text)
 
     out.each("T4", bad, describe)
-    end = np.uint64(window) + np.uint64(slots.count << 12)
+    end = np.uint64(min(window + (slots.count << 12), (1 << 64) - 1))
     inside = np.flatnonzero((leaves.va >= np.uint64(window)) & (leaves.va < end))
     slot = ((leaves.va[inside] - np.uint64(window)) >> np.uint64(12)).astype(np.int64)
     shown = slots.live | slots.spare

@@ -47,6 +47,9 @@ class Slots:
             text = f"mm.slot_count is {count}, but there are tables and shadows for {room}"
             out.add_blind("A3", f"slots: {text}")
             count = room
+        elif not count:
+            out.add_blind("A3", "slots: mm.slot_count is 0, but slot 0 always counts")
+            count = min(1, room)
         self.count = count
         self.ok = np.repeat(tables.ok, 4096 // tables.size)[:count]
         self.ok = self.ok & np.repeat(shadows.ok, 4096 // shadows.size)[:count]
