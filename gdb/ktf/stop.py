@@ -12,7 +12,7 @@ from .delivery import Chain, Processor
 from .errors import KtfError
 from .exceptions import DF, PF, Fault
 from .intlog import last_chain
-from .kernel import Kernel
+from .kernel import Kernel, VirtualMemory
 from .readers import PAGE
 from .registers import GENERAL, Registers
 from .session import CR0_PE, Session
@@ -77,7 +77,7 @@ def find_stop(session: Session, context: Context) -> Stop:
     """The stop. NoGuest or KtfError if the registers can't be had."""
     status = context.vm_status()
     kernel = session.kernel
-    panic = _panic(session, context, kernel) if kernel is not None else None
+    panic = _panic(session, context, kernel) if kernel is not None else _early(session, context)
     if status in ("", DOWN):
         down = _down(session, context, certain=status == DOWN, panicked=panic is not None)
         if down is not None:
@@ -166,6 +166,19 @@ def _panic(session: Session, context: Context, kernel: Kernel) -> Stop | None:
     else:
         faults = [fault]
     return Stop(PANIC, registers, Chain(faults, software=chain.software), message, one.text)
+
+
+def _early(session: Session, context: Context) -> Stop | None:
+    """A panic before there is a frame database, through the page tables that the boot made."""
+    cpu = session.cpu
+    if session.types is None or cpu.paging_problem():
+        return None
+    memory = VirtualMemory(session.reader, cpu.root, session.rules)
+    try:
+        found = _panic(session, context, Kernel(session.types, session.image, memory))
+    except KtfError:
+        return None  # not mapped: these symbols are another kernel's
+    return found if found is not None and found.message.isprintable() else None
 
 
 def _trap_frame(kernel: Kernel, registers: Registers) -> tuple[Registers, int, int] | None:
