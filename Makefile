@@ -32,6 +32,9 @@ DIRS := boot arch/x86 lib mm acpi tests/guest
 ACPICA         := $(BUILD)/acpica# its sources, objects and archive; builds may share them
 ACPICA_PACKAGE := $(lastword $(sort $(wildcard /usr/src/linux-source-*.tar.xz)))
 ACPICA_TREE    := $(or $(filter-out none,$(ACPICA_SRC)),$(if $(ACPICA_SRC),,$(ACPICA_PACKAGE:%=$(ACPICA)/src)))
+ifneq ($(filter-out none,$(ACPICA_SRC)),)
+$(if $(wildcard $(ACPICA_SRC)/drivers/acpi/acpica/*.c),,$(error ACPICA_SRC=$(ACPICA_SRC): no drivers/acpi/acpica there))
+endif
 ACPICA_STAMP   := $(if $(ACPICA_SRC),,$(ACPICA_TREE:%=%/unpacked))
 ACPICA_LIB     := $(ACPICA_TREE:%=$(ACPICA)/acpica.a)
 ACPICA_CFLAGS   = -Iacpi/include -isystem $(ACPICA_TREE)/include -D_LINUX -DBUILDING_ACPICA

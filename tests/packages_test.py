@@ -61,6 +61,14 @@ class Provided(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertTrue((Path(tmp) / "b/ktf.iso").exists())
 
+    def test_no_acpica_there(self) -> None:
+        """A wrong ACPICA_SRC is named before anything is built."""
+        env = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+        command = ["make", "-s", "BUILD=/nonexistent/b", "ACPICA_SRC=/nonexistent", "all"]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 2, done.stdout)
+        self.assertIn("ACPICA_SRC=/nonexistent: no drivers/acpi/acpica there", done.stderr)
+
 
 class Script(unittest.TestCase):
     """tests/packages.sh among fake package tools that write down how they were called."""
