@@ -23,14 +23,18 @@ static unsigned uncached_count;
 void osl_uncached_add(paddr_t start, paddr_t end)
 {
     uint64_t first = start.v >> PAGE_SHIFT;
+    uint64_t pages = (ROUND_UP(end.v, PAGE_SIZE) >> PAGE_SHIFT) - first;
 
+    for (unsigned i = 0; i < uncached_count; i++) {
+        if (uncached[i].first == first && uncached[i].pages == pages)
+            return;
+    }
     if (uncached_count == UNCACHED_MAX) {
         printk("ACPI: more than %d device regions in reserved memory: 0x%lx is left out\n",
                UNCACHED_MAX, start.v);
         return;
     }
-    uncached[uncached_count++] =
-        (struct stretch){first, (ROUND_UP(end.v, PAGE_SIZE) >> PAGE_SHIFT) - first};
+    uncached[uncached_count++] = (struct stretch){first, pages};
 }
 
 void osl_uncached_clear(void)

@@ -19,7 +19,8 @@ void *osl_map(paddr_t paddr, size_t length);
  * address of osl_map()'s, -ENOENT one of the pages is not mapped; nothing has changed then. */
 int osl_unmap(const void *va, size_t length);
 
-/* Reserved memory [start, end) that is a device: mapped uncached. At most a few. */
+/* Reserved memory [start, end) that is a device: mapped uncached from now on, while ACPI is down
+ * too. At most a few; one that is known already is no further one. */
 void osl_uncached_add(paddr_t start, paddr_t end);
 /* There is none any more. */
 void osl_uncached_clear(void);
@@ -61,4 +62,5 @@ uint32_t osl_irq_gsi(uint32_t irq);
 
 /* Finds PCI configuration space in memory (MCFG), if there is any. */
 void osl_pci_init(void);
+/* The ports alone from now on; that memory stays known as a device. */
 void osl_pci_fini(void);

@@ -63,7 +63,6 @@ void osl_pci_fini(void)
 {
     for (unsigned i = 0; i < SEGMENTS_MAX; i++)
         segment[i] = (struct segment){0};
-    osl_uncached_clear();
 }
 
 static uint64_t in_memory(const struct acpi_pci_id *id)

@@ -69,11 +69,12 @@ static void set_interrupt_model(void)
 static bool load(void)
 {
     if (failed(acpi_initialize_subsystem(), "the subsystem can't be set up") ||
-        failed(acpi_initialize_tables(NULL, 0, TRUE), "the tables can't be read") ||
-        failed(acpi_load_tables(), "the namespace can't be built"))
+        failed(acpi_initialize_tables(NULL, 0, TRUE), "the tables can't be read"))
+        return false;
+    osl_pci_init(); // AML may read there as soon as it is loaded
+    if (failed(acpi_load_tables(), "the namespace can't be built"))
         return false;
     osl_clock_calibrate();
-    osl_pci_init();
     osl_map_registers();
     return !failed(osl_interrupts_init(), "no I/O APIC can be used");
 }

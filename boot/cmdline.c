@@ -7,9 +7,10 @@
 #include "lib/string.h"
 
 // All there are. Those with '=' take a value.
-static const char *const known[] = {
-    "test=",       "bench",        "bench=", "plant=",    "crash=",       "check-every=", "break=",
-    "stress-ops=", "stress-seed=", "acpi=",  "power-off", "power-button", "check"};
+static const char *const known[] = {"test=",        "bench",        "bench=",    "plant=",
+                                    "crash=",       "check-every=", "break=",    "stress-ops=",
+                                    "stress-seed=", "acpi=",        "power-off", "power-button",
+                                    "check",        "pci-bridge"};
 
 static bool is_blank(char c)
 {

@@ -75,6 +75,12 @@ class Power(unittest.TestCase):
         guest.close()  # twice, and after its end, is nothing special
         self.assertNotIn(PRESSED, guest.output())
 
+    def test_first_start(self) -> None:
+        """The counts before ACPI was ever up are those after: nothing stays of the first start alone."""
+        guest = self.boot("acpi=off test=acpi_restart")
+        self.assertEqual(guest.wait(), EXIT_SUCCESS, guest.tail())
+        self.assertIn("1 passed, 0 failed", guest.output())
+
     def test_close_after_the_end(self) -> None:
         """What was still to be sent to a QEMU that is gone does not matter."""
         guest = self.boot("power-off")

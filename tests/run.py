@@ -41,8 +41,18 @@ GUESTS: dict[str, dict[str, Any]] = {
 GUESTS["128M-q35-uefi"] = {"machine": "q35", "uefi": True}
 GUESTS["128M-pc-qemu64"] = {"cpu": None}  # QEMU's default CPU: no 1G pages, no SMEP, no SMAP
 GUESTS["128M-pc-check-every"] = {"cmdline": "test=all check-every=499"}
-GUESTS["128M-pc-smp2"] = {"smp": 2}
-GUESTS["128M-q35-smp4"] = {"smp": 4, "machine": "q35"}
+# With a second PCI bus, which acpi_pci wants to see then.
+GUESTS["128M-pc-smp2"] = {
+    "smp": 2,
+    "cmdline": "test=all pci-bridge",
+    "extra": "-device pci-bridge,chassis_nr=1,id=b -device virtio-rng-pci,bus=b,addr=1".split(),
+}
+GUESTS["128M-q35-smp4"] = {
+    "smp": 4,
+    "machine": "q35",
+    "cmdline": "test=all pci-bridge",
+    "extra": "-device pcie-root-port,id=b -device virtio-rng-pci,bus=b".split(),
+}
 # Numbers on the bus with a hole: 0, 1, 2, 4, 5, 6. The first three run.
 GUESTS["128M-pc-cores3"] = {"smp": "6,sockets=2,cores=3", "cmdline": "test=shootdown_unmap"}
 GUEST_TIMEOUT = 480.0

@@ -143,7 +143,8 @@ GUEST_TEST(acpi_types)
     uint64_t start;
 
     CHECK(memory && (device || !mtrr_active(&mtrr)));
-    osl_pci_fini(); // its registers are such a device
+    osl_pci_fini();
+    osl_uncached_clear(); // PCI's registers are such a device
     if (device)
         mapped_as(device, VATTR_W | VATTR_UC);
     mapped_as(memory, VATTR_W);

@@ -5,6 +5,7 @@
 #include "acpi/osl.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/smp.h"
+#include "boot/cmdline.h"
 #include "lib/string.h"
 #include "mm/kmalloc.h"
 #include "mm/mm.h"
@@ -62,6 +63,30 @@ GUEST_TEST(acpi_semaphores)
     }
     CHECK_EQ(acpi_os_delete_semaphore(s), AE_OK);
     CHECK_EQ(acpi_os_delete_semaphore(NULL), AE_BAD_PARAMETER);
+}
+
+/* --- threads
+ * -------------------------------------------------------------------------------------- */
+
+static void tell_thread(void *id)
+{
+    __atomic_store_n((acpi_thread_id *)id, acpi_os_get_thread_id(), __ATOMIC_RELEASE);
+}
+
+// By it ACPICA tells who owns a mutex of AML: 0 is nobody, and no two CPUs have the same.
+GUEST_TEST(acpi_threads)
+{
+    acpi_thread_id own = acpi_os_get_thread_id(), id[CPU_MAX] = {own};
+
+    CHECK(own != 0);
+    for (uint32_t i = 1; i < smp_count(); i++) {
+        smp_run(i, tell_thread, &id[i]);
+        smp_wait(i);
+        CHECK(id[i] != 0);
+        for (uint32_t k = 0; k < i; k++)
+            CHECK(id[i] != id[k]);
+    }
+    CHECK_EQ(acpi_os_get_thread_id(), own);
 }
 
 /* --- time
@@ -201,58 +226,142 @@ enum {
     PCI_DATA = 0xcfc,
     PCI_LINE = 0x3c, // a byte that hardware does not look at
     EXTENDED = 0x100,
+    BUSES = 3, // that are compared
+    DEVICES = 32,
+    FUNCTIONS = 8,
+    HEADER = 0x40, // bytes of a function that are compared
+    NOBODY = 0xffffffff,
 };
 
-static uint32_t by_ports(uint32_t device, uint32_t reg)
+static uint32_t by_ports(const struct acpi_pci_id *id, uint32_t reg)
 {
-    outl(PCI_ADDRESS, 1u << 31 | device << 11 | reg);
+    outl(PCI_ADDRESS, 1u << 31 | (uint32_t)id->bus << 16 | (uint32_t)id->device << 11 |
+                          (uint32_t)id->function << 8 | reg);
     return inl(PCI_DATA);
 }
 
-// Registers beyond the first 256 bytes are only in memory, and that is mapped uncached.
-static void check_memory(struct acpi_pci_id *id, const struct acpi_table_header *mcfg)
+static uint64_t config_read(struct acpi_pci_id *id, uint32_t reg)
 {
-    const struct acpi_mcfg_allocation *a =
-        (const void *)((const char *)mcfg + sizeof(struct acpi_table_mcfg));
-    struct vlookup at;
     u64 value;
-    void *p;
 
-    CHECK_EQ(acpi_os_read_pci_configuration(id, EXTENDED, &value, 32), AE_OK);
-    p = acpi_os_map_memory(a->address, 4);
+    return acpi_os_read_pci_configuration(id, reg, &value, 32) == AE_OK ? value : UINT64_MAX;
+}
+
+// Of every function, those that are not there too.
+static void same_by_ports(struct acpi_pci_id *id, uint32_t *found)
+{
+    bool there = by_ports(id, 0) != NOBODY;
+
+    for (uint32_t reg = 0; reg < (there ? HEADER : 4u); reg += 4)
+        CHECK_EQ(config_read(id, reg), by_ports(id, reg));
+    *found += there;
+}
+
+// A bus beyond the first has functions if the machine has a bridge; `pci-bridge` says that it does.
+static void compare_functions(void)
+{
+    uint32_t found[BUSES] = {0};
+
+    for (uint32_t i = 0; i < BUSES * DEVICES * FUNCTIONS; i++) {
+        struct acpi_pci_id id = {.bus = (u16)(i / (DEVICES * FUNCTIONS)),
+                                 .device = (u16)(i / FUNCTIONS % DEVICES),
+                                 .function = (u16)(i % FUNCTIONS)};
+
+        same_by_ports(&id, &found[id.bus]);
+    }
+    printk("  functions on buses 0, 1 and 2: %u, %u, %u\n", found[0], found[1], found[2]);
+    CHECK(found[0] > 3);
+    CHECK(found[1] > 0 || !cmdline_has("pci-bridge"));
+}
+
+// What QEMU's machines have: q35 in 00:1f, pc in 00:01.
+static void check_known(bool q35)
+{
+    static const struct {
+        uint16_t device, function;
+        uint32_t vendor;
+    } known[2][3] = {
+        {{1, 0, 0x70008086}, {1, 1, 0x70108086}, {1, 3, 0x71138086}},
+        {{31, 0, 0x29188086}, {31, 2, 0x29228086}, {31, 3, 0x29308086}},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(known[q35]); i++) {
+        struct acpi_pci_id id = {.device = known[q35][i].device,
+                                 .function = known[q35][i].function};
+
+        CHECK_EQ(config_read(&id, 0), known[q35][i].vendor);
+    }
+}
+
+// Mapped uncached, whether ACPI runs or not. Bus 0 of segment 0 is there.
+static void check_uncached(uint64_t ecam)
+{
+    const struct acpi_pci_id first = {.device = 0};
+    struct vlookup at;
+    void *p = acpi_os_map_memory(ecam, 4);
+
     CHECK(p);
     CHECK_EQ(vmap_lookup(NULL, ptr_vaddr(p), &at), 0);
     CHECK_EQ(at.attr & VATTR_TYPE, VATTR_UC);
-    CHECK_EQ(*(volatile uint32_t *)p, by_ports(0, 0));
+    CHECK_EQ(*(volatile uint32_t *)p, by_ports(&first, 0));
     acpi_os_unmap_memory(p, 4);
+}
+
+// Where configuration space is in memory, 0 if it is not.
+static uint64_t find_ecam(void)
+{
+    struct acpi_table_header *mcfg;
+    uint64_t address;
+
+    if (acpi_get_table(ACPI_SIG_MCFG, 1, &mcfg) != AE_OK)
+        return 0;
+    address =
+        ((const struct acpi_mcfg_allocation *)((const char *)mcfg + sizeof(struct acpi_table_mcfg)))
+            ->address;
+    acpi_put_table(mcfg);
+    return address;
+}
+
+static void check_widths(struct acpi_pci_id *id)
+{
+    u64 value, half, old;
+
+    for (u32 reg = 0; reg < EXTENDED; reg += 4) {
+        value = config_read(id, reg);
+        CHECK_EQ(value, by_ports(id, reg));
+        CHECK_EQ(acpi_os_read_pci_configuration(id, reg + 2, &half, 16), AE_OK);
+        CHECK_EQ(half, value >> 16);
+    }
+    CHECK_EQ(acpi_os_read_pci_configuration(id, PCI_LINE, &old, 8), AE_OK);
+    CHECK_EQ(acpi_os_write_pci_configuration(id, PCI_LINE, 0x5a, 8), AE_OK);
+    CHECK_EQ(by_ports(id, PCI_LINE) & 0xff, 0x5a);
+    CHECK_EQ(acpi_os_write_pci_configuration(id, PCI_LINE, old, 8), AE_OK);
+    CHECK_EQ(acpi_os_read_pci_configuration(id, 1, &value, 16), AE_BAD_PARAMETER);
+    CHECK_EQ(acpi_os_read_pci_configuration(id, 0, &value, 64), AE_BAD_PARAMETER);
+    CHECK_EQ(acpi_os_read_pci_configuration(id, PAGE_SIZE, &value, 8), AE_BAD_PARAMETER);
 }
 
 GUEST_TEST(acpi_pci)
 {
     bool ran = acpi_test_need();
-    struct acpi_table_header *mcfg;
     struct acpi_pci_id id = {.device = 0};
-    u64 value, half, old;
+    uint64_t ecam = find_ecam();
+    u64 value;
 
-    for (u32 reg = 0; reg < EXTENDED; reg += 4) {
-        CHECK_EQ(acpi_os_read_pci_configuration(&id, reg, &value, 32), AE_OK);
-        CHECK_EQ(value, by_ports(0, reg));
-        CHECK_EQ(acpi_os_read_pci_configuration(&id, reg + 2, &half, 16), AE_OK);
-        CHECK_EQ(half, value >> 16);
-    }
-    CHECK_EQ(acpi_os_read_pci_configuration(&id, PCI_LINE, &old, 8), AE_OK);
-    CHECK_EQ(acpi_os_write_pci_configuration(&id, PCI_LINE, 0x5a, 8), AE_OK);
-    CHECK_EQ(by_ports(0, PCI_LINE) & 0xff, 0x5a);
-    CHECK_EQ(acpi_os_write_pci_configuration(&id, PCI_LINE, old, 8), AE_OK);
-    CHECK_EQ(acpi_os_read_pci_configuration(&id, 1, &value, 16), AE_BAD_PARAMETER);
-    CHECK_EQ(acpi_os_read_pci_configuration(&id, 0, &value, 64), AE_BAD_PARAMETER);
-    CHECK_EQ(acpi_os_read_pci_configuration(&id, PAGE_SIZE, &value, 8), AE_BAD_PARAMETER);
-    if (acpi_get_table(ACPI_SIG_MCFG, 1, &mcfg) == AE_OK) {
-        check_memory(&id, mcfg);
-        acpi_put_table(mcfg);
-    } else {
-        CHECK_EQ(acpi_os_read_pci_configuration(&id, EXTENDED, &value, 32), AE_NOT_EXIST);
-    }
-    if (!ran)
+    check_widths(&id);
+    compare_functions();
+    check_known(ecam != 0);
+    // Registers beyond the first 256 bytes are only in memory.
+    CHECK_EQ(acpi_os_read_pci_configuration(&id, EXTENDED, &value, 32),
+             ecam ? AE_OK : AE_NOT_EXIST);
+    if (ecam) {
+        check_uncached(ecam);
+        guest_test_rebuilt();
         ktf_acpi_stop();
+        check_uncached(ecam);
+        if (ran)
+            ktf_acpi_start();
+    } else if (!ran) {
+        ktf_acpi_stop();
+    }
 }
