@@ -166,8 +166,8 @@ class Reasons(unittest.TestCase):
         """Below a stack, above one; not on it."""
         bottom, top = STACKS[0]
         said = self.cause(bottom - 8, WRITE).text
-        self.assertIn("stack 'stack0' has overflowed into its guard page", said)
-        self.assertIn("the guard page above stack 'stack0'", self.cause(top, WRITE).text)
+        self.assertIn("stack 'cpu0' has overflowed into its guard page", said)
+        self.assertIn("the guard page above stack 'cpu0'", self.cause(top, WRITE).text)
         self.assertNotIn("guard", self.cause(bottom - 0x1008, WRITE).text)
 
     def test_overwritten(self) -> None:
@@ -205,8 +205,8 @@ class Reasons(unittest.TestCase):
         chain = Chain([Fault(PF, WRITE, STACKS[0][0] - 8), Fault(DF)])
         chain.broken, chain.what = Fault(PF, WRITE, top - 8), "IST 1 stack"
         said = self.inquest(TRIPLE, chain, self.root(1)).cause.text
-        self.assertIn("stack 'stack0' has overflowed into its guard page; #DF can't be ", said)
-        self.assertIn(f"the IST 1 stack 'stack1' at {top - 8:#x}: the level 1 entry of table", said)
+        self.assertIn("stack 'cpu0' has overflowed into its guard page; #DF can't be ", said)
+        self.assertIn(f"the IST 1 stack 'cpu0 #DF' at {top - 8:#x}: the level 1 entry of table", said)
 
     def test_places(self) -> None:
         """Each with its walk."""
