@@ -206,7 +206,9 @@ class Reasons(unittest.TestCase):
         chain.broken, chain.what = Fault(PF, WRITE, top - 8), "IST 1 stack"
         said = self.inquest(TRIPLE, chain, self.root(1)).cause.text
         self.assertIn("stack 'cpu0' has overflowed into its guard page; #DF can't be ", said)
-        self.assertIn(f"the IST 1 stack 'cpu0 #DF' at {top - 8:#x}: the level 1 entry of table", said)
+        self.assertIn(
+            f"the IST 1 stack 'cpu0 #DF' at {top - 8:#x}: the level 1 entry of table", said
+        )
 
     def test_places(self) -> None:
         """Each with its walk."""
