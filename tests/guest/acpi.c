@@ -143,6 +143,30 @@ static void check_pins(void)
     CHECK_EQ(ktf_acpi_route(ROOT_DEVICES, 0), ACPI_NO_GSI);
 }
 
+// A table that ACPICA has mapped, twice more. tests/gdb/acpi_inside.py watches.
+static __attribute__((noinline)) void acpi_map_twice(const void *table, uint64_t paddr)
+{
+    uint32_t refs = acpi_refs(paddr);
+    void *a = acpi_os_map_memory(paddr, 1), *b = acpi_os_map_memory(paddr, 1);
+
+    CHECK(a == table && b == table);
+    CHECK_EQ(acpi_refs(paddr), refs + 2);
+    acpi_os_unmap_memory(a, 1);
+    acpi_os_unmap_memory(b, 1);
+    CHECK_EQ(acpi_refs(paddr), refs);
+}
+
+static void map_dsdt_twice(void)
+{
+    struct acpi_table_header *dsdt;
+    acpi_physical_address paddr;
+
+    CHECK_EQ(acpi_get_table(ACPI_SIG_DSDT, 1, &dsdt), AE_OK);
+    CHECK_EQ(acpi_os_get_physical_address(dsdt, &paddr), AE_OK);
+    acpi_map_twice(dsdt, paddr);
+    acpi_put_table(dsdt);
+}
+
 GUEST_TEST(acpi)
 {
     bool ran = acpi_test_begin();
@@ -152,6 +176,7 @@ GUEST_TEST(acpi)
     entries = ktf_acpi_print_routing();
     CHECK(entries > 0 && entries % PINS == 0);
     check_pins();
+    map_dsdt_twice();
     acpi_test_end(ran);
 }
 
