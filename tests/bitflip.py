@@ -92,10 +92,13 @@ FIELDS: list[Field]
 
 
 def answer(frozen: Frozen) -> dict[str, Any]:
-    """What `ktf-pt-check --json` says, without the time."""
+    """What `ktf-pt-check --json` says, without the time. KtfError if it refuses, and says why."""
     context = Plain(frozen.session())
     CheckCommand().invoke(context, "--json")
     found: dict[str, Any] = json.loads(context.text)
+    if not found["ok"] and "error" in found:
+        said = str(found["error"])
+        raise (RuntimeError if said.startswith("internal error") else KtfError)(said)
     found.pop("seconds")
     return found
 

@@ -105,6 +105,8 @@ class Stacks:
     def __init__(self, db: Database) -> None:
         self.problem = ""
         kernel = db.kernel
+        boot = [kernel.types.symbol(f"boot_stack_{n}") for n in ("bottom", "top")]
+        self.boot = [s.va for s in boot if s is not None]  # the first CPU's, until it has its own
         place, size = kernel.types.symbol("stacks"), kernel.types.symbol("stack_count")
         if place is None or size is None:
             self.problem = "the symbols have no stacks"
@@ -126,7 +128,9 @@ class Stacks:
         return len(self.bottom)
 
     def holds(self, rsp: int) -> bool:
-        """Whether a stack pointer lies on one of them: its top is an empty stack's."""
+        """Whether a stack pointer lies on one of them, or on the boot stack: its top is an empty stack's."""
+        if len(self.boot) == 2 and self.boot[0] < rsp <= self.boot[1]:
+            return True
         return bool(((self.bottom < np.uint64(rsp)) & (np.uint64(rsp) <= self.top)).any())
 
     def sound(self, i: int) -> bool:

@@ -194,13 +194,8 @@ class Judge:
         if not good.any():
             found = self.rights.wrong(int(vas[1]), 1, W, U | X)
             self.say(f"RSP is {rsp:#x}: {found[0]:#x} {found[1]}" if found else "", int(vas[1]))
-        elif len(self.stacks) and not self.stacks.holds(rsp) and not self._on_boot_stack(rsp):
+        elif len(self.stacks) and not self.stacks.holds(rsp):
             self.say(f"RSP is {rsp:#x}, which lies on no known stack", rsp)
-
-    def _on_boot_stack(self, rsp: int) -> bool:
-        """The first CPU's, until it has one of its own."""
-        low, high = (self.db.kernel.types.symbol(f"boot_stack_{n}") for n in ("bottom", "top"))
-        return low is not None and high is not None and low.va < rsp <= high.va
 
     def task(self) -> None:
         """The stacks that the TSS names: of ring 0, and of the interrupt stack table."""
