@@ -8,25 +8,28 @@
 
 enum {
     OTHERS_MAX = 1000,
+    BORDER = PAGE_SIZE - 0x10, // 0x24 bytes from there on are of two pages
+    BORDER_BYTES = 0x24,
+    DEVICE = 0xfed00000, // outside the boot map
 };
 
 static frame_t *other[OTHERS_MAX];
 
 // ACPICA itself is not up (acpi=off), so that nothing is mapped but what is counted here.
-static always_inline void map_unmap(acpi_physical_address at)
+static always_inline void map_unmap(acpi_physical_address at, acpi_size length)
 {
-    void *p = acpi_os_map_memory(at, PAGE_SIZE);
+    void *p = acpi_os_map_memory(at, length);
 
     if (unlikely(!p))
         panic("bench: 0x%lx can't be mapped", at);
-    acpi_os_unmap_memory(p, PAGE_SIZE);
+    acpi_os_unmap_memory(p, length);
 }
 
 static void measure(const char *key, acpi_physical_address at)
 {
     uint64_t ticks = 0;
 
-    BENCH_LOOP(ticks, i, BENCH_MIN, map_unmap(at));
+    BENCH_LOOP(ticks, i, BENCH_MIN, map_unmap(at, PAGE_SIZE));
     bench_say(key, ticks, BENCH_MIN);
 }
 
@@ -60,6 +63,32 @@ static void with_others(acpi_physical_address at)
         acpi_os_unmap_memory(vaddr_ptr(VADDR(VA_ACPI + frame_paddr(other[others]).v)), PAGE_SIZE);
 }
 
+// A page border crossed, the second page being mapped already, or not; a device's page, its page
+// table standing; pages of two tables in turns.
+static void other_ways(acpi_physical_address block)
+{
+    acpi_physical_address far = frame_paddr(other[0]).v;
+    void *device = acpi_os_map_memory(DEVICE + PAGE_SIZE, 1);
+    void *away = acpi_os_map_memory(frame_paddr(other[1]).v, 1);
+    uint64_t border = 0, both = 0, alone = 0, turns = 0;
+
+    if (!device || !away || !((far ^ block) >> 21))
+        panic("bench: no page tables to stay");
+    BENCH_LOOP(border, i, BENCH_MIN, map_unmap(block + BORDER, BORDER_BYTES));
+    BENCH_LOOP(both, i, BENCH_MIN, map_unmap(block + 2 * PAGE_SIZE + BORDER, BORDER_BYTES));
+    BENCH_LOOP(alone, i, BENCH_MIN, map_unmap(DEVICE, PAGE_SIZE));
+    BENCH_LOOP(turns, i, BENCH_MIN, {
+        map_unmap(block, PAGE_SIZE);
+        map_unmap(far, PAGE_SIZE);
+    });
+    bench_say("acpi_map_unmap_border", border, BENCH_MIN);
+    bench_say("acpi_map_unmap_two_pages", both, BENCH_MIN);
+    bench_say("acpi_map_unmap_device", alone, BENCH_MIN);
+    bench_say("acpi_map_unmap_turns", turns, 2 * BENCH_MIN);
+    acpi_os_unmap_memory(device, 1);
+    acpi_os_unmap_memory(away, 1);
+}
+
 // A page of the block that holds the firmware's tables, which is what ACPICA maps most. As for the
 // other figures the page table stands: by a mapping next to it, which is not ACPI's. Without it
 // (acpi_map_unmap_alone) three tables come and go.
@@ -74,6 +103,7 @@ void bench_acpi(void)
     measure("acpi_map_unmap_alone", at);
     bench_check(vmap_part(NULL, beside, block, 1, ORDER_4K, VATTR_W), "a page beside");
     with_others(at);
+    other_ways(at);
     bench_check(vunmap_part(NULL, beside, block, 1, ORDER_4K), "a page beside");
     for (unsigned i = 0; i < OTHERS_MAX; i++)
         put_frame(other[i]);
