@@ -35,6 +35,7 @@ sys.path[:0] = [str(ROOT / "gdb"), str(ROOT / "tests/gdb")]
 
 from bitflip_fields import Field, fields, pages  # noqa: E402
 from bitflip_frozen import Frozen  # noqa: E402
+from campaign import campaign_end  # noqa: E402
 from fake_guest import Plain  # noqa: E402
 from ktf.commands_check import CheckCommand  # noqa: E402
 from ktf.database import Database  # noqa: E402
@@ -358,12 +359,7 @@ def main() -> int:
         status = guest.wait()
         if status != EXIT_SUCCESS:
             wrong.append(f"the guest ended with status {status}: {guest.tail()}")
-    print(f"{time.monotonic() - started:.0f} s")
-    for text in wrong[:20]:
-        print(f"not ok campaign {text}")
-    if not wrong:
-        print("ok campaign")
-    return 1 if wrong else 0
+    return campaign_end("campaign", wrong, started)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from campaign import campaign_end
 from qemu import EXIT_SUCCESS, ROOT, Guest, GuestError, gdb_command
 
 WORKERS = 3  # of 4 CPUs, the last one watches
@@ -85,12 +86,7 @@ def main() -> int:
         wrong.append(f"{stops} stops instead of {args.stops}: give it more --ops")
     alarms = sum(w.startswith("alarm: ") for w in wrong)
     print(f"{stops} stops, {held} with a lock held, {alarms} false alarms")
-    print(f"{time.monotonic() - started:.0f} s")
-    for text in wrong[:20]:
-        print(f"not ok stops {text}")
-    if not wrong:
-        print("ok stops")
-    return 1 if wrong else 0
+    return campaign_end("stops", wrong, started)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from __future__ import annotations
 import gdb
 
 from .errors import KtfError
-from .target import Target
+from .target import Target, connect
 
 # QEMU's status of a machine that stays as it is, and what the guest has done.
 DOWN = {"shutdown": "triple-faulted", "guest-panicked": "panicked"}
 GUARD = "ktf-may-run"
 GUARDED = "continue step stepi next nexti finish until advance jump signal call".split()
-HOOK = "ktf_alarm"  # kept in the module gdb, which is not loaded again
+HOOK = "ktf_alarm"
 _target: Target | None = None
 _alive = False  # the last stop is one that only a running guest makes
 _calls_taken = False  # by us; the user's own setting is left alone
@@ -22,11 +22,7 @@ _calls_taken = False  # by us; the user's own setting is left alone
 def watch(target: Target) -> None:
     """From now on; what an earlier loading of the commands left is taken back."""
     global _target
-    earlier = getattr(gdb, HOOK, None)
-    if earlier is not None:
-        gdb.events.stop.disconnect(earlier)
-    gdb.events.stop.connect(_stopped)
-    setattr(gdb, HOOK, _stopped)
+    connect(gdb.events.stop, HOOK, _stopped)
     Guard()
     for name in GUARDED:
         _hook(name)

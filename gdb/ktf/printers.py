@@ -24,12 +24,12 @@ from .peek import Peek, of_record
 from .readers import PAGE
 from .settings import own_language
 from .spaces import LIVE
-from .target import GdbTypes, Target, is_kernel, lookup
+from .target import GdbTypes, Target, connect, is_kernel, lookup
 from .text import size_text
 
 Child = tuple[str, Any]
 SHOWN = 4  # mappings of a frame
-HOOK = "ktf_printers"  # kept in the module gdb, which is not loaded again
+HOOK = "ktf_printers"
 BITS = (
     (RW, "W"),
     (US, "U"),
@@ -349,11 +349,7 @@ class Collection(gdb.printing.PrettyPrinter):
 def watch(target: Target) -> None:
     """From now on; what an earlier loading of the commands left is taken back."""
     global _target
-    earlier = getattr(gdb, HOOK, None)
-    if earlier is not None:
-        gdb.events.new_objfile.disconnect(earlier)
-    gdb.events.new_objfile.connect(_loaded)
-    setattr(gdb, HOOK, _loaded)
+    connect(gdb.events.new_objfile, HOOK, _loaded)
     _target = target
     for objfile in gdb.objfiles():
         _register(objfile)

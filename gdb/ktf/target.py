@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gdb
 
@@ -76,6 +76,18 @@ class GdbTypes:
             return Symbol(name, int(pointer) & U64, pointer.type.target().sizeof)
         except gdb.error:
             return None
+
+
+def connect(registry: Any, hook: str, function: Callable[[Any], None]) -> None:
+    """Calls the function for each of the registry's events; what an earlier loading of the commands left is taken back.
+
+    It is kept under the name `hook` in the module gdb, which is not loaded again.
+    """
+    earlier = getattr(gdb, hook, None)
+    if earlier is not None:
+        registry.disconnect(earlier)
+    registry.connect(function)
+    setattr(gdb, hook, function)
 
 
 def lookup(name: str) -> gdb.Type:
