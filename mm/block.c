@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Blocks: made, split, merged, taken from the orders and given back.
+#include "arch/x86/percpu.h"
+#include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
 #include "mm/journal.h"
@@ -154,7 +156,8 @@ static void forget_device(frame_t *frame)
 // What changes rings and the tree; at boot there is no other CPU yet.
 static void assert_locked(void)
 {
-    assert(!mm.live || spin_held(&mm.frame_lock));
+    if (unlikely(mm.live && !spin_held(&mm.frame_lock)))
+        panic("frame_lock is broken: CPU %u changes what it guards, and has it not", cpu_number());
 }
 
 void block_release(frame_t *frame)
