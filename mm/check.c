@@ -127,7 +127,7 @@ static uint32_t check_cache(struct check *c)
         }
         EXPECT(c, "A3",
                !m->next && !m->prev && !m->attr && !m->level && !m->refs && !m->offset &&
-                   !m->order && !m->home && !m->home_level && !m->zero,
+                   !m->order && !m->home && !m->home_level && !m->home_odd && !m->home_1g,
                "record 0x%x is in the cache, but not blank", i);
         i = m->at;
     }

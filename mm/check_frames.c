@@ -47,7 +47,9 @@ static bool check_record(struct check *c, const frame_t *f, uint32_t index)
 
     EXPECT(c, "P6", m->refs, "a mapping of frame 0x%lx has no references", mfn);
     EXPECT(c, "P3",
-           !m->zero && m->order <= m->home && m->home <= f->order && m->level <= m->home_level &&
+           m->home_odd == (unsigned)__builtin_parity(m->home) &&
+               m->home_1g == (m->home_level == 3) && m->order <= m->home && m->home <= f->order &&
+               m->level <= m->home_level &&
                m->offset + (UINT64_C(1) << m->order) <= frame_pages(f) &&
                !(m->offset & ((UINT64_C(1) << m->order) - 1)),
            "a mapping of frame 0x%lx does not fit the block", mfn);

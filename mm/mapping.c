@@ -207,6 +207,8 @@ int mapping_create_checked(space_t *space, vaddr_t va, frame_t *frame, uint64_t 
     m->level = m->home_level = level;
     m->offset = offset;
     m->order = m->home = order;
+    m->home_odd = (unsigned)__builtin_parity(order);
+    m->home_1g = level == 3;
     list_add(frame, index);
     write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
                   index);

@@ -270,8 +270,11 @@ class Mapping(Members):
             yield f"order {order} is above {constant('ORDER_MAX')}"
         elif self.value_of("offset") % (1 << order):
             yield f"offset {self.value_of('offset'):#x} is no multiple of {1 << order:#x}"
-        if self.value_of("zero"):
-            yield "bits that are always 0 are not"
+        home, home_level = self.value_of("home"), self.value_of("home_level")
+        if home.bit_count() & 1 != self.value_of("home_odd"):
+            yield f"home {home} is not what home_odd says"
+        if (home_level == 3) != self.value_of("home_1g"):
+            yield f"home_level {home_level} is not what home_1g says"
 
 
 class Space(Members):

@@ -4,7 +4,8 @@
 
     maps.index[row]      index in ARENA_MAPPINGS       maps.row_of(indexes)   row, NONE if not in use
     maps.owner[row]      descriptor of the frame on whose list it is, 0 for none
-    maps.at, .refs, .attr, .level, .offset, .order, .home, .home_level      its fields
+    maps.at, .refs, .attr, .level, .offset, .order, .home, .home_level,
+    .home_odd, .home_1g        its fields
 
 How the lists are linked is judged while they are decoded: A3 for links, P6 for records on two lists or none.
 """
@@ -21,7 +22,18 @@ from .layout import Layout, Records
 from .pools import Objects, Pool
 from .readers import PAGE
 
-COLUMNS = ("at", "refs", "attr", "level", "offset", "order", "home", "home_level", "zero")
+COLUMNS = (
+    "at",
+    "refs",
+    "attr",
+    "level",
+    "offset",
+    "order",
+    "home",
+    "home_level",
+    "home_odd",
+    "home_1g",
+)
 
 
 class Mappings:
@@ -69,7 +81,8 @@ class Mappings:
     order: np.ndarray
     home: np.ndarray
     home_level: np.ndarray
-    zero: np.ndarray
+    home_odd: np.ndarray
+    home_1g: np.ndarray
 
     def __len__(self) -> int:
         return len(self.index)

@@ -15,6 +15,7 @@ from .memtype import pat_index, pat_names
 from .paging import GLOBAL, NX, RW, US, entry_perm
 
 LEAF_LEVELS = 3
+ODD = np.array([bin(n).count("1") & 1 for n in range(32)], np.uint8)  # of home, by its value
 
 
 def leaf(db: Database, rule: str, i: int, message: str) -> Violation:
@@ -180,7 +181,8 @@ def _p3_records(db: Database, out: Report) -> None:
             (maps.home_level < maps.level) | (home < home_depth),
             "home_level is below its level, or too large for home",
         ),
-        (maps.zero != 0, "zero is not 0"),
+        (maps.home_odd != ODD[maps.home & 31], "home_odd does not tell whether home is"),
+        (maps.home_1g != (maps.home_level == 3), "home_1g does not tell whether home_level is 3"),
     )
     for bad, text in tests:
         rows = np.flatnonzero(bad & ~claims.no_table)

@@ -257,6 +257,7 @@ run("maintenance flush dcache")
 check("comes twice: a loop" in text(at("frame_t", places["frame_t"][0])), "a loop")
 ram[pa : pa + 4] = saved
 broken("mapping_t", 8, (0xFFFFFFFF).to_bytes(4, "little"), "can't be followed: index", "nowhere (")
+broken("mapping_t", 16, (0xD << 28).to_bytes(4, "little"), "not what home_odd says", "home_1g says")
 broken("struct table", 24, b"\x00", "has no table (level 0)")
 broken("space_t", 0, bytes(128), "not live (its mark is 0x0)", "levels are 4 or 5")
 broken("space_t", 34, b"k" * 22, "a name without an end")

@@ -77,6 +77,14 @@ def record_beyond_block(m: Machine) -> int:
 
 
 @case("P3")
+def record_of_another_home(m: Machine) -> int:
+    """A record's home above its order, where a part of a larger mapping could have it."""
+    part = next(r for b in m.blocks.values() for r in b.maps if r.order < b.order)
+    m.poke("mapping_t", part.index, home=part.order + 1)
+    return part.va
+
+
+@case("P3")
 def record_home(m: Machine) -> int:
     """A record's home below its order."""
     m.poke("mapping_t", m.large.maps[0].index, home=8)

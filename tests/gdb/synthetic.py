@@ -148,6 +148,7 @@ class Machine(Model):
                 }
                 put(data, 0, at=at, refs=m.refs, attr=m.attr, level=m.level, **links)
                 put(data, 0, offset=m.offset, order=m.order, home=m.order, home_level=m.level)
+                put(data, 0, home_odd=bin(m.order).count("1") & 1, home_1g=int(m.level == 3))
                 words[page, byte : byte + 20] = data.data.view(np.uint8)
         counts = [min(max(len(self.records) - 203 * p, 0), 203) for p in range(PAGES[1])]
         self._object_pages("mapping_t", list(range(PAGES[1])), counts)

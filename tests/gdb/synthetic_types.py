@@ -24,7 +24,7 @@ STRUCTS = {
         "u4 prev",
         "u4 at",
         "u4 attr:6 level:2 refs:24",
-        "u4 offset:18 order:5 home:5 home_level:2 zero:2",
+        "u4 offset:18 order:5 home:5 home_level:2 home_odd:1 home_1g:1",
     ],
     "space_t": [
         "u4 next",
