@@ -11,9 +11,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from .division import fails
 from .errors import KtfError
 from .exceptions import (
     BP,
+    DE,
     DF,
     FETCH,
     GP,
@@ -154,8 +156,10 @@ class Processor:
                 fault = self.check(access)
                 if fault:
                     return fault, False
-        except KeyError:
-            pass  # an operand of a register that nobody tells
+            if fails(self.text, self.value, self.memory.read, self.next_rip):
+                return Fault(DE), False
+        except (KeyError, KtfError):
+            pass  # an operand of a register that nobody tells, or in no RAM
         return None, False
 
     # --- delivery ------------------------------------------------------------------------------------

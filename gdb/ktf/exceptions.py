@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-DB, NMI, BP, UD, DF, TS, NP, SS, GP, PF, MC = 1, 2, 3, 6, 8, 10, 11, 12, 13, 14, 18
+DE, DB, NMI, BP, UD, DF, TS, NP, SS, GP, PF, MC = 0, 1, 2, 3, 6, 8, 10, 11, 12, 13, 14, 18
 NAMES = {
-    0: "#DE",
+    DE: "#DE",
     DB: "#DB",
     NMI: "NMI",
     BP: "#BP",
@@ -31,7 +31,7 @@ NAMES = {
     21: "#CP",
 }
 WITH_ERROR = frozenset({DF, TS, NP, SS, GP, PF, 17, 21, 29, 30})
-CONTRIBUTORY = frozenset({0, TS, NP, SS, GP})
+CONTRIBUTORY = frozenset({DE, TS, NP, SS, GP})
 PRESENT, WRITE, USER, RESERVED, FETCH = 1, 2, 4, 8, 16  # error code of a #PF
 
 

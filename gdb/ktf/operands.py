@@ -83,7 +83,7 @@ def width(register: str) -> int:
     return 8
 
 
-def _split(text: str) -> tuple[str, list[str]]:
+def split(text: str) -> tuple[str, list[str]]:
     """Mnemonic and operands, without prefixes and comments."""
     words = text.split("#")[0].split("<")[0].split(None, 1)
     while words and words[0] in PREFIXES and len(words) > 1:
@@ -100,7 +100,7 @@ def _split(text: str) -> tuple[str, list[str]]:
     return words[0], operands + ([rest[start:].strip()] if rest else [])
 
 
-def _address(operand: str, value: Value, next_rip: int) -> int | None:
+def address(operand: str, value: Value, next_rip: int) -> int | None:
     """Where a memory operand points; None if it is none."""
     if operand.startswith(("$", "%")) and ":" not in operand or operand == "(%dx)":  # a port
         return None
@@ -122,7 +122,7 @@ def _address(operand: str, value: Value, next_rip: int) -> int | None:
 
 def software_vector(text: str) -> int | None:
     """The exception that an instruction asks for itself: int3, ud2, int $n."""
-    name, _ = _split(text)
+    name, _ = split(text)
     if name in ("int3", "icebp", "int1"):
         return 3 if name == "int3" else 1
     if name in ("ud2", "ud1", "ud0", "ud2a", "ud2b", "(bad)"):
@@ -145,13 +145,13 @@ def _stack(name: str, value: Value) -> list[Access]:
 
 def accesses(text: str, value: Value, next_rip: int) -> list[Access]:
     """What it reads and writes, in the order in which a fault shows. KeyError for a register that is not known."""
-    name, operands = _split(text)
+    name, operands = split(text)
     branch = name.startswith(BRANCHES)
     found: list[Access] = []
     for i, operand in enumerate(operands):
         if name.startswith(NOT_TOUCHED) or branch and not operand.startswith("*"):
             continue
-        va = _address(operand, value, next_rip)
+        va = address(operand, value, next_rip)
         if va is None:
             continue
         last = i == len(operands) - 1

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import struct
 import unittest
 
 from synthetic_cpu import (
@@ -28,14 +29,14 @@ from synthetic_cpu import (
 )
 
 from ktf.delivery import Chain, Processor
-from ktf.exceptions import BP, DF, GP, NMI, PF, SS, UD, Fault, doubles
+from ktf.exceptions import BP, DE, DF, GP, NMI, PF, SS, UD, Fault, doubles
 from ktf.paging import NX, P, RW, US
 
 # Bits of a page fault's error code: SDM vol. 3, 4.7.
 PRESENT, WRITE, USER, RESERVED, FETCH = 1, 2, 4, 8, 16
 AC = 1 << 18
 NON_CANONICAL = 0x8000_0000_0000
-DE, TS, NP, AC_CHECK, MC = 0, 10, 11, 17, 18
+TS, NP, AC_CHECK, MC = 10, 11, 17, 18
 CONTRIBUTORY = (DE, TS, NP, SS, GP)
 Access = tuple[str, int, dict[str, int], "int | None"]
 READ, STORE = "mov (%rax),%rdx", "mov %rdx,(%rax)"
@@ -144,6 +145,18 @@ class Faults(unittest.TestCase):
         self.assertEqual(self.first("mov %rdx,(%eax)", rax=HOLE | 1 << 40), hole)
         self.assertEqual(self.first("mov %rdx,0x8(%r9d)", r9=HOLE - 8 | 1 << 40), hole)
         self.assertIsNone(self.first("mov %rdx,(%xyz)", rax=HOLE))  # not guessed
+
+    def test_division(self) -> None:
+        """#DE comes of what the operands hold, after what comes of reading them."""
+        self.assertEqual(self.first("div %rcx", rax=1), Fault(DE))
+        self.assertIsNone(self.first("div %rcx", rax=1, rcx=1))
+        self.computer.write(DATA, struct.pack("<II", 0, 3))
+        self.assertEqual(self.first("idivl (%rbx)", rax=1, rbx=DATA), Fault(DE))
+        self.assertIsNone(self.first("idivl 0x4(%rbx)", rax=1, rbx=DATA))
+        self.assertEqual(self.first("idivl (%rbx)", rbx=HOLE), Fault(PF, 0, HOLE))
+        mine = self.computer.cpu(idt_limit=0)
+        chain = Processor(self.computer.session(mine), mine, "div %rcx", 2).chain()
+        self.assertEqual([f.vector for f in chain.faults], [DE, DF])
 
     def test_asked_for(self) -> None:
         """int3 and int $n are the instruction's own wish; ud2 is a fault."""
