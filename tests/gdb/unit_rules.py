@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+import rule_cases_frames  # noqa: F401  adds its cases to those of rule_cases
 import rule_cases_rights  # noqa: F401  adds its cases to those of rule_cases
 from rule_cases import CASES as LINKED_CASES
 from rule_cases_state import STATE_CASES
