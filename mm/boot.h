@@ -28,6 +28,9 @@ unsigned arch_phys_bits(void);
 unsigned arch_levels(void);
 /* Whether it has 1 GiB pages (CPUID 0x80000001, EDX bit 26). */
 bool arch_has_1g(void);
+enum {
+    IMAGE_PARTS = 8, // as many at most
+};
 /* Where the kernel's image lies in physical memory: parts with their kinds, page-aligned; how many.
  */
 unsigned arch_image_parts(struct region *out, unsigned max);

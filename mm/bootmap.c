@@ -133,7 +133,7 @@ static void tell_oddities(const struct boot_info *bi, unsigned number)
 
 static void collect_claims(const struct boot_info *bi)
 {
-    struct region part[8];
+    struct region part[IMAGE_PARTS];
     unsigned count = arch_image_parts(part, ARRAY_SIZE(part));
 
     claim_count = 0;

@@ -7,6 +7,7 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/boot.h"
 #include "mm/kmalloc.h"
 
 enum {
@@ -63,6 +64,20 @@ static uint64_t check_region(struct check *c, const struct region *r)
     return count;
 }
 
+// A region and all its frames could be wrong alike: of the image the linker knows.
+static void check_image(struct check *c)
+{
+    struct region part[IMAGE_PARTS];
+    unsigned count = arch_image_parts(part, ARRAY_SIZE(part));
+
+    for (unsigned i = 0; i < count; i++)
+        for (const struct region *r = mm.region; r < mm.region + mm.region_count; r++)
+            EXPECT(c, "A6",
+                   r->end <= part[i].start || part[i].end <= r->start || r->kind == part[i].kind,
+                   "the image's part at 0x%lx is %s, the boot map says %s", part[i].start,
+                   frame_kind_name(part[i].kind), frame_kind_name(r->kind));
+}
+
 static void check_regions(struct check *c)
 {
     uint64_t frames = 0;
@@ -75,6 +90,7 @@ static void check_regions(struct check *c)
         EXPECT(c, "A1", !i || r[-1].end <= r->start, "region %u overlaps the one before", i);
         frames += check_region(c, r);
     }
+    check_image(c);
     EXPECT(c, "A1", frames + c->device_frames == c->frames,
            "%lu frames in the boot map and %lu of devices, but %lu on the rings", frames,
            c->device_frames, c->frames);

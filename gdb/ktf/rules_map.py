@@ -15,6 +15,14 @@ from .rules_mappings import frame_text
 
 # Kinds that no boot map has.
 NOT_BOOTED = ("FRAME_NONE", "FRAME_TABLE", "FRAME_METADATA", "FRAME_DEVICE", "FRAME_KIND_COUNT")
+# Parts of the kernel's image, from image_PART_start to image_PART_end (boot/kernel.ld), and the kind of their regions.
+PARTS = {
+    "boot": "FRAME_IMAGE",
+    "text": "FRAME_TEXT",
+    "rodata": "FRAME_RODATA",
+    "data": "FRAME_DATA",
+    "bss": "FRAME_BSS",
+}
 
 
 def frame(db: Database, rule: str, index: int, text: str) -> Violation:
@@ -167,10 +175,29 @@ def a6(db: Database, out: Report) -> None:
     valid = np.array([value for name, value in kinds.items() if name not in NOT_BOOTED])
     for i in np.flatnonzero(~np.isin(regions.kind, valid)).tolist():
         out.add("A6", f"region {i} is of kind {int(regions.kind[i])}, which no boot map has")
+    _a6_image(db, regions, out)
     meta = heads[kind == kinds["FRAME_METADATA"]]
     pools = [db.pool(name).mfn for name in POOLS]
     stray = meta[~np.isin(frames.mfn[meta].astype(np.int64), np.concatenate(pools))]
     out.each("A6", stray, lambda i: frame(db, "A6", i, "is metadata, but no page of an arena"))
+
+
+def _a6_image(db: Database, regions: Regions, out: Report) -> None:
+    """The regions of the image's parts are of their kinds: a region and all its frames could be wrong alike."""
+    for part, name in PARTS.items():
+        edges = [db.kernel.types.symbol(f"image_{part}_{edge}") for edge in ("start", "end")]
+        if edges[0] is None or edges[1] is None:
+            continue
+        start, end = (db.kernel.image_pa(va) for va in (edges[0].va, edges[1].va - 1))
+        if start is None or end is None:
+            continue
+        pages = np.arange(start // PAGE, end // PAGE + 1)
+        kind = np.append(regions.kinds, np.uint32(0))[regions.of(pages)]
+        bad = pages[kind != db.kinds[name]]
+        if len(bad):
+            says = db.kind_name(int(kind[bad[0] - pages[0]]))
+            text = f"mfn {int(bad[0]):#x} is of the image's part {part}: the memory map says {says}"
+            out.add("A6", text, mfn=int(bad[0]))
 
 
 RULES = [

@@ -178,6 +178,17 @@ def kind_wrong(m: Machine) -> int:
     return m.page.mfn
 
 
+@case("A6")
+def image_kind(m: Machine) -> int:
+    """The image's bss, region and frames alike, says that it is data."""
+    number = next(i for i, r in enumerate(m.REGIONS) if r[2] == "BSS")
+    m.mm_row("region", number, "kind", KINDS.index("DATA"))
+    for mfn, block in m.blocks.items():
+        if 0x22C <= mfn < 0x240:
+            m.poke("frame_t", block.index, kind=KINDS.index("DATA"))
+    return 0x22C
+
+
 @case("A6", "A4")
 def reserved_free(m: Machine) -> int:
     """A reserved frame without an owner."""

@@ -266,6 +266,10 @@ SYMBOLS = {
     "tss": (IMAGE + 0x23C000, 64 * 104),
     "vector_stubs": (IMAGE + 0x210000, 16 * 256),
     "smp_up": (IMAGE + 0x22F808, 4),
+    "image_text_start": (IMAGE + 0x210000, 1),
+    "image_text_end": (IMAGE + 0x220000, 1),
+    "image_bss_start": (IMAGE + 0x22C000, 1),
+    "image_bss_end": (IMAGE + 0x240000, 1),
 }
 
 

@@ -221,6 +221,24 @@ static void metadata_small(void)
     CHECK(pages[1] <= pages[0] + 8);
 }
 
+// mm_check() sees a part of the image that is of another kind, its region and its frames alike.
+static void image_kind(void)
+{
+    machine_boot(64 * MIB);
+    SAME(mm_check(), 0);
+    for (unsigned i = 0; i < mm.region_count; i++) {
+        struct region *r = &mm.region[i];
+
+        if (r->kind != FRAME_BSS)
+            continue;
+        r->kind = FRAME_DATA;
+        for (uint64_t p = r->start; p < r->end; p += PAGE_SIZE)
+            find_paddr_frame(PADDR(p))->kind = FRAME_DATA;
+    }
+    CHECK(mm_check() > 0);
+    CHECK(machine_said("A6"));
+}
+
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
@@ -235,6 +253,7 @@ int main(int argc, char **argv)
         {"boot_no_memory", none},
         {"boot_least_memory", least},
         {"boot_metadata_small", metadata_small},
+        {"boot_image_kind", image_kind},
     };
 
     return host_main(argc, argv, tests, ARRAY_SIZE(tests));
