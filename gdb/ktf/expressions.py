@@ -13,6 +13,8 @@ from .errors import KtfError, UsageError
 from .settings import nothing_changes, refusal, users, users_language
 
 U64 = (1 << 64) - 1
+FRACTIONS = (gdb.TYPE_CODE_FLT, gdb.TYPE_CODE_DECFLOAT, gdb.TYPE_CODE_COMPLEX)
+NO_INTEGER = "it is no integer: what follows its point would be lost; give one, or cast it"
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}")
 _NAME = re.compile(r"(&?)([A-Za-z_]\w*)")
 
@@ -58,6 +60,8 @@ def number(value: gdb.Value) -> int:
         return number(value[kind.fields()[0]])
     if kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
         raise KtfError("it is a struct: give its address")
+    if kind.code in FRACTIONS:
+        raise KtfError(NO_INTEGER)
     if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
         if value.address is None:
             raise KtfError("it is no number and has no address")

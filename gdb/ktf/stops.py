@@ -10,6 +10,7 @@ import gdb
 
 from .effects import effect
 from .errors import KtfError, UsageError
+from .expressions import FRACTIONS, NO_INTEGER
 from .settings import nothing_changes, own_language, refusal, users, users_language
 
 
@@ -26,6 +27,16 @@ class Asking(gdb.Breakpoint):
             return self.asked()
 
 
+def _whole(where: str) -> None:
+    """KtfError if the address is no integer, of which GDB would take what stands before the point."""
+    try:
+        value = gdb.parse_and_eval(where[1:])
+    except gdb.error:
+        return  # GDB says what is wrong with it, or knows what follows the address
+    if value.type.strip_typedefs().code in FRACTIONS:
+        raise KtfError(f"{where}: {NO_INTEGER}")
+
+
 def break_at(where: str, asked: Callable[[], bool]) -> Asking:
     """Makes one; KtfError if there is no such place."""
     why = effect(where, users()) if where.startswith("*") else ""
@@ -33,6 +44,8 @@ def break_at(where: str, asked: Callable[[], bool]) -> Asking:
         raise UsageError(f"{where}: {why}: not evaluated")
     try:
         with users_language(), nothing_changes():  # *ADDRESS is an expression
+            if where.startswith("*"):
+                _whole(where)
             made = Asking(where, asked)
     except gdb.error as e:
         message = " ".join(str(e).split())

@@ -45,6 +45,34 @@ for line, words in (
     for word in words:
         check(word in message, f"{line}: {message}")
 
+# What is no integer is nowhere cut to one.
+for line in (
+    "ktf-maps 1.5",
+    "ktf-maps --range 1.5 0x2000",
+    "ktf-maps --range 0 2e3",
+    "ktf-maps --range 0 +1.5",
+    "ktf-frame 256.0",
+    "ktf-frame --mfn 1.5f",
+    "ktf-frame --pa (double)0x1000",
+    "ktf-journal 1.5",
+    "ktf-journal --va 1.5",
+    "ktf-acpi 1.5",
+    "ktf-acpi --rsdp 1.5",
+    "ktf-check-at *0x100000.5",
+    "print $ktf_frame(256.0)",
+    "print $ktf_paddr(1.5)",
+    "print $ktf_maps_of(1.5)",
+):
+    message = error_of(line)
+    check("is no integer" in message, f"{line}: {message}")
+for line, word in (
+    ("ktf-journal -n 1.5", "-n 1.5: should be a number of events"),
+    ("ktf-check-at vput every 1.5", "`every` needs one positive number"),
+    ("ktf-check-at 1.5", "no such place"),
+):
+    check(word in error_of(line), f"{line}: {error_of(line)}")
+check("mfn 0x100 " in run("ktf-frame (long)256.5"), run("ktf-frame (long)256.5"))
+
 # Other spellings that work.
 equal(run("ktf-maps --filter=x"), run("ktf-maps --filter x"), "--filter=x")
 equal(run("ktf-maps --filter X,!W"), run("ktf-maps --filter x"), "upper case")
