@@ -22,14 +22,20 @@ from qemu import BUILD, ROOT, Guest, GuestError, gdb_command
 LIMIT = 2.0  # seconds for the command; GDB's own start is not counted
 TIMEOUT = 60.0
 CRASH, MEMORY = "tests/guest/crash.c", "tests/guest/crash_mm.c"
-CRASH_CPU = "tests/guest/crash_cpu.c"
+CRASH_CPU, CRASH_PANIC = "tests/guest/crash_cpu.c", "tests/guest/crash_panic.c"
 GAVE_BACK = r"unmapped by give_buffer_back at tests/guest/crash_mm\.c:\d+, [23],\d{3} events ago"
 UNMAPPED = r"unmapped by crash_unmap at tests/guest/crash_mm\.c:\d+, \d+ events? ago"
 
 
+LAST = -1
+
+
 @dataclass(frozen=True)
 class Expected:
-    """What the command must say of a kind. line: text of the source line, in file; cause: a pattern for the first line."""
+    """What the command must say of a kind. line: text of the source line, in file; cause: a pattern for the first line.
+
+    cpu: None if chance decides which CPU has the panic, LAST for the one with the highest number.
+    """
 
     cause: str
     symbol: str
@@ -38,7 +44,7 @@ class Expected:
     chain: tuple[str, ...] = ("#PF",)
     rule: str | None = None
     stop: str = "panic"
-    cpu: int = 0
+    cpu: int | None = 0
 
 
 KINDS = {
@@ -146,7 +152,7 @@ KINDS = {
         ("#DE", "#DF"),
         "C2",
         "triple-fault",
-        cpu=3,
+        cpu=LAST,
     ),
     "dead-report": Expected(
         r"^#PF reading 0x10 in put_string at .*: a null pointer: .*; #PF can't be delivered: the IDT at "
@@ -191,11 +197,35 @@ KINDS = {
         '    panic("crash=panic was asked for");',
         (),
     ),
+    "page-fault": Expected(
+        r"^#PF writing 0x10 in page_fault at .*: a null pointer: page 0 is never mapped$",
+        "page_fault",
+        CRASH,
+        "    *nowhere = 1;",
+    ),
+    "two-faults": Expected(
+        r"^#PF writing 0x10 in write_nowhere at .*: a null pointer: page 0 is never mapped$",
+        "write_nowhere",
+        CRASH_PANIC,
+        "    *nowhere = 1;",
+    ),
+    "panic-in-panic": Expected(
+        r"^panic in panic_badly at .*: crash: it is called",
+        "panic_badly",
+        CRASH_PANIC,
+        '    panic("crash: it is called %s", (const char *)arg);',
+        (),
+        cpu=None,
+    ),
 }
-NEEDS_CPUS = {"cpu2": 3, "no-idt": 4}
-AT_MOST = dict.fromkeys(
-    ("dead-report", "root-entry", "poison-call"), 1
-)  # of any count they say the same
+CPUS = (1, 4)  # that `make check` tries
+NEEDS_CPUS = {"two-faults": 2, "cpu2": 3}
+AT_MOST = {"dead-report": 1}
+
+
+def runs(kind: str, smp: int) -> bool:
+    """Whether that kind is tried with so many CPUs."""
+    return NEEDS_CPUS.get(kind, 1) <= smp <= AT_MOST.get(kind, 64)
 
 
 class Wrong(Exception):
@@ -231,8 +261,10 @@ TOOK = 'python print("TOOK", time.monotonic() - ktf_start)'
 ASK = (TIMED, "ktf-postmortem --json", TOOK, "thread apply all -q bt")
 FETCHES = ("null-call", "exec-data", "poison-call")  # the innermost code is where no code is
 LIVE = ("attached before", "attached after")
-# CR3 leads nowhere: GDB reads no memory of a live guest, nor of a core without mapped ranges.
+# CR3 leads nowhere: GDB reads no memory of a live guest, nor of a core without mapped ranges. Of the CPU that failed
+# (dead-cr3), or of all, which share the table (root-entry).
 UNREADABLE = {"dead-cr3": LIVE, "root-entry": (*LIVE, "core")}
+SHARED = ("root-entry",)
 HANDLER = "<signal handler called>"
 TROUBLE = ("corrupt stack", "previous frame", "Backtrace stopped", "Cannot access memory")
 FRAME = re.compile(r"^#\d+ +(?:0x([0-9a-f]+) in )?(\S.*?)(?: \(.*\))?(?: at (\S+:\d+))?$")
@@ -250,12 +282,13 @@ def answer(text: str, how: str) -> dict[str, Any]:
     return found
 
 
-def check(kind: str, found: dict[str, Any], how: str) -> None:
+def check(kind: str, found: dict[str, Any], how: str, smp: int) -> None:
     """Wrong unless all of it is as expected."""
     want = KINDS[kind]
     names = tuple(f["name"] for f in found["chain"])
     got = {"stop": found["stop"], "cpu": found["cpu"], "symbol": found["symbol"]}
-    expected = {"stop": want.stop, "cpu": want.cpu, "symbol": want.symbol}
+    cpu = found["cpu"] if want.cpu is None else want.cpu % smp
+    expected = {"stop": want.stop, "cpu": cpu, "symbol": want.symbol}
     if got != expected or names != want.chain or found["rule"] != want.rule:
         raise Wrong(f"{how}: {got} {names} {found['rule']}, should be {want}")
     if not re.search(want.cause, found["cause"]):
@@ -278,21 +311,33 @@ def backtraces(text: str) -> list[list[tuple[str, str]]]:
     return found[::-1]  # GDB begins with the last thread
 
 
+def ends_at(kind: str, how: str, cpu: int, failed: int) -> str:
+    """The function at the end of that CPU's backtrace: where its stack begins, or can't be read any more."""
+    if how in UNREADABLE.get(kind, ()):
+        if cpu == failed:
+            return KINDS[kind].symbol
+        if kind in SHARED:
+            return "cpu_park"
+    return "ap_high" if cpu else "stack_switch"
+
+
 def check_backtrace(kind: str, text: str, found: dict[str, Any], how: str) -> None:
     """bt of the CPU that failed goes through the exception to the line; that of each CPU ends where its stack begins."""
     stacks = backtraces(text.split("\nTOOK ")[1])
     text = re.sub(r"<error: [^>]*>", "", text)  # an argument that is a bad pointer
-    if how in UNREADABLE.get(kind, ()):
-        stacks[found["cpu"]].append(("stack_switch", ""))
-    elif any(words in text for words in TROUBLE):
+    if how not in UNREADABLE.get(kind, ()) and any(words in text for words in TROUBLE):
         raise Wrong(f"{how}: a backtrace breaks off: {text[-1500:]}")
     for cpu, stack in enumerate(stacks):
-        if stack[-1][0] != ("ap_high" if cpu else "stack_switch"):
+        if stack[-1][0] != ends_at(kind, how, cpu, found["cpu"]):
             raise Wrong(f"{how}: the stack of CPU {cpu} ends at {stack[-1]}: {text[-2500:]}")
     stack = stacks[found["cpu"]]
     if KINDS[kind].stop == "panic" and KINDS[kind].chain:
         stack = stack[1 + next((i for i, f in enumerate(stack) if f[0] == HANDLER), len(stack)) :]
     elif KINDS[kind].stop == "panic":
+        # Others may wait in panic(), too.
+        reports = [i for i, s in enumerate(stacks) if "report" in [f[0] for f in s]]
+        if reports != [found["cpu"]]:
+            raise Wrong(f"{how}: the panic is told of CPU {found['cpu']}, CPUs {reports} report")
         stack = stack[1 + [f[0] for f in stack].index("panic") :]
     stack = stack[1:] if kind in FETCHES else stack
     if not stack or stack[0] != (found["symbol"], found["line"]):
@@ -326,7 +371,7 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
     before = answer(text, "attached before")
     for how, text in said.items():
         found = answer(text, how)
-        check(kind, found, how)
+        check(kind, found, how, smp)
         check_backtrace(kind, text, found, how)
         if found != before:
             parts = [k for k in before if found.get(k) != before[k]]
@@ -341,7 +386,7 @@ def main() -> int:
     smp, *kinds = [word for word in sys.argv[1:] if word != "--uefi"]
     bad = 0
     for kind in kinds or list(KINDS):
-        if not NEEDS_CPUS.get(kind, 1) <= int(smp) <= AT_MOST.get(kind, 64):
+        if not runs(kind, int(smp)):
             continue
         name, start = f"{kind}-{smp}{'-uefi' * uefi}", time.monotonic()
         try:

@@ -25,7 +25,7 @@ from typing import Any, Iterator, Sequence
 from gdb_jobs import gdb_jobs
 from job import PYTHON, Job, execute
 from packages import restricted_path
-from postmortem import KINDS
+from postmortem import CPUS, KINDS
 from qemu import BUILD, ROOT, Guest, GuestError
 from results import Result, failed, guest_results, host_results, unit_results
 
@@ -202,7 +202,7 @@ def postmortem_jobs() -> Iterator[Job]:
     kinds = list(KINDS)
     parts = {
         f"{smp}cpu.{at // 4 + 1}": [str(smp), *kinds[at : at + 4]]
-        for smp in (1, 4)
+        for smp in CPUS
         for at in range(0, len(kinds), 4)
     }
     parts["uefi"] = ["--uefi", "2", "use-after-unmap", "ist-unmapped"]

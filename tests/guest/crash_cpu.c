@@ -8,8 +8,6 @@
 #include "arch/x86/smp.h"
 #include "lib/panic.h"
 
-enum { LAST_CPU = 3 };
-
 // No gate is left, not even that of the double fault.
 static __attribute__((noinline)) void divide_without_idt(void)
 {
@@ -31,10 +29,12 @@ static void on_last_cpu(void *arg)
 
 void crash_no_idt(void)
 {
-    if (smp_count() <= LAST_CPU)
-        panic("crash=no-idt needs four CPUs, here are %u: use SMP=4", smp_count());
-    smp_run(LAST_CPU, on_last_cpu, NULL);
-    smp_wait(LAST_CPU);
+    uint32_t last = smp_count() - 1;
+
+    if (last == 0)
+        divide_without_idt();
+    smp_run(last, on_last_cpu, NULL);
+    smp_wait(last);
 }
 
 // The panic prints a string that is none, which is a fault that nobody takes.
