@@ -65,13 +65,16 @@ class Panic(unittest.TestCase):
         """Where even the panic's own variables are gone, that is told, and all ends."""
         for smp in (1, 2):
             said = self.crash("panic-state", smp)
-            self.assertRegex(said, r"EXCEPTION: vector 14 at 0xffffffff80[0-9a-f]+\n.*, given up")
+            self.assertRegex(
+                said, r"EXCEPTION: vector 14 at 0xffffffff80[0-9a-f]+, CR2 0x10\n.*, given up"
+            )
 
     def test_apic_unmapped(self) -> None:
         """Where the others can't be stopped, the report is made nevertheless."""
         said = self.crash("apic-unmapped", 2, stopped=False)
         self.assertEqual(said.count("PANIC:"), 1, said)
         self.assertIn("backtrace:", said)
+        self.assertRegex(said, r"in handling vector 14 at 0xffffffff80[0-9a-f]+, CR2 0x10\n")
 
 
 if __name__ == "__main__":

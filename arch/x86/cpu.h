@@ -113,6 +113,7 @@ CR_ACCESSORS(4)
     {                                                                                              \
         __asm__ volatile("mov %0, %%db" #n : : "r"(value) : "memory");                             \
     }
+DR_ACCESSORS(1)
 DR_ACCESSORS(2)
 DR_ACCESSORS(3)
 #undef DR_ACCESSORS

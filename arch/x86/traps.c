@@ -126,6 +126,16 @@ static void print_registers(const struct trap_frame *f)
     printk("  cr3 0x%016lx  cr4 0x%016lx\n", read_cr3(), read_cr4());
 }
 
+// This one came while another one was handled, which then is where it all began.
+static void print_outer(const struct trap_frame *frame)
+{
+    const struct trap_frame *first = (const struct trap_frame *)read_dr2();
+
+    if (frame->vector < VECTOR_EXCEPTIONS && frame->vector != VECTOR_NMI && read_dr3() > 1)
+        printk("  in handling vector %lu at 0x%lx, CR2 0x%lx\n", first->vector, first->rip,
+               read_dr1());
+}
+
 static _Noreturn void trap_report(const struct trap_frame *frame)
 {
     const char *name = "interrupt";
@@ -144,6 +154,7 @@ static _Noreturn void trap_report(const struct trap_frame *frame)
     printk("\nEXCEPTION: vector %lu (%s), error code 0x%lx\n", frame->vector, name, frame->error);
     if (ipi_ready)
         printk("  on CPU %u\n", cpu_number());
+    print_outer(frame);
     if (frame->vector == VECTOR_PF)
         print_page_fault(frame->error);
     print_registers(frame);
@@ -159,8 +170,9 @@ static _Noreturn void report_lost(void)
     const struct trap_frame *first = (const struct trap_frame *)read_dr2();
     char text[128];
     int length = snprintk(text, sizeof(text),
-                          "\nEXCEPTION: vector %lu at 0x%lx\nexceptions in its report, given up\n",
-                          first->vector, first->rip);
+                          "\nEXCEPTION: vector %lu at 0x%lx, CR2 0x%lx\n"
+                          "exceptions in its report, given up\n",
+                          first->vector, first->rip, read_dr1());
 
     serial_write(text, (size_t)length);
     if (ipi_ready)
@@ -168,20 +180,22 @@ static _Noreturn void report_lost(void)
     machine_stop();
 }
 
-// An exception begins, inside of how many others is in a debug register, and in another one the
-// frame of the outermost: they must hold where memory is what is broken. Then reporting the first
-// fault faults, so does the report of that, and so on for ever. Returns the count.
+// An exception begins, inside of how many others is in a debug register, and in two more the
+// frame of the outermost and its CR2: they must hold where memory is what is broken. Then reporting
+// the first fault faults, so does the report of that, and so on for ever. Returns the count.
 static uint64_t exception_begin(const struct trap_frame *frame)
 {
     uint64_t inside = read_dr3();
 
     write_dr3(inside + 1);
-    if (inside == 0)
+    if (inside == 0) {
+        write_dr1(read_cr2());
         write_dr2((uintptr_t)frame);
-    else if (inside == INSIDE_MAX)
+    } else if (inside == INSIDE_MAX) {
         report_lost();
-    else if (inside > INSIDE_MAX)
+    } else if (inside > INSIDE_MAX) {
         machine_stop_bare();
+    }
     return inside;
 }
 

@@ -86,6 +86,13 @@ class Context(Protocol):
     def instruction(self, va: int, code: bytes = b"") -> tuple[str, int]:
         """The instruction there, in AT&T's syntax, and its size; ("", 0) if it can't be read. code: what stands there, if known."""
 
+    def unwound(self, cpu: int) -> list[tuple[int, int]]:
+        """The backtrace of that CPU, innermost first, as far as it can be told.
+
+        Of a function its pc, and 0; of the entry code of an exception, whose handler is one of those before it, its
+        pc and where it has saved the registers.
+        """
+
     def vm_status(self) -> str:
         """What QEMU says of the machine: "debug", "shutdown", ...; of a core what it said then, "" if that is not told."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from .command import Context
 from .division import fails
 from .errors import KtfError
 from .exceptions import (
@@ -49,6 +50,7 @@ SEGMENT_P, LONG, DB = 1 << 15, 1 << 21, 1 << 22
 DPL_SHIFT = 13
 TSS_RSP0, TSS_IST = 4, 36  # SDM vol. 3, 8.7
 CHAIN_MAX = 6
+LONGEST = 15  # bytes of an instruction
 U64 = (1 << 64) - 1
 LOW = {"a": "rax", "b": "rbx", "c": "rcx", "d": "rdx"}
 
@@ -269,3 +271,20 @@ class Processor:
                 break
             fault = Fault(DF) if doubles(fault.vector, result.broken.vector) else result.broken
         return result
+
+
+def processor(session: Session, context: Context, registers: Registers) -> Processor:
+    """That CPU, with its instruction."""
+    rip = registers["rip"]
+    text, size = context.instruction(rip, _code(Processor(session, registers), rip))
+    return Processor(session, registers, text, size)
+
+
+def _code(one: Processor, va: int) -> bytes:
+    """The bytes there by that CPU's page tables, as many as an instruction may have and as can be read."""
+    for size in (LONGEST, -va % PAGE or PAGE):
+        try:
+            return one.memory.read(va, min(size, LONGEST))
+        except KtfError:
+            continue
+    return b""

@@ -32,12 +32,15 @@ NAMES = {
 }
 WITH_ERROR = frozenset({DF, TS, NP, SS, GP, PF, 17, 21, 29, 30})
 CONTRIBUTORY = frozenset({DE, TS, NP, SS, GP})
+EXCEPTIONS = 32  # vectors; from here on interrupts
 PRESENT, WRITE, USER, RESERVED, FETCH = 1, 2, 4, 8, 16  # error code of a #PF
 
 
 def name(vector: int) -> str:
     """ "#PF"; "interrupt 0xf0" for what is no exception."""
-    return NAMES.get(vector, f"interrupt {vector:#x}" if vector >= 32 else f"exception {vector}")
+    return NAMES.get(
+        vector, f"interrupt {vector:#x}" if vector >= EXCEPTIONS else f"exception {vector}"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from .command import Context
-from .delivery import Chain, Processor
+from .delivery import Chain, processor
 from .errors import KtfError
-from .exceptions import DF, PF, Fault
+from .exceptions import DF, NMI, PF, Fault
 from .intlog import last_chain
 from .kernel import Kernel, VirtualMemory
-from .readers import PAGE
-from .registers import GENERAL, Registers
+from .registers import Registers
+from .saved import Saved, exceptions, read_frame, saved
 from .session import CR0_PE, Session
 
 TRIPLE, PANIC, STOPPED = "triple-fault", "panic", "stopped"
+PANICKED = "guest-panicked"  # QEMU's word for a guest that has told pvpanic so
 DOWN = "shutdown"  # QEMU's word for a machine that stays off: by a triple fault, a reset or a power-off
-LONGEST = 15  # bytes of an instruction
 DOUBLE = Fault(DF)
 
 
@@ -39,6 +39,7 @@ class Stop:
 
     logged: the chain is QEMU's log's; else it was derived. text: the instruction. message: of a panic. told: somebody
     has said how the machine stands. no_tables: why the CPU has no page tables to walk, "" if it has.
+    outer, inner: what was being handled as the chain began, and what came up in handling it; the outermost first.
     """
 
     kind: str
@@ -49,28 +50,13 @@ class Stop:
     logged: bool = False
     told: bool = True
     no_tables: str = ""
+    outer: list[Saved] = field(default_factory=list)
+    inner: list[Saved] = field(default_factory=list)
 
     @property
     def cpu(self) -> int:
         """Number of the CPU that failed."""
         return self.registers.number
-
-
-def processor(session: Session, context: Context, registers: Registers) -> Processor:
-    """That CPU, with its instruction."""
-    rip = registers["rip"]
-    text, size = context.instruction(rip, _code(Processor(session, registers), rip))
-    return Processor(session, registers, text, size)
-
-
-def _code(one: Processor, va: int) -> bytes:
-    """The bytes there by that CPU's page tables, as many as an instruction may have and as can be read."""
-    for size in (LONGEST, -va % PAGE or PAGE):
-        try:
-            return one.memory.read(va, min(size, LONGEST))
-        except KtfError:
-            continue
-    return b""
 
 
 def find_stop(session: Session, context: Context) -> Stop:
@@ -81,14 +67,19 @@ def find_stop(session: Session, context: Context) -> Stop:
     if status in ("", DOWN):
         down = _down(session, context, certain=status == DOWN, panicked=panic is not None)
         if down is not None:
+            if kernel is not None and not down.no_tables:
+                down.outer = exceptions(saved(session, context, kernel, down.registers))
             return down
+    if panic is None and status == PANICKED and kernel is not None:
+        panic = _untold(session, context, kernel)
     if panic is not None:
         return panic
     session.need_paging()
     mine = next(r for r in session.registers if r.number == session.cpu.number)
-    kind = PANIC if status == "guest-panicked" else context.stop_kind() or STOPPED
+    kind = PANIC if status == PANICKED else context.stop_kind() or STOPPED
     text = processor(session, context, mine).text
-    return Stop(kind, mine, text=text, told=bool(status))
+    outer = exceptions(saved(session, context, kernel, mine)) if kernel is not None else []
+    return Stop(kind, mine, text=text, told=bool(status), outer=outer)
 
 
 def _down(session: Session, context: Context, certain: bool, panicked: bool) -> Stop | None:
@@ -152,20 +143,58 @@ def _panic(session: Session, context: Context, kernel: Kernel) -> Stop | None:
     record = kernel.variable("panic_record", "struct panic_record")
     number = record.value("cpu", 0)
     mine = next((r for r in session.registers if r.number == number), session.registers[0])
-    frame = _trap_frame(kernel, mine)
-    if frame is None:
+    va, found = _frame_va(kernel), exceptions(saved(session, context, kernel, mine))
+    if va and va not in [s.va for s in found]:
+        one = read_frame(kernel, mine, va)
+        found = [one] if one is not None else []
+    if not va or not found:
         at = replace(mine, general={**mine.general, "rip": record.value("caller", 0)})
-        return Stop(PANIC, at, message=message)
-    registers, vector, error = frame
-    address = record.value("address", 0) if vector == PF else None
+        outer, inner = _around(found, context.unwound(number), at["rip"])
+        return Stop(PANIC, at, message=message, outer=outer, inner=inner)
+    address = record.value("address", 0)
+    for i, one in enumerate(found):
+        if one.va == va and one.fault.vector == PF:
+            found[i] = replace(one, fault=replace(one.fault, address=address))
+    return replace(_handled(session, context, found), message=message)
+
+
+def _handled(session: Session, context: Context, found: list[Saved]) -> Stop:
+    """A panic by these exceptions: the outermost one is the first."""
+    registers, fault = found[0].registers, found[0].fault
     one = processor(session, context, registers)
-    chain, fault = one.chain(), Fault(vector, error, address)
-    if vector == DF and DF in [f.vector for f in chain.faults]:
+    chain = one.chain()
+    faults = [fault]
+    if fault.vector == DF and DF in [f.vector for f in chain.faults]:
         end = [f.vector for f in chain.faults].index(DF)
         faults = [*chain.faults[:end], fault]
-    else:
-        faults = [fault]
-    return Stop(PANIC, registers, Chain(faults, software=chain.software), message, one.text)
+    chain = Chain(faults, software=chain.software)
+    return Stop(PANIC, registers, chain, text=one.text, inner=found[1:])
+
+
+def _untold(session: Session, context: Context, kernel: Kernel) -> Stop | None:
+    """A panic that could write nothing down: by the exceptions that the CPUs are inside of.
+
+    A CPU that has come there by another one's NMI counts after all others.
+    """
+    chosen = session.cpu.number
+    best: tuple[bool, list[Saved]] | None = None
+    for registers in sorted(session.registers, key=lambda r: (r.number != chosen, r.number)):
+        every = saved(session, context, kernel, registers)
+        found = exceptions(every)
+        asked = bool(every) and every[0].fault.vector == NMI
+        if found and (best is None or best[0] and not asked):
+            best = asked, found
+    return _handled(session, context, best[1]) if best is not None else None
+
+
+def _around(
+    found: list[Saved], unwound: list[tuple[int, int]], caller: int
+) -> tuple[list[Saved], list[Saved]]:
+    """The exceptions in whose handling panic() was called, and those that came up in it."""
+    depth = next((i for i, (pc, va) in enumerate(unwound) if pc == caller and not va), None)
+    if depth is None:
+        return [], []
+    return [s for s in found if s.depth > depth], [s for s in found if s.depth < depth]
 
 
 def _early(session: Session, context: Context) -> Stop | None:
@@ -181,24 +210,15 @@ def _early(session: Session, context: Context) -> Stop | None:
     return found if found is not None and found.message.isprintable() else None
 
 
-def _trap_frame(kernel: Kernel, registers: Registers) -> tuple[Registers, int, int] | None:
-    """Registers, vector and error code of the exception that led to the panic; None if none did."""
+def _frame_va(kernel: Kernel) -> int:
+    """Where the registers lie of the exception that led to the panic; 0 if none did, or that can't be read."""
     try:
         place = kernel.types.symbol("panic_record")
         offset = _offset(kernel, "struct panic_record", "frame")
         assert place is not None
-        va = int.from_bytes(kernel.read(place.va + offset, 8), "little")
-        if not va:
-            return None
-        layout = kernel.layout("struct trap_frame")
-        row = layout.records(kernel.read(va, layout.size))
+        return int.from_bytes(kernel.read(place.va + offset, 8), "little")
     except KtfError:
-        return None
-    general = {name: row.value(name, 0) for name in GENERAL}
-    cs = replace(registers.segments["cs"], selector=row.value("cs", 0))
-    segments = {**registers.segments, "cs": cs}
-    found = replace(registers, general=general, segments=segments)
-    return found, row.value("vector", 0), row.value("error", 0)
+        return 0
 
 
 def _offset(kernel: Kernel, struct: str, member: str) -> int:

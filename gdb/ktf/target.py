@@ -32,6 +32,7 @@ from .registers import Registers, parse
 from .session import Cpu, Session
 from .settings import setting
 from .stops import break_at
+from .unwound import unwound
 
 T = TypeVar("T")
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
@@ -308,6 +309,12 @@ class Target:
             except (gdb.error, OverflowError):
                 continue
         return "", 0
+
+    def unwound(self, cpu: int) -> list[tuple[int, int]]:
+        """See command.Context."""
+        _, thread = _connected()
+        every = _each_cpu(thread, lambda number: unwound() if number == cpu else [])
+        return dict(every).get(cpu, [])
 
     def vm_status(self) -> str:
         """See command.Context."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import gdb
-from inside import check, equal, passed, run
+from inside import check, equal, json_of, passed, run
 
 STEPS = 60  # of an entry or an exit, at most
 HANDLER = "<signal handler called>"
@@ -129,6 +129,10 @@ def page_fault() -> None:
     said = run("bt")
     check(" test_trap_null () at tests/guest/traps.c:33" in said, said)
     text_is_clean()
+    found = json_of("ktf-postmortem")
+    equal([(f["name"], f["address"]) for f in found["chain"]], [("#PF", "0x0")])
+    words = "it was handling #PF reading 0x0 in probe_read at arch/x86/traps.S:"
+    check("has not crashed" in found["cause"] and words in found["cause"], found["cause"])
     leave(below[1:])
 
 

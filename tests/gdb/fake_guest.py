@@ -137,6 +137,10 @@ class Plain:
         """None."""
         return "", 0
 
+    def unwound(self, cpu: int) -> list[tuple[int, int]]:
+        """Nothing."""
+        return []
+
     def vm_status(self) -> str:
         """Says nothing."""
         return ""

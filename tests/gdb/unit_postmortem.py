@@ -15,7 +15,8 @@ from synthetic_model import STACKS, leaf
 
 from ktf.delivery import Chain
 from ktf.exceptions import DF, PF, Fault
-from ktf.postmortem import Inquest, Reason
+from ktf.postmortem import Inquest
+from ktf.reasons import Reason
 from ktf.session import Session
 from ktf.stop import PANIC, TRIPLE, Stop
 

@@ -12,6 +12,7 @@ from synthetic_cpu import DATA, IDT, IDT_PAGES, STACK, TEXT, Computer, Stopped
 from ktf.delivery import Chain
 from ktf.exceptions import BP, DF, GP, PF, PRESENT, USER, Fault
 from ktf.postmortem import Inquest
+from ktf.saved import Saved
 from ktf.session import Session
 from ktf.stop import Stop, find_stop
 
@@ -91,6 +92,22 @@ class Sentences(unittest.TestCase):
         self.computer.unmap(*IDT_PAGES)
         said = self.cause(session, find_stop(session, Stopped(session, code, "shutdown")))
         self.assertIn(f"#BP can't be delivered: the IDT at {IDT + BP * 16:#x}: not present", said)
+
+    def test_inside(self) -> None:
+        """What was being handled, and what came up in handling it, has its own place and reason."""
+        mine, other = self.computer.cpu(0, rip=TEXT + 4), self.computer.cpu(0, rip=TEXT + 8)
+        session = self.computer.session(mine)
+        second = [Saved(Fault(PF, 2, 0x20), other, 0), Saved(Fault(PF, 2, 0x30), other, 0)]
+        said = self.cause(session, Stop("panic", mine, Chain([Fault(PF, 0, 0x10)]), inner=second))
+        self.assertRegex(
+            said,
+            r"^#PF reading 0x10 in f at f\.c:4: .*; handling that met #PF writing 0x20 in f at f\.c:8: ",
+        )
+        said = self.cause(session, Stop("stopped", mine, outer=[Saved(Fault(GP), other, 0)]))
+        self.assertRegex(said, "is stopped in f at f.c:4.*; it was handling #GP in f at f.c:8$")
+        stop = Stop("stopped", mine, outer=second)
+        values = Inquest(session, Named(session, {}), stop).values()
+        self.assertEqual([f["address"] for f in values["chain"]], ["0x20", "0x30"])
 
     def test_not_told(self) -> None:
         """Never healthy where nobody has said so."""

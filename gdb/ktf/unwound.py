@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# GDB's backtrace as numbers: where each function stands, and where exceptions have saved their frames.
+"""unwound(): of the selected thread, innermost first."""
+
+from __future__ import annotations
+
+import gdb
+
+from .expressions import U64
+
+DEEPEST = 1024  # frames that are looked at
+
+
+def unwound() -> list[tuple[int, int]]:
+    """(pc, 0) of a function; (pc, stack pointer) of entry code that has called a handler: there it has saved all.
+
+    Ends where GDB can't go on.
+    """
+    found: list[tuple[int, int]] = []
+    try:
+        frame: gdb.Frame | None = gdb.newest_frame()
+        while frame is not None and len(found) < DEEPEST:
+            entry = frame.type() == gdb.SIGTRAMP_FRAME and found
+            top = int(frame.read_register("rsp")) & U64 if entry else 0
+            found.append((frame.pc() & U64, top))
+            frame = frame.older()
+    except (gdb.error, ValueError):
+        pass
+    return found
