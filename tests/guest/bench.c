@@ -361,6 +361,6 @@ void bench_run(void)
     with_and_without_journal(bench_maps); // first, while memory is in few pieces
     with_and_without_journal(bench_acpi);
     with_and_without_journal(bench_frames);
-    bench_full();
+    with_and_without_journal(bench_metadata);
     printk("bench: done\n");
 }

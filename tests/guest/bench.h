@@ -45,3 +45,5 @@ frame_t *bench_get(unsigned order);
 void bench_acpi(void);
 /* get, put and find with 10 to 1,000,000 frames held, as far as memory goes. */
 void bench_frames(void);
+/* metadata_full_percent; all memory is given back. */
+void bench_metadata(void);

@@ -189,14 +189,12 @@ static uint64_t metadata_pages(void)
     return pages;
 }
 
-void bench_full(void)
+// Takes all of the memory as 4K pages and maps each; how many.
+static uint64_t fill(void)
 {
-    uint64_t available = 0, mapped = 0;
+    uint64_t mapped = 0;
     frame_t *frame;
 
-    for (unsigned i = 0; i < mm.region_count; i++)
-        if (mm.region[i].kind == FRAME_AVAILABLE)
-            available += (mm.region[i].end - mm.region[i].start) >> PAGE_SHIFT;
     while (get_frame(ORDER_4K, &frame) == 0) {
         if (vmap_4k(NULL, held_va(mapped), frame, VATTR_W)) {
             put_frame(frame);
@@ -204,8 +202,44 @@ void bench_full(void)
         }
         mapped++;
     }
+    return mapped;
+}
+
+static void empty(uint64_t mapped)
+{
+    int err = 0;
+
+    for (uint64_t i = 0; i < mapped; i++) {
+        frame_t *frame = find_kern_va_frame(vaddr_ptr(held_va(i)));
+
+        err |= vunmap(NULL, held_va(i), frame);
+        err |= put_frame(frame);
+    }
+    bench_check(err, "giving all memory back");
+}
+
+static void say_full(uint64_t mapped)
+{
+    uint64_t available = 0;
+
+    for (unsigned i = 0; i < mm.region_count; i++)
+        if (mm.region[i].kind == FRAME_AVAILABLE)
+            available += (mm.region[i].end - mm.region[i].start) >> PAGE_SHIFT;
     printk("bench: %lu of %lu pages held and mapped, metadata %lu pages\n", mapped, available,
            metadata_pages());
-    printk("bench: results\n");
     bench_say_plain("metadata_full_percent", metadata_pages() * 100, available);
+}
+
+void bench_full(void)
+{
+    say_full(fill());
+}
+
+void bench_metadata(void)
+{
+    uint64_t mapped = fill();
+
+    say_full(mapped);
+    empty(mapped);
+    mm_trim();
 }
