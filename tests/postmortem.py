@@ -219,6 +219,12 @@ KINDS = {
         '    panic("crash: it is called %s", (const char *)arg);',
         cpu=None,
     ),
+    "nmi-stack": Expected(
+        r"^#PF writing 0x[0-9a-f]+ while an NMI was delivered in \w+ at .*: " + UNMAPPED,
+        "interrupts_restore",
+        "./arch/x86/tlb.h",
+        "",
+    ),
     "panic-state": Expected(
         r"^#PF writing 0x10 in write_nowhere at .*: a null pointer: .*; handling that met #PF (reading|writing) 0x[0-9a-f]+ "
         rf"in panic_begin at lib/panic\.c:\d+: {UNMAPPED}",

@@ -49,7 +49,7 @@ S, CODE = 1 << 12, 1 << 11  # in a descriptor's second word, as the next two lin
 SEGMENT_P, LONG, DB = 1 << 15, 1 << 21, 1 << 22
 DPL_SHIFT = 13
 TSS_RSP0, TSS_IST = 4, 36  # SDM vol. 3, 8.7
-CHAIN_MAX = 6
+CHAIN_MAX, VECTORS = 6, 256
 LONGEST = 15  # bytes of an instruction
 U64 = (1 << 64) - 1
 LOW = {"a": "rax", "b": "rbx", "c": "rcx", "d": "rdx"}
@@ -257,6 +257,25 @@ class Processor:
         except KtfError as e:
             return Fault(PF), str(e)
         return None, ""
+
+    def events(self, fault: Fault) -> list[int]:
+        """The vectors whose delivery at this point would end in that page fault; [] if the instruction itself does."""
+        if fault.vector != PF or fault.error & (USER | FETCH) or self.first()[0] == fault:
+            return []
+        idt = self.registers.segments["idt"]
+        vectors = range(min((idt.limit + 1) // GATE, VECTORS))
+        try:
+            raw = self.memory.read(idt.base, len(vectors) * GATE)
+        except KtfError:
+            return [v for v in vectors if self.deliver(Fault(v))[0] == fault]
+        met: dict[
+            bytes, Fault | None
+        ] = {}  # by selector, IST and kind: gates with the same meet the same
+        kinds = [raw[v * GATE + 2 : v * GATE + 6] for v in vectors]
+        for v in vectors:
+            if kinds[v] not in met:
+                met[kinds[v]] = self.deliver(Fault(v))[0]
+        return [v for v in vectors if met[kinds[v]] == fault]
 
     def chain(self) -> Chain:
         """From the instruction on, until a handler is reached or the processor gives up."""

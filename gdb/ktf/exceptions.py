@@ -43,6 +43,15 @@ def name(vector: int) -> str:
     )
 
 
+def event(vectors: list[int]) -> str:
+    """Which of these came, as far as that can be told: " while an NMI was delivered"; "" for none."""
+    if not vectors:
+        return ""
+    known = [("an NMI" if v == NMI else name(v)) for v in vectors]
+    which = known[0] if len(known) == 1 else "an exception or interrupt"
+    return f" while {which} was delivered"
+
+
 @dataclass(frozen=True)
 class Fault:
     """vector, its error code (0 where there is none), CR2 of a page fault. why: in words, where no address tells it."""

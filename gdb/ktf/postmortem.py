@@ -11,14 +11,15 @@ from typing import Any
 
 from .caller import LONGEST_CALL, behind_call
 from .command import Context
-from .delivery import Processor
+from .delivery import Processor, processor
 from .errors import KtfError
-from .exceptions import BP, GP, PF, UD, Fault
+from .exceptions import BP, GP, PF, UD, Fault, event
 from .lookup import step_values
 from .maps import PAGES, perm_text
 from .operands import U64
 from .readers import PAGE
 from .reasons import Reason, Reasons
+from .registers import Registers
 from .rules import RULES
 from .saved import Saved
 from .session import Session
@@ -134,7 +135,12 @@ class Inquest(Reasons):
         if fault.vector != PF or fault.address is None:
             return f"{fault.name}{where}", None
         reason = self.why(fault.address, fault)
-        return f"#PF {fault.access} {fault.address:#x}{where}: {reason.text}", reason.rule
+        meant = self._event(saved.registers, fault)
+        return f"#PF {fault.access} {fault.address:#x}{meant}{where}: {reason.text}", reason.rule
+
+    def _event(self, registers: Registers, fault: Fault) -> str:
+        """What came just then, where its delivery met the fault, and not the code itself."""
+        return event(processor(self.session, self.context, registers).events(fault))
 
     def _place_of(self, saved: Saved) -> str:
         """ " in f at FILE:LINE"."""
@@ -173,7 +179,7 @@ class Inquest(Reasons):
         """The first exception and why it came."""
         if fault.vector == PF and fault.address is not None:
             reason = self.why(fault.address, fault)
-            head = f"#PF {fault.access} {fault.address:#x}{self.at()}"
+            head = f"#PF {fault.access} {fault.address:#x}{self._event(self.registers, fault)}{self.at()}"
             return f"{head}: {reason.text}", reason.rule
         if self._astray:
             rip = self.registers["rip"]

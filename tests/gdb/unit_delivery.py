@@ -243,6 +243,24 @@ class Delivery(unittest.TestCase):
         self.assertEqual(self.deliver(PF, user=True), (Fault(PF, 0, TSS + 4), "TSS"))
         self.assertIsNone(self.deliver(PF)[0])
 
+    def test_events(self) -> None:
+        """Which event's delivery meets a fault that the instruction does not make."""
+
+        def events(text: str, fault: Fault, **registers: int) -> list[int]:
+            mine = self.computer.cpu(**registers)
+            return Processor(self.computer.session(mine), mine, text, 2).events(fault)
+
+        self.computer.unmap(IST2)
+        pushed = Fault(PF, WRITE, IST2 + PAGE - 8)
+        self.assertEqual(events("nop", pushed), [NMI])
+        self.assertEqual(events(STORE, pushed, rax=IST2 + PAGE - 8), [])  # its own
+        self.assertEqual(events("nop", Fault(PF, 0, IST2 + PAGE - 8)), [])
+        self.assertEqual(events("nop", Fault(PF, WRITE, IST2 + PAGE - 24)), [])
+        self.computer.unmap(IDT_PAGES[1])
+        self.assertEqual(events("nop", Fault(PF, 0, IDT + PF * 16)), [PF])
+        self.computer.unmap(TSS)
+        self.assertEqual(events("nop", Fault(PF, 0, TSS + 44)), [NMI])
+
     def test_idt_limit(self) -> None:
         """A gate counts only if all of its 16 bytes lie within the limit."""
         for vector in (0, DF, PF):

@@ -141,6 +141,7 @@ static const struct {
      crash_dead_report},
     {"root-entry", "the kernel's entry of its top-level table is cleared", crash_root_entry},
     {"poison-call", "a call through a pointer that is junk", crash_poison_call},
+    {"nmi-stack", "the stack of the NMI is unmapped, then an NMI comes", crash_nmi_stack},
     {"triple-fault", "the page table entry of the IDT is cleared, then int3", triple_fault},
     {"page-fault", "a write to address 0x10", page_fault},
     {"panic", "panic() is called", give_up},

@@ -31,3 +31,4 @@ void crash_no_idt(void);
 void crash_dead_report(void);
 void crash_root_entry(void);
 void crash_poison_call(void);
+void crash_nmi_stack(void);

@@ -2,11 +2,14 @@
 // Bugs in what the processor itself needs: its gates, the top of the page tables, where it goes on.
 #include "tests/guest/crash.h"
 
+#include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/idt.h"
 #include "arch/x86/pgtable.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/stack.h"
 #include "lib/panic.h"
+#include "lib/string.h"
 
 // No gate is left, not even that of the double fault.
 static __attribute__((noinline)) void divide_without_idt(void)
@@ -61,4 +64,15 @@ void crash_poison_call(void)
 
     junk();
     __asm__ volatile("");
+}
+
+// The code that is interrupted does nothing wrong.
+void crash_nmi_stack(void)
+{
+    for (uint32_t i = 0; i < stack_count; i++)
+        if (strcmp(stacks[i].name, "cpu0 NMI") == 0)
+            crash_unmap(VADDR(stacks[i].top.v - PAGE_SIZE));
+    apic_send(apic_id(), APIC_NMI | APIC_ASSERT);
+    for (;;)
+        cpu_pause();
 }
