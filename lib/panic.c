@@ -24,6 +24,9 @@ void panic_begin(const char *what, uint64_t rip)
 
     if (__atomic_compare_exchange_n(&panic_owner, &none, cpu_token(), false, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST)) {
+        // Before the others are stopped, which may end the machine.
+        panic_record.cpu = cpu_number();
+        panic_record.caller = rip;
         if (ipi_ready)
             ipi_stop_others();
     } else if (none != cpu_token()) {
@@ -58,8 +61,6 @@ _Noreturn void panic(const char *fmt, ...)
 
     cli();
     panic_begin("panic()", caller);
-    panic_record.cpu = cpu_number();
-    panic_record.caller = caller;
     va_start(args, fmt);
     report(caller, (uintptr_t)__builtin_frame_address(0), fmt, args);
 }

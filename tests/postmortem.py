@@ -35,7 +35,8 @@ class Expected:
     """What the command must say of a kind. line: text of the source line, in file; cause: a pattern for the first line.
 
     cpu: None if chance decides which CPU has the panic, LAST for the one with the highest number.
-    chain: how it begins, and ends, unless another CPU may add to it (more).
+    chain: how it begins, and ends, unless another CPU may add to it (more). unlogged: a pattern for the first line without
+    QEMU's log, where it tells less.
     """
 
     cause: str
@@ -47,6 +48,7 @@ class Expected:
     stop: str = "panic"
     cpu: int | None = 0
     more: bool = False
+    unlogged: str = ""
 
 
 KINDS = {
@@ -245,12 +247,29 @@ KINDS = {
 }
 CPUS = (1, 4)  # that `make check` tries
 NEEDS_CPUS = {"two-faults": 2, "cpu2": 3}
-AT_MOST = {"dead-report": 1}
+NOT_TOLD = r"^panic in crash_dead_report at .*, before it could say why; "
+# With several CPUs it is another story: the panic's NMI to the others is what nobody takes.
+OF_MANY = {
+    "dead-report": Expected(
+        rf"{NOT_TOLD}NMI can't be delivered: the IDT at 0x[0-9a-f]+: {UNMAPPED}",
+        "crash_dead_report",
+        CRASH_CPU,
+        '    panic("it is %s", (const char *)16);',
+        ("NMI", "#PF", "#DF"),
+        stop="triple-fault",
+        unlogged=rf"{NOT_TOLD}#DF can't be delivered: the IDT at 0x[0-9a-f]+: {UNMAPPED}",
+    )
+}
 
 
 def runs(kind: str, smp: int) -> bool:
     """Whether that kind is tried with so many CPUs."""
-    return NEEDS_CPUS.get(kind, 1) <= smp <= AT_MOST.get(kind, 64)
+    return NEEDS_CPUS.get(kind, 1) <= smp
+
+
+def expected(kind: str, smp: int) -> Expected:
+    """What is to be said of it with so many CPUs."""
+    return OF_MANY.get(kind, KINDS[kind]) if smp > 1 else KINDS[kind]
 
 
 class Wrong(Exception):
@@ -310,13 +329,13 @@ def answer(text: str, how: str) -> dict[str, Any]:
 
 def check(kind: str, found: dict[str, Any], how: str, smp: int) -> None:
     """Wrong unless all of it is as expected."""
-    want = KINDS[kind]
+    want = expected(kind, smp)
     names = tuple(f["name"] for f in found["chain"])
     names = names[: len(want.chain)] if want.more else names
     got = {"stop": found["stop"], "cpu": found["cpu"], "symbol": found["symbol"]}
     cpu = found["cpu"] if want.cpu is None else want.cpu % smp
-    expected = {"stop": want.stop, "cpu": cpu, "symbol": want.symbol}
-    if got != expected or names != want.chain or found["rule"] != want.rule:
+    right = {"stop": want.stop, "cpu": cpu, "symbol": want.symbol}
+    if got != right or names != want.chain or found["rule"] != want.rule:
         raise Wrong(f"{how}: {got} {names} {found['rule']}, should be {want}")
     if not re.search(want.cause, found["cause"]):
         raise Wrong(f"{how}: the cause is {found['cause']!r}, should match {want.cause!r}")
@@ -362,10 +381,10 @@ def check_backtrace(kind: str, text: str, found: dict[str, Any], how: str) -> No
         stack = stack[
             1 + max((i for i, f in enumerate(stack) if f[0] == HANDLER), default=len(stack)) :
         ]
-    elif KINDS[kind].stop == "panic":
+    elif found["cause"].startswith("panic in"):
         # Others may wait in panic(), too.
         reports = [i for i, s in enumerate(stacks) if "report" in [f[0] for f in s]]
-        if reports != [found["cpu"]]:
+        if reports != [found["cpu"]] and KINDS[kind].stop == "panic":
             raise Wrong(f"{how}: the panic is told of CPU {found['cpu']}, CPUs {reports} report")
         stack = stack[1 + [f[0] for f in stack].index("panic") :]
     stack = stack[1:] if kind in FETCHES else stack
@@ -381,12 +400,14 @@ def twice(kind: str, guest: Guest) -> list[str]:
     return [mark, "ktf-postmortem", remove, mark, "ktf-postmortem"]
 
 
-def check_unlogged(text: str) -> None:
+def check_unlogged(text: str, want: Expected) -> None:
     """What was told with QEMU's log, and once more without: the same but for the line that names the log."""
     _, logged, derived = (part.splitlines() for part in text.split("\n>>>\n"))
     if LOGGED not in logged:
         raise Wrong(f"QEMU's log was not used: {logged[:12]}")
     logged.remove(LOGGED)
+    if want.unlogged and LOGGED not in derived and re.search(want.unlogged, derived[0]):
+        return
     if derived[: len(logged)] != logged:
         differ = [(a, b) for a, b in zip(logged, derived) if a != b]
         raise Wrong(f"without QEMU's log: {differ[:5]}"[:2000])
@@ -422,7 +443,7 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
         check(kind, found, how, smp)
         check_backtrace(kind, text, found, how)
         if "\n>>>\n" in text:
-            check_unlogged(text)
+            check_unlogged(text, expected(kind, smp))
         if found != before:
             parts = [k for k in before if found.get(k) != before[k]]
             raise Wrong(

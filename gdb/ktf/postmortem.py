@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,7 +52,7 @@ class Inquest(Reasons):
     def code(self) -> int:
         """The address by which the code that failed is named: rip, or behind a bad jump its caller's."""
         rip = self.registers["rip"]
-        if self.stop.kind == PANIC and not self.stop.chain.faults:
+        if (self.stop.kind == PANIC or self.stop.ended) and not self.stop.chain.faults:
             return rip - 1 & U64  # behind the call of panic()
         first = self.stop.chain.faults[0] if self.stop.chain.faults else None
         if first is not None and first.fetches(rip):
@@ -120,6 +121,9 @@ class Inquest(Reasons):
         if chain.broken is not None and self.stop.kind != PANIC:
             more, broken = self._undelivered(chain.faults[0] if chain.faults else None)
             text, rule = f"{text}{more}", rule or broken
+        if self.stop.ended is not None:
+            more, broken = self._of_other(self.stop.ended)
+            text, rule = f"{text}{more}", rule or broken
         if self.stop.inner:
             handled = "handling that" if chain.faults else "telling that"
             more, broken = self._told(self.stop.inner[0])
@@ -154,6 +158,8 @@ class Inquest(Reasons):
 
     def _no_fault(self) -> str:
         at = self.at()
+        if self.stop.ended is not None:
+            return f"panic{at}, before it could say why"
         if self.stop.kind == PANIC:
             said = self.stop.message or "its message and its reason are with that kernel's symbols"
             return f"panic{at}: {said}"
@@ -206,6 +212,15 @@ class Inquest(Reasons):
         reason = self.why(met.address, met)
         known = self.stack_name(met.address)
         return f"{head}the {what}{known} at {met.address:#x}: {reason.text}", reason.rule
+
+    def _of_other(self, ended: Stop) -> tuple[str, str | None]:
+        """Why the CPU that our panic's NMI ended could not take it."""
+        if ended.chain.broken is None:
+            return "", None
+        other = copy(self)
+        other.stop, other.registers = ended, ended.registers
+        other.root = ended.registers.control["cr3"] >> 12 & 0xFF_FFFF_FFFF
+        return other._undelivered(ended.chain.faults[0] if ended.chain.faults else None)
 
     def _stuck(self, first: Fault | None, met: Fault) -> tuple[str, Fault]:
         """The first exception, and what it meets, where that is at the same table as for the last; else that one."""
@@ -322,19 +337,24 @@ class Inquest(Reasons):
     def _faults(self) -> list[Fault]:
         """All exceptions, in the order in which they came."""
         before, after = self.stop.outer, self.stop.inner
-        return [s.fault for s in before] + self.stop.chain.faults + [s.fault for s in after]
+        faults = [s.fault for s in before] + self.stop.chain.faults + [s.fault for s in after]
+        return faults + (self.stop.ended.chain.faults if self.stop.ended else [])
 
     def _chain_lines(self) -> Iterator[str]:
         label = "chain"
         said = [f"{s.fault.text()}{self._place_of(s)}" for s in self.stop.outer]
         said += [fault.text() for fault in self.stop.chain.faults]
         said += [f"{s.fault.text()}{self._place_of(s)}" for s in self.stop.inner]
+        if self.stop.ended is not None:
+            on = f" on CPU {self.stop.ended.cpu}" if self.stop.ended.cpu != self.stop.cpu else ""
+            said += [f"{fault.text()}{on}" for fault in self.stop.ended.chain.faults]
         for line in said:
             yield f"{label:9}{line}"
             label = ""
-        met = self.stop.chain.broken
+        last = self.stop.ended or self.stop
+        met = last.chain.broken
         if met is not None and self.stop.kind != PANIC:
-            yield f"{label:9}not delivered: {met.text()}, at the {self.stop.chain.what}"
+            yield f"{label:9}not delivered: {met.text()}, at the {last.chain.what}"
         if self.stop.logged:
             yield f"{'':9}(as in QEMU's log)"
 

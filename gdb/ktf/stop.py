@@ -40,6 +40,7 @@ class Stop:
     logged: the chain is QEMU's log's; else it was derived. text: the instruction. message: of a panic. told: somebody
     has said how the machine stands. no_tables: why the CPU has no page tables to walk, "" if it has.
     outer, inner: what was being handled as the chain began, and what came up in handling it; the outermost first.
+    ended: of a panic that had not been told yet, the CPU that its NMI ended, and the machine with it.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Stop:
     no_tables: str = ""
     outer: list[Saved] = field(default_factory=list)
     inner: list[Saved] = field(default_factory=list)
+    ended: Stop | None = None
 
     @property
     def cpu(self) -> int:
@@ -66,6 +68,9 @@ def find_stop(session: Session, context: Context) -> Stop:
     panic = _panic(session, context, kernel) if kernel is not None else _early(session, context)
     if status in ("", DOWN):
         down = _down(session, context, certain=status == DOWN, panicked=panic is not None)
+        begun = None if down is None or kernel is None else _begun(session, context, kernel, down)
+        if begun is not None:
+            return begun
         if down is not None:
             if kernel is not None and not down.no_tables:
                 down.outer = exceptions(saved(session, context, kernel, down.registers))
@@ -156,6 +161,30 @@ def _panic(session: Session, context: Context, kernel: Kernel) -> Stop | None:
         if one.va == va and one.fault.vector == PF:
             found[i] = replace(one, fault=replace(one.fault, address=address))
     return replace(_handled(session, context, found), message=message)
+
+
+def _begun(session: Session, context: Context, kernel: Kernel, down: Stop) -> Stop | None:
+    """The panic whose NMI to the other CPUs has ended the machine before anything was told; None if that is not so."""
+    owner = kernel.types.symbol("panic_owner")
+    nmi = not down.chain.faults or down.chain.faults[0].vector == NMI
+    if owner is None or down.kind != TRIPLE or down.no_tables or not nmi:
+        return None
+    try:
+        record = kernel.variable("panic_record", "struct panic_record")
+        begun = any(kernel.read(owner.va, owner.size))
+    except KtfError:
+        return None
+    mine = next((r for r in session.registers if r.number == record.value("cpu", 0)), None)
+    if not begun or not record.value("caller", 0) or mine is None:
+        return None
+    found = exceptions(saved(session, context, kernel, mine))
+    if found:
+        stop = _handled(session, context, found)
+    else:
+        stop = Stop(
+            TRIPLE, replace(mine, general={**mine.general, "rip": record.value("caller", 0)})
+        )
+    return replace(stop, kind=TRIPLE, logged=down.logged, ended=down)
 
 
 def _handled(session: Session, context: Context, found: list[Saved]) -> Stop:
