@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The bit-flip campaign: one bit of one structure broken at a time, the whole of ktf-pt-check, the bit put back.
 
+Then the same with a field's value: 0, all ones, one more, one less.
+
 A guest with a busy memory (test=busy, 4 CPUs) is stopped by GDB at busy_ready(). Its types and registers and a copy of
 its memory are taken out of GDB once; then the command itself runs on the copy, without GDB. Some of the flips are
 done in the guest itself as well, where GDB must give the same answer.
@@ -23,12 +25,14 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "gdb"), str(ROOT / "tests/gdb")]
@@ -42,6 +46,7 @@ from ktf.database import Database  # noqa: E402
 from ktf.errors import KtfError  # noqa: E402
 from qemu import EXIT_SUCCESS, Guest, gdb_command  # noqa: E402
 
+WORD = 64  # bits of a blank that are given a value together
 SLOW = 10.0  # seconds of the processor for one check
 GUEST: dict[str, Any] = {"mem": "128M", "smp": 4, "cmdline": "test=busy", "ramfile": True}
 # Fields in which a flip that is not found does no harm, by their definition: pattern of the field, reason.
@@ -70,10 +75,12 @@ HARMLESS = {
 
 @dataclass(frozen=True)
 class Flip:
-    """One bit: of which field, where."""
+    """What is turned over: of which field, where, which bits from there on."""
 
     field: int
     at: int  # physical address * 8 + bit
+    mask: int = 1
+    what: str = "a bit"
 
 
 @dataclass
@@ -122,18 +129,20 @@ def judge(frozen: Frozen) -> Outcome:
     return Outcome("silent", "", seconds)
 
 
-def flip_bit(frozen: Frozen, at: int) -> None:
-    """Turns over one bit."""
-    frozen.bytes_at(at >> 3, 1)[0] ^= 1 << (at & 7)
+def turn(frozen: Frozen, flip: Flip) -> None:
+    """Turns the bits over; a second time: back."""
+    mask = flip.mask << (flip.at & 7)
+    size = (mask.bit_length() + 7) // 8
+    frozen.bytes_at(flip.at >> 3, size)[:] ^= np.frombuffer(mask.to_bytes(size, "little"), np.uint8)
 
 
 def try_flip(flip: Flip) -> Outcome:
     """Breaks, checks, mends."""
-    flip_bit(FROZEN, flip.at)
+    turn(FROZEN, flip)
     try:
         return judge(FROZEN)
     finally:
-        flip_bit(FROZEN, flip.at)
+        turn(FROZEN, flip)
 
 
 def try_page(page: tuple[int, int, int]) -> Outcome:
@@ -151,20 +160,40 @@ def try_page(page: tuple[int, int, int]) -> Outcome:
 # --- what is broken -----------------------------------------------------------------------------------
 
 
-def choose(all_fields: list[Field], count: int, rng: random.Random) -> list[Flip]:
-    """As many flips of each structure, and in it of each field; the bits by chance."""
+Chooser = Callable[[int, random.Random], Flip]  # of a field, by its number: where in it, and what
+
+
+def some_bit(number: int, rng: random.Random) -> Flip:
+    """Any bit of the field."""
+    one = FIELDS[number]
+    return Flip(number, int(one.places[rng.randrange(len(one.places))]) + rng.randrange(one.bits))
+
+
+def some_value(number: int, rng: random.Random) -> Flip:
+    """0, all ones, one more or one less in one of its places; of a longer blank, in one word of it."""
+    one = FIELDS[number]
+    at, bits = int(one.places[rng.randrange(len(one.places))]), one.bits
+    if bits > WORD:
+        at, bits = at + WORD * rng.randrange(bits // WORD), WORD
+    ones, size = (1 << bits) - 1, ((at & 7) + bits + 7) // 8
+    raw = int.from_bytes(FROZEN.bytes_at(at >> 3, size).tobytes(), "little")
+    old = raw >> (at & 7) & ones
+    values = {"0": 0, "all ones": ones, "+1": old + 1 & ones, "-1": old - 1 & ones}
+    what = rng.choice([name for name, value in values.items() if value != old])
+    return Flip(number, at, old ^ values[what], what)
+
+
+def choose(numbered: Iterable[int], count: int, chooser: Chooser, rng: random.Random) -> list[Flip]:
+    """As many of each structure, and in it of each field; the rest by chance."""
     by_structure: dict[str, list[int]] = {}
-    for number, one in enumerate(all_fields):
-        by_structure.setdefault(one.structure, []).append(number)
+    for number in numbered:
+        by_structure.setdefault(FIELDS[number].structure, []).append(number)
     for numbers in by_structure.values():
         rng.shuffle(numbers)
     flips = []
     for i in range(count):
         numbers = list(by_structure.values())[i % len(by_structure)]
-        number = numbers[i // len(by_structure) % len(numbers)]
-        one = all_fields[number]
-        at = int(one.places[rng.randrange(len(one.places))]) + rng.randrange(one.bits)
-        flips.append(Flip(number, at))
+        flips.append(chooser(numbers[i // len(by_structure) % len(numbers)], rng))
     return flips
 
 
@@ -245,9 +274,9 @@ def in_guest(guest: Guest, path: str, flips: list[Flip]) -> list[str]:
     """The same flips in the real guest, by the command in GDB; what differs from what was said of the copy."""
     wanted = []
     for flip in flips:
-        flip_bit(FROZEN, flip.at)
-        wanted.append({"at": flip.at, "said": answer(FROZEN)})
-        flip_bit(FROZEN, flip.at)
+        turn(FROZEN, flip)
+        wanted.append({"at": flip.at, "mask": flip.mask, "said": answer(FROZEN)})
+        turn(FROZEN, flip)
     Path(path, "wanted").write_text(json.dumps(wanted), encoding="ascii")
     said = run_gdb(guest, path, BITFLIP_STEP="compare")
     return [line for line in said.splitlines() if line.startswith("differs: ")]
@@ -310,6 +339,29 @@ def overwrite(pool: ProcessPoolExecutor, count: int, rng: random.Random) -> list
     return wrong
 
 
+def tried(pool: ProcessPoolExecutor, flips: list[Flip]) -> Campaign:
+    """What comes of each; those that nobody sees are told at once."""
+    outcomes = []
+    for flip, outcome in zip(flips, pool.map(try_flip, flips, chunksize=8)):
+        outcomes.append(outcome)
+        if outcome.verdict != "found" and not harmless(flip):
+            what = f"{FIELDS[flip.field].key()}: {flip.what}: bit {flip.at:#x}"
+            print(f"{outcome.verdict}: {what}: {outcome.text}", flush=True)
+    return Campaign(flips, outcomes)
+
+
+def judged(what: str, c: Campaign) -> list[str]:
+    """Prints the report; what went wrong."""
+    if not c.flips:
+        return []
+    slowest = max(o.seconds for o in c.outcomes)
+    print(
+        f"{what}, of {len({f.field for f in c.flips})} fields; the slowest check took {slowest:.2f} s"
+    )
+    missed = print_report(c)
+    return ([f"{missed} {what} were missed"] if missed else []) + list(failures(what, c.outcomes))
+
+
 def campaign(args: argparse.Namespace, guest: Guest, path: str) -> list[str]:
     """Everything; what went wrong."""
     run_gdb(guest, path, "hbreak busy_ready", "continue", BITFLIP_STEP="freeze")
@@ -318,23 +370,17 @@ def campaign(args: argparse.Namespace, guest: Guest, path: str) -> list[str]:
     healthy = judge(FROZEN)
     if healthy.verdict != "silent":
         return [f"the healthy guest: {healthy}"]
-    wrong: list[str] = []
-    flips = choose(FIELDS, args.flips, rng)
+    flips = choose(range(len(FIELDS)), args.flips, some_bit, rng)
+    wide = [number for number, one in enumerate(FIELDS) if one.bits > 1]
+    values = choose(wide, args.values, some_value, rng)
     with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
-        outcomes = []
-        for flip, outcome in zip(flips, pool.map(try_flip, flips, chunksize=8)):
-            outcomes.append(outcome)
-            if outcome.verdict != "found" and not harmless(flip):
-                what = FIELDS[flip.field].key()
-                print(f"{outcome.verdict}: {what}: bit {flip.at:#x}: {outcome.text}", flush=True)
-        wrong += overwrite(pool, args.pages, rng)
-    print(
-        f"{len(FIELDS)} fields; the slowest check of a flip took {max(o.seconds for o in outcomes):.2f} s"
-    )
-    missed = print_report(Campaign(flips, outcomes))
-    wrong += [f"{missed} flips were missed"] if missed else []
-    wrong += failures("a flip", outcomes)
-    some = rng.sample([f for f, o in zip(flips, outcomes) if o.verdict != "failed"], args.real)
+        bits, others = tried(pool, flips), tried(pool, values)
+        wrong = overwrite(pool, args.pages, rng)
+    wrong += judged("flips of a bit", bits) + judged("values of a field", others)
+    whole = [
+        f for c in (bits, others) for f, o in zip(c.flips, c.outcomes) if o.verdict != "failed"
+    ]
+    some = rng.sample(whole, args.real)
     differs = in_guest(guest, path, some)
     print(f"{len(some)} of them in the guest itself, by GDB: {len(differs)} answers differ")
     return wrong + differs
@@ -344,6 +390,7 @@ def main() -> int:
     """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flips", type=int, default=20000)
+    parser.add_argument("--values", type=int, default=2500, help="fields that get another value")
     parser.add_argument("--pages", type=int, default=500, help="pages of random bytes")
     parser.add_argument("--real", type=int, default=40, help="flips that GDB repeats in the guest")
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")

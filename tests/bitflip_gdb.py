@@ -14,6 +14,15 @@ from ktf.commands_check import examine
 from ktf.rules import RULES
 from ktf.target import Target
 
+
+def turn(ram: mmap.mmap, at: int, mask: int) -> None:
+    """Turns over the bits of mask from that bit on."""
+    mask <<= at & 7
+    while mask:
+        ram[at >> 3] ^= mask & 0xFF
+        at, mask = at + 8, mask >> 8
+
+
 path = os.environ["BITFLIP"]
 if os.environ["BITFLIP_STEP"] == "freeze":
     facts = freeze(Target(), lambda s: examine(s, list(RULES)), ALSO, f"{path}/memory")
@@ -25,10 +34,9 @@ else:
     with open(f"{path}/wanted", encoding="ascii") as wanted:
         flips = json.load(wanted)
     for flip in flips:
-        byte, bit = flip["at"] >> 3, 1 << (flip["at"] & 7)
-        ram[byte] ^= bit
+        turn(ram, flip["at"], flip["mask"])
         said = json_of("ktf-pt-check")
-        ram[byte] ^= bit
+        turn(ram, flip["at"], flip["mask"])
         said.pop("seconds")
         if said != flip["said"]:
             print(f"differs: bit {flip['at']:#x}: in GDB {said}, on the copy {flip['said']}")

@@ -239,7 +239,15 @@ def python_jobs() -> Iterator[Job]:
 
         yield Job(f"tests/{name}", figures, 20)
     # Short forms of `make bitflip` and `make stops`.
-    flips = [PYTHON, "tests/bitflip.py", "--flips=1000", "--pages=40", "--real=8", "--jobs=1"]
+    flips = [
+        PYTHON,
+        "tests/bitflip.py",
+        "--flips=800",
+        "--values=200",
+        "--pages=40",
+        "--real=8",
+        "--jobs=1",
+    ]
     yield Job("tests/bitflip", lambda log: execute(flips, log, 400, unit_results), 60)
     stops = [PYTHON, "tests/stops.py", "--stops=20", "--guests=1", "--ops=30000"]
     yield Job("tests/stops", lambda log: execute(stops, log, 240, unit_results), 20)

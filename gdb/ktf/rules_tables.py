@@ -67,7 +67,7 @@ def t2(db: Database, out: Report) -> None:
     table &= ~np.isin(heads, db.slots.spare_frames())
     tables = set(heads[table].tolist())
     level = frames.level[heads]
-    odd = heads[table != ((level > 0) & (level <= 5))]
+    odd = heads[np.where(table, (level == 0) | (level > 5), level != 0)]
 
     def odd_level(frame: int) -> Violation:
         text = f"{frame_text(db, frame)}: level {int(frames.level[frame])}, should be "

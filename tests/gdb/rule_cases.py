@@ -221,6 +221,13 @@ def plain_frame_has_level(m: Machine) -> int:
     return m.page.mfn
 
 
+@case("T2")
+def plain_frame_has_no_tables_level(m: Machine) -> int:
+    """A frame that is no table has a level that no table has either."""
+    m.poke("frame_t", m.page.index, level=7)
+    return m.page.mfn
+
+
 @case("T3")
 def table_under_two_entries(m: Machine) -> int:
     """One table of level 1 under two entries."""
