@@ -18,6 +18,7 @@ from .exceptions import (
     BP,
     DE,
     DF,
+    EXCEPTIONS,
     FETCH,
     GP,
     NP,
@@ -276,6 +277,23 @@ class Processor:
             if kinds[v] not in met:
                 met[kinds[v]] = self.deliver(Fault(v))[0]
         return [v for v in vectors if met[kinds[v]] == fault]
+
+    def lost(self) -> tuple[Fault | None, list[int]]:
+        """Where rip is a handler that can't be executed: the fault of its first instruction, and whose handler it is.
+
+        Then that fault leads there again, or to the next such handler, and so on for ever.
+        """
+        rip = self.registers["rip"]
+        fault = self.check(Access(rip, 1, False), fetch=True)
+        found = []
+        for vector in range(EXCEPTIONS) if fault is not None else ():
+            try:
+                gate, broken, _ = self.gate(vector)
+            except KtfError:
+                continue
+            if gate is not None and broken is None and gate.handler == rip:
+                found.append(vector)
+        return fault, found
 
     def chain(self) -> Chain:
         """From the instruction on, until a handler is reached or the processor gives up."""

@@ -14,7 +14,7 @@ from .caller import LONGEST_CALL, behind_call
 from .command import Context
 from .delivery import Processor, processor
 from .errors import KtfError
-from .exceptions import BP, GP, PF, UD, Fault, event
+from .exceptions import BP, GP, PF, UD, Fault, event, name
 from .lookup import step_values
 from .maps import PAGES, perm_text
 from .operands import U64
@@ -28,6 +28,7 @@ from .stop import DOWN, PANIC, TRIPLE, Stop
 from .trace import Trace
 
 EVENTS = 5  # of the journal, at each place
+NAMED = 3  # exceptions that share a handler
 
 
 @dataclass
@@ -117,6 +118,8 @@ class Inquest(Reasons):
         if self.stop.no_tables:
             first = f", which began with {chain.faults[0].text()}" if chain.faults else ""
             return Reason(f"a triple fault{self.at()}{first}: {self.stop.no_tables}")
+        if self.stop.lost:
+            return self._no_handler(chain.faults[0])
         text, rule = self._first(chain.faults[0]) if chain.faults else (self._no_fault(), None)
         if chain.broken is not None and self.stop.kind != PANIC:
             more, broken = self._undelivered(chain.faults[0] if chain.faults else None)
@@ -132,6 +135,21 @@ class Inquest(Reasons):
             more, broken = self._told(self.stop.outer[0])
             text, rule = f"{text}; it was handling {more}", rule or broken
         return Reason(text, rule)
+
+    def _no_handler(self, fault: Fault) -> Reason:
+        """A CPU that finds no handler that it could execute."""
+        which = ", ".join(name(v) for v in self.stop.lost[:NAMED])
+        more = f" and {len(self.stop.lost) - NAMED} more" if len(self.stop.lost) > NAMED else ""
+        head = f"CPU {self.stop.cpu} takes exception after exception for ever: the handler of {which}{more}, at "
+        head += f"{self.registers['rip']:#x}, can't be executed: "
+        if fault.address is None:
+            return Reason(
+                f"{head}not a canonical address", "C2" if self.report.counts["C2"] else None
+            )
+        reason = self.why(fault.address, fault)
+        return Reason(
+            f"{head}{reason.text}", reason.rule or ("C2" if self.report.counts["C2"] else None)
+        )
 
     def _told(self, saved: Saved) -> tuple[str, str | None]:
         """An exception beside the chain, and why it came."""

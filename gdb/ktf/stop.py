@@ -39,6 +39,7 @@ class Stop:
 
     logged: the chain is QEMU's log's; else it was derived. text: the instruction. message: of a panic. told: somebody
     has said how the machine stands. no_tables: why the CPU has no page tables to walk, "" if it has.
+    lost: exceptions whose handler is at rip and can't be executed.
     outer, inner: what was being handled as the chain began, and what came up in handling it; the outermost first.
     ended: of a panic that had not been told yet, the CPU that its NMI ended, and the machine with it.
     """
@@ -51,6 +52,7 @@ class Stop:
     logged: bool = False
     told: bool = True
     no_tables: str = ""
+    lost: list[int] = field(default_factory=list)
     outer: list[Saved] = field(default_factory=list)
     inner: list[Saved] = field(default_factory=list)
     ended: Stop | None = None
@@ -80,6 +82,9 @@ def find_stop(session: Session, context: Context) -> Stop:
     if panic is not None:
         return panic
     session.need_paging()
+    lost = _lost(session, context) if status != PANICKED else None
+    if lost is not None:
+        return replace(lost, told=bool(status))
     mine = next(r for r in session.registers if r.number == session.cpu.number)
     kind = PANIC if status == PANICKED else context.stop_kind() or STOPPED
     text = processor(session, context, mine).text
@@ -132,6 +137,19 @@ def _judged(
     broken, what = one.deliver(DOUBLE)  # without which there is no triple fault
     stop.chain = Chain([], broken, what)
     return (Likely.NO_DELIVERY if broken else Likely.NOT), stop
+
+
+def _lost(session: Session, context: Context) -> Stop | None:
+    """The first CPU that goes from one exception to the next for ever, the selected one before the others."""
+    chosen = session.cpu.number
+    off = [c.number for c in session.cpus if c.no_tables()]
+    for registers in sorted(session.registers, key=lambda r: (r.number != chosen, r.number)):
+        if registers.number not in off:
+            fault, vectors = processor(session, context, registers).lost()
+            if fault is not None and vectors:
+                kind = context.stop_kind() or STOPPED
+                return Stop(kind, registers, Chain([fault]), lost=vectors)
+    return None
 
 
 # --- a panic -----------------------------------------------------------------------------------------

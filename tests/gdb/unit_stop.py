@@ -7,11 +7,12 @@ from __future__ import annotations
 import unittest
 from dataclasses import replace
 
-from synthetic_cpu import HOLE, IST1, STACK, TEXT, Computer, Stopped, real_mode
+from synthetic_cpu import HOLE, IST1, STACK, TEXT, USER_TEXT, Computer, Stopped, real_mode
 from unit_intlog import line
 
 from ktf.errors import NotYet
 from ktf.exceptions import BP, DF, GP, PF, Fault
+from ktf.paging import NX, P
 from ktf.registers import Registers
 from ktf.stop import Stop, find_stop
 
@@ -78,6 +79,18 @@ class Stops(unittest.TestCase):
         """A guest that is well."""
         stop = self.find(self.idle(0), self.idle(1), selected=1, status="debug")
         self.assertEqual((stop.kind, stop.cpu, stop.chain.faults), ("stopped", 1, []))
+
+    def test_lost(self) -> None:
+        """A CPU at a handler that can't be executed, whichever is selected; not at other bad places, nor where it can."""
+        self.computer.memory.map(TEXT, self.computer.pa[TEXT], P | NX)
+        for selected in (0, 1):
+            cpus = [self.computer.cpu(0, rip=USER_TEXT), self.computer.cpu(1, rip=TEXT)]
+            stop = self.find(*cpus, selected=selected, status="debug")
+            self.assertEqual((stop.kind, stop.cpu, stop.lost), ("stopped", 1, list(range(32))))
+            self.assertEqual(stop.chain.faults, [Fault(PF, 17, TEXT)])
+        self.assertEqual(self.find(self.idle(0), status="debug").lost, [])
+        self.computer = Computer()
+        self.assertEqual(self.find(self.computer.cpu(0), status="debug").lost, [])
 
     def test_log(self) -> None:
         """QEMU's log is believed: the chain is its, and so is the CPU."""
