@@ -204,9 +204,9 @@ void mm_init(const struct boot_info *bi)
     mm_upkeep();
     arch_map_image();
     map_boot_data();
-    kernel_cr3 = kernel->cr3;
     arch_load_space(kernel->cr3);
     arch_meta_final();
+    kernel_cr3 = kernel->cr3; // with mm.live: the debugger checks from here on
     mm.live = 1;
     mm_trim();
 }

@@ -429,8 +429,8 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
             timeout=TIMEOUT,
         ) as guest:
             text = gdb(guest.port, "continue", *ASK, f"ktf-core {core}", "continue", "disconnect")
-            how = "triple-faulted" if KINDS[kind].stop == "triple-fault" else "panicked"
-            if f"The guest has {how}" not in text or "GDB would wait for ever" not in text:
+            how = "is down, by a triple" if KINDS[kind].stop == "triple-fault" else "has panicked"
+            if f"The guest {how}" not in text or "GDB would wait for ever" not in text:
                 raise Wrong(f"not told, or `continue` not refused: {text[-1500:]}")
             said = {"attached before": text}
             said["attached after"] = gdb(guest.port, *ASK, *twice(kind, guest), "disconnect")

@@ -9,8 +9,11 @@ import gdb
 from .errors import KtfError
 from .target import Target, connect
 
-# QEMU's status of a machine that stays as it is, and what the guest has done.
-DOWN = {"shutdown": "triple-faulted", "guest-panicked": "panicked"}
+# QEMU's status of a machine that stays as it is. It has one word for all that can turn a machine off.
+DOWN = {
+    "shutdown": "is down, by a triple fault, a reset or a power-off,",
+    "guest-panicked": "has panicked",
+}
 GUARD = "ktf-may-run"
 GUARDED = "continue step stepi next nexti finish until advance jump signal call".split()
 HOOK = "ktf_alarm"
@@ -38,7 +41,7 @@ def _hook(name: str) -> None:
 
 
 def _stopped(event: gdb.StopEvent) -> None:
-    """A line for a triple fault; what kind of stop it was for ktf-postmortem."""
+    """A line for a guest that is down; what kind of stop it was for ktf-postmortem."""
     global _alive
     if _target is None:
         return
@@ -49,7 +52,7 @@ def _stopped(event: gdb.StopEvent) -> None:
     status = _status()
     if status in DOWN:
         _forbid_calls()
-        gdb.write(f"The guest has {DOWN[status]}: `ktf-postmortem` says why.\n")
+        gdb.write(f"The guest {DOWN[status].rstrip(',')}: `ktf-postmortem` says why.\n")
 
 
 def _status() -> str:
@@ -91,7 +94,7 @@ class Guard(gdb.Command):
         if status in DOWN:
             _forbid_calls()
             raise gdb.GdbError(
-                f"{argument or 'this'}: the guest has {DOWN[status]} and can't go on: GDB would wait for "
+                f"{argument or 'this'}: the guest {DOWN[status]} and can't go on: GDB would wait for "
                 "ever. `ktf-postmortem` says why; `monitor quit` ends it"
             )
         _allow_calls()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from .command import JSON, Args, Command, Context, Option, json_line
-from .database import Database, overwritten
+from .database import Database, need_live, overwritten
 from .errors import KtfError, UsageError
 from .findings import Report, Violation
 from .rules import RULES, check
@@ -121,6 +121,7 @@ def examine(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, i
         report.add_blind("A3", broken)
         return report, dict.fromkeys(("entries", "leaves", "frames", "mappings", "spaces"), 0)
     db = Database(session)
+    need_live(db)
     report = check(db, names)
     report.held = held(db, report)
     report.unsettled = report.without(rule for h in report.held for rule in COVERED[h.lock])

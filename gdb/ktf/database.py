@@ -20,7 +20,7 @@ import numpy as np
 
 from .claims import AttrBits, Claims
 from .descriptors import Frames
-from .errors import KtfError, NoGuest
+from .errors import KtfError, NoGuest, NotYet
 from .findings import Report
 from .granules import Kinds
 from .kernel import VirtualMemory
@@ -248,6 +248,32 @@ class Database:
         words.append(f"refcount {int(f.refcount[frame])} mapcount {int(f.mapcount[frame])}")
         words.append("free" if f.is_free[frame] else "used")
         return ", ".join(words)
+
+
+def need_live(db: Database) -> None:
+    """NotYet while mm_init() is still at work: what it builds agrees with itself only at its end.
+
+    Once it has ended neither mm.live nor kernel_cr3 is ever 0, and more CPUs may run: one of them overwritten is
+    still a finding. It sets the two one right after the other, and may be stopped between them.
+    """
+    root = db.kernel.variable_bytes("kernel_cr3")
+    if "live" not in db.mm.layout.names or root is None:
+        return
+    unset = [not db.number("live"), not any(root)]
+    more = int.from_bytes(db.kernel.variable_bytes("smp_up") or b"\1", "little") > 1
+    if more or not any(unset) or not (all(unset) or _runs(db, "mm_init")):
+        return
+    raise NotYet(
+        "the memory manager is not set up yet: mm_init() is still at work; let it boot further"
+    )
+
+
+def _runs(db: Database, name: str) -> bool:
+    """Whether some CPU is inside that function itself."""
+    symbol = db.kernel.types.symbol(name)
+    if symbol is None:
+        return False
+    return any(symbol.va <= c.rip < symbol.va + symbol.size for c in db.session.cpus)
 
 
 def overwritten(session: Session) -> str:

@@ -138,6 +138,11 @@ class Kernel:
         form = self.layout(layout)
         return form.records(self.read(symbol.va, form.size))
 
+    def variable_bytes(self, name: str) -> bytes | None:
+        """A global variable as it stands in memory, None if the symbols have none of that name."""
+        symbol = self.types.symbol(name)
+        return None if symbol is None else self.read(symbol.va, symbol.size)
+
     @cached_property
     def mm(self) -> Records:
         """struct mm, as Records of one. NoGuest if the kernel has not built it yet."""
@@ -155,8 +160,7 @@ class Kernel:
 
     def _was_up(self) -> bool:
         """Whether mm_init() has once loaded the kernel's page tables."""
-        root = self.types.symbol("kernel_cr3")
-        return root is not None and self.read(root.va, 8) != bytes(8)
+        return any(self.variable_bytes("kernel_cr3") or b"")
 
     def arena(self, name: str) -> Arena:
         """By its enumerator, e.g. "ARENA_FRAMES"; Corrupt if its numbers make no sense."""

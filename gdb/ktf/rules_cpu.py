@@ -12,6 +12,7 @@ from .rules_state import c1_masks
 from .session import Cpu
 from .slots import SpaceRow
 
+START_CODE = 256  # bytes; neither part of arch/x86/ap_start.S is longer
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
 
 
@@ -21,6 +22,8 @@ def c1(db: Database, out: Report) -> None:
     for cpu in db.session.cpus:
         if cpu.paging_problem():
             continue  # not started yet
+        if _is_starting(db, cpu):
+            continue
         if cpu.cr3 & ROOT_BITS not in roots:
             text = f"CPU {cpu.number}: CR3 is {cpu.cr3:#x}, which is no address space's root"
             out.add("C1", text, mfn=cpu.root)
@@ -35,6 +38,20 @@ def c1(db: Database, out: Report) -> None:
                 out.add("C1", text, space=space.name, mfn=space.mfn)
     _c1_current(db, out)
     c1_masks(db, out)
+
+
+def _is_starting(db: Database, cpu: Cpu) -> bool:
+    """Whether it is in arch/x86/ap_start.S, still on the boot's page tables: not one of the kernel's CPUs yet."""
+    symbols = db.kernel.types.symbol
+    boot = symbols("boot_l4")
+    if boot is None or "cpu" not in db.mm.layout.names or cpu.cr3 & ROOT_BITS != boot.va:
+        return False
+    online = db.mm["cpu"]["online"][0]
+    if cpu.number >= len(online) or online[cpu.number]:
+        return False
+    # The trampoline's RIP counts from the start of its page, which CS holds.
+    places = [0, *(s.va for s in map(symbols, ("ap_long", "ap_high")) if s is not None)]
+    return any(at <= cpu.rip < at + START_CODE for at in places)
 
 
 def _c1_current(db: Database, out: Report) -> None:

@@ -74,7 +74,11 @@ class GdbTypes:
             # The kernel's own, not a local variable of that name of the function it stopped in.
             found = gdb.lookup_global_symbol(name) or gdb.lookup_static_symbol(name)
             pointer = found.value().address if found else gdb.parse_and_eval(f"&{name}")
-            return Symbol(name, int(pointer) & U64, pointer.type.target().sizeof)
+            va, kind = int(pointer) & U64, pointer.type.target()
+            if kind.code != gdb.TYPE_CODE_FUNC:
+                return Symbol(name, va, kind.sizeof)
+            block = gdb.block_for_pc(va) if found else None
+            return Symbol(name, va, block.end - va if block else 1)
         except gdb.error:
             return None
 

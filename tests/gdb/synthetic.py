@@ -274,6 +274,9 @@ class Machine(Model):
             stacks[i]["name"] = f"cpu0{('', ' #DF', ' NMI', ' #MC')[i]}".encode()
         self.symbol("stack_count").view(np.uint32)[0] = len(STACKS)
         self.symbol("cpu_cr4").view(np.uint64)[0] = CR4 & ~0x20
+        root = self.tables[self.roots[1]]
+        assert root is not None
+        self.symbol("kernel_cr3").view(np.uint64)[0] = root.mfn << 12
         self.symbol("smp_up").view(np.uint32)[0] = 1
         gates = self.rows("idt", "struct idt_gate")
         handler = IMAGE + 0x210000 + 16 * np.arange(256, dtype=np.uint64)

@@ -8,6 +8,7 @@ import random
 import re
 import time
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from rule_cases import CASES as LINKED_CASES
 from rule_cases_state import STATE_CASES
 from synthetic import CR0, CR4, STRUCTS, Machine
 from synthetic_model import BASE, BASES, STACKS
-from synthetic_types import MM_VA
+from synthetic_types import MM_VA, SYMBOLS
 
 from ktf.commands_check import CheckCommand, examine, text
 from ktf.database import Database
 from ktf.descriptors import Frames
+from ktf.errors import NotYet
 from ktf.findings import KEEP, Report, Violation
-from ktf.rules import RULES
+from ktf.rules import RULES, check
 
 CASES = LINKED_CASES + STATE_CASES
 HEALTHY = Machine()
@@ -198,8 +200,56 @@ class RuleTests(unittest.TestCase):
         self.assertEqual(report.counts["A3"], 1)
         self.assertIn("magic", report.kept["A3"][0].message)
         m.place("struct mm", 0)[:] = 0
+        m.symbol("kernel_cr3")[:] = 0
         with self.assertRaisesRegex(Exception, "no frames yet"):
             self.examine(m)
+
+    def test_early(self) -> None:
+        """Before mm_init() has ended there is nothing to check; later the same words are wrong."""
+        during = SYMBOLS["mm_init"][0] + 8
+        for live, root, rip, early in (
+            (False, False, 0, True),
+            (False, True, during, True),
+            (True, False, during, True),
+            (False, True, 0, False),
+            (True, False, 0, False),
+        ):
+            with self.subTest(live=live, root=root, rip=rip):
+                m = HEALTHY.twin()
+                if not live:
+                    m.poke("struct mm", 0, live=0)
+                if not root:
+                    m.symbol("kernel_cr3")[:] = 0
+                if early:
+                    with self.assertRaisesRegex(NotYet, "still at work"):
+                        examine(m.session(rip=rip), list(RULES))
+                else:
+                    report = examine(m.session(rip=rip), list(RULES))[0]
+                    self.assertTrue(report.counts["A4"] + report.counts["C1"])
+        m = HEALTHY.twin()
+        m.poke("struct mm", 0, live=0)
+        m.symbol("kernel_cr3")[:] = 0
+        m.symbol("smp_up").view(np.uint32)[0] = 2
+        self.assertTrue(examine(m.session(rip=during), list(RULES))[0].total())
+
+    def test_starting(self) -> None:
+        """A CPU on the boot's page tables is starting where it starts, and as long as it is not online."""
+        m = HEALTHY.twin()
+        session = m.session()
+        for rip, fine in (
+            (0x50, True),
+            (SYMBOLS["ap_long"][0] + 10, True),
+            (SYMBOLS["ap_high"][0] + 60, True),
+            (SYMBOLS["mm_init"][0], False),
+        ):
+            other = replace(session.cpu, number=1, cr3=SYMBOLS["boot_l4"][0], rip=rip)
+            for online in (0, 1):
+                m.mm_row("cpu", 1, "online", online)
+                session = m.session()
+                session.cpus.append(other)
+                report = check(Database(session), ["C1"])
+                text = " ".join(v.message for v in report.kept.get("C1", []))
+                self.assertEqual("CPU 1: CR3 is 0x202000" in text, not fine or bool(online), text)
 
     def test_many(self) -> None:
         """However much is broken, all is counted and little is kept."""
