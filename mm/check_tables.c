@@ -59,6 +59,14 @@ static uint64_t canonical(const space_t *space, uint64_t va)
     return (uint64_t)((int64_t)(va << unused) >> unused);
 }
 
+static bool is_arena(uint64_t va)
+{
+    for (unsigned id = 0; id < ARENA_COUNT; id++)
+        if (va - mm.arena[id].base < mm.arena[id].limit)
+            return true;
+    return false;
+}
+
 static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgentry_t e,
                        uint32_t shadow)
 {
@@ -86,6 +94,9 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
            "%s 0x%lx maps frame 0x%lx without a record", p->space->name, va, (uint64_t)f->mfn);
     EXPECT(c, "T4", f->kind != FRAME_TABLE || !writable || va == (uintptr_t)table_entries(f->slot),
            "%s 0x%lx: page table 0x%lx can be written outside the window", p->space->name, va,
+           (uint64_t)f->mfn);
+    EXPECT(c, "T4", f->kind != FRAME_METADATA || !writable || is_arena(va),
+           "%s 0x%lx: metadata 0x%lx can be written outside the arenas", p->space->name, va,
            (uint64_t)f->mfn);
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from .chains import NONE
-from .database import SHADOW_TABLE, Database
+from .database import POOLS, SHADOW_TABLE, Database
 from .findings import Report, Rule, Violation
 from .paging import (
     ACCESSED,
@@ -22,7 +22,7 @@ from .paging import (
     PWT,
     W,
 )
-from .readers import WORDS
+from .readers import PAGE, WORDS
 from .rules_mappings import frame_text, leaf, table_entry
 
 
@@ -231,7 +231,7 @@ def t4(db: Database, out: Report) -> None:
         slot = int(frames.slot[frame])
         text = (
             f"a page table, {frame_text(db, frame)}, can be written here; "
-            f"should be only at {window + slot * 4096:#x} (slot {slot})"
+            f"should be only at {_shown_at(window, slot):#x} (slot {slot})"
         )
         return leaf(db, "T4", i, text)
 
@@ -254,7 +254,7 @@ def t4(db: Database, out: Report) -> None:
     hidden[slot[mine]] = False
 
     def describe_hidden(slot: int) -> Violation:
-        text = f"slot {slot}'s table is not shown at its place in the window, {window + slot * 4096:#x}"
+        text = f"slot {slot}'s table is not shown at its place in the window, {_shown_at(window, slot):#x}"
         return slot_violation(db, "T4", slot, text)
 
     # Where a record says that it is, P5 says that the entry is not there.
@@ -262,6 +262,42 @@ def t4(db: Database, out: Report) -> None:
     leaf_slot = _window_entries(db)
     told = (leaf_slot > 0) & (place[leaf_slot] != NONE)
     out.each("T4", np.flatnonzero(hidden & ~told), describe_hidden)
+    _t4_metadata(db, out)
+
+
+def _shown_at(window: int, slot: int) -> int:
+    """Where the window shows a slot's table; within 64 bits, whatever mm.window holds."""
+    return window + slot * PAGE & (1 << 64) - 1
+
+
+def _t4_metadata(db: Database, out: Report) -> None:
+    """The records of tables, frames and mappings are written in the arenas' windows alone."""
+    reach, frames = db.reach, db.frames
+    leaves = reach.leaves
+    metadata = frames.kind[frames.heads] == db.kinds["FRAME_METADATA"]
+    elsewhere = (leaves.perm & W) != 0
+    for name in POOLS:
+        arena = db.pool(name)
+        if not 0 < arena.limit <= 1 << 40:
+            return  # A3 tells that
+        elsewhere &= leaves.va - np.uint64(arena.base) >= np.uint64(arena.limit)
+    of = reach.leaf_frame
+    known = elsewhere & (of > 0)
+    at = np.flatnonzero(known & (frames.kind[of] == db.kinds["FRAME_METADATA"]))
+    large = np.flatnonzero(elsewhere & (leaves.level > 1))
+    first, pages = reach.leaf_mfn[large], reach.leaf_pages[large]
+    bad = np.union1d(at, large[frames.count_in(metadata, first, first + pages) > 0])
+
+    def describe(i: int) -> Violation:
+        frame = frame_text(db, int(reach.leaf_frame[i]))
+        return leaf(
+            db,
+            "T4",
+            i,
+            f"the manager's records, {frame}, can be written here; should be only in an arena",
+        )
+
+    out.each("T4", bad, describe)
 
 
 def _window_entries(db: Database) -> np.ndarray:

@@ -254,10 +254,21 @@ def table_writable(m: Machine) -> int:
     """A page table mapped writable, with its record."""
     root = m.tables[m.roots[1]]
     assert root is not None
+    return page_moved(m, root.mfn)
+
+
+@case("T4")
+def metadata_writable(m: Machine) -> int:
+    """A page of descriptors mapped writable, with its record."""
+    return page_moved(m, int(m.arena_mfn[0][0]))
+
+
+def page_moved(m: Machine, mfn: int) -> int:
+    """The mapping of the page at VA is of that frame now, consistently."""
     index = m.page.maps[0].index
-    m.set_entry(1, VA, 1, leaf(root.mfn, 1, W))
+    m.set_entry(1, VA, 1, leaf(mfn, 1, W))
     m.poke("frame_t", m.page.index, maps=0, mapcount=0)
-    block = m.blocks[root.mfn]
+    block = m.blocks[mfn]
     first = m.peek("frame_t", block.index, "maps")
     m.poke("mapping_t", first, prev=index)
     m.poke("mapping_t", index, next=first)
