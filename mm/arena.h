@@ -34,20 +34,20 @@ struct arena {
                       // index of the first free node, linked by entry[0]. 0 if none
 };
 
-// Head of a page of small objects. `zero` lies where a frame_t has its kind, so that it is never
-// taken for a frame.
+// Head of a page of small objects. Where a frame_t has its kind and its counts there is 0: it is
+// never taken for a frame, nor counted up, by who still has the address of one that stood there.
 struct arena_page {
     uint64_t zero;
-    uint32_t next;  // number of the next page of the same list, counted from 1; 0 at the end
-    uint32_t prev;  // and of the one before, 0 for the first
-    uint32_t used;  // objects in use
-    uint32_t free;  // index of the first free object, linked by their word at byte 8; 0 if none
-    uint32_t magic; // ARENA_PAGE_OBJECTS or ARENA_PAGE_EMPTY
-    uint32_t zero2;
+    uint32_t next; // number of the next page of the same list, counted from 1; 0 at the end
+    uint32_t prev; // and of the one before, 0 for the first
+    uint64_t zero2;
+    uint32_t magic : 24; // ARENA_PAGE_OBJECTS or ARENA_PAGE_EMPTY
+    uint32_t used : 8;   // objects in use
+    uint32_t free; // index of the first free object, linked by their word at byte 8; 0 if none
 };
 _Static_assert(sizeof(struct arena_page) == 32, "one frame descriptor's place");
 
 enum {
-    ARENA_PAGE_OBJECTS = 0x4f424a53, // holds objects
-    ARENA_PAGE_EMPTY = 0x4652454d,   // ARENA_FRAMES: holds nothing
+    ARENA_PAGE_OBJECTS = 0x4f424a, // holds objects
+    ARENA_PAGE_EMPTY = 0x465245,   // ARENA_FRAMES: holds nothing
 };

@@ -172,9 +172,7 @@ static int put(frame_t *frame, const void *caller)
 }
 
 enum {
-    WORD_KIND = 15, // the fields of a descriptor's first word
-    WORD_ORDER_SHIFT = 4,
-    WORD_ORDER = 31,
+    WORD_KIND = 15, // of a descriptor's first word
 };
 
 // The last reference of a small block whose buddy is not free: it only changes its place in the
@@ -188,7 +186,7 @@ static always_inline bool put_last(frame_t *frame, const void *caller)
     if (unlikely(index >= mm.frame_limit))
         return false;
     word = frame_word(frame);
-    order = word >> WORD_ORDER_SHIFT & WORD_ORDER;
+    order = word_order(word);
     if (unlikely((word & WORD_KIND) != FRAME_AVAILABLE || order >= FRAME_PAGE_ORDER))
         return false;
     // Descriptors of one page stand side by side: the buddy's, or a tail's, whose counts are 0.

@@ -224,7 +224,8 @@ static always_inline frame_counts_t *frame_counts_at(frame_t *frame)
     return (frame_counts_t *)&frame->refcount;
 }
 
-/* mapcount + more, if the frame is in use; else false. map_lock is held. */
+/* mapcount + more, if the frame is in use; else false. From then on it stays what it is, whoever
+ * puts it. map_lock is held. */
 static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
 {
     frame_counts_t *at = frame_counts_at(frame);
@@ -235,7 +236,7 @@ static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
             return false;
     } while (
         unlikely(!__atomic_compare_exchange_n(at, &old, old + ((uint64_t)more << COUNT_MAP_SHIFT),
-                                              false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)));
+                                              false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)));
     return true;
 }
 
@@ -270,11 +271,6 @@ void mapping_unlist(frame_t *frame, uint32_t index);
  * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
 int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                    unsigned level, unsigned attr) must_check;
-/* The same of a frame that its caller may not hold: its arguments were checked against the
- * descriptor's first word `checked`. -EFREE it is free, or no longer the block that it was. */
-int mapping_create_checked(space_t *space, vaddr_t va, frame_t *frame, uint64_t checked,
-                           uint64_t offset, unsigned order, unsigned level,
-                           unsigned attr) must_check;
 /* Takes all its entries away, and tables that became empty. The record and the mapcount go with
  * tlb_commit(), and the frame may be free then. */
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index);
@@ -342,9 +338,10 @@ int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
 void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order);
 /* vmap_part(), vput_part() and (all) vunmap_part() for a piece of a range. Its records merge with
  * no others yet, so that what follows, or takes it back, needs no memory for splitting them again.
- * Sets *apart if there is something left that might merge. */
+ * Sets *apart if there is something left that might merge. word: the descriptor's when the piece
+ * was chosen. */
 int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-               unsigned attr, bool *apart) must_check;
+               unsigned attr, bool *apart, uint64_t word) must_check;
 int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                bool all, bool *apart) must_check;
 

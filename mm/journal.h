@@ -80,6 +80,22 @@ static always_inline uint64_t frame_word(const frame_t *frame)
     return word;
 }
 
+enum {
+    WORD_ORDER_SHIFT = 4, // of the fields of that word
+    WORD_ORDER_MASK = 31,
+};
+
+/* Block and order that such a word tells. */
+static always_inline unsigned word_order(uint64_t word)
+{
+    return (unsigned)(word >> WORD_ORDER_SHIFT & WORD_ORDER_MASK);
+}
+
+static always_inline uint64_t word_mfn(uint64_t word)
+{
+    return word >> PAGE_SHIFT & ((UINT64_C(1) << 40) - 1);
+}
+
 /* The same of 2^order pages of it, from page `offset` on. */
 static always_inline uint64_t part_word(const frame_t *frame, uint64_t offset, unsigned order)
 {

@@ -168,19 +168,8 @@ static void write_entries(space_t *space, vaddr_t va, unsigned level, uint64_t c
     }
 }
 
-// From here on the frame is in use, whoever puts it, and the same block.
-static bool frame_pin(frame_t *frame, uint64_t checked)
-{
-    if (!frame_mapped(frame, 1))
-        return false;
-    if (frame_word(frame) == checked)
-        return true;
-    frame_unmapped(frame, 1); // put meanwhile, and taken as another one
-    return false;
-}
-
-int mapping_create_checked(space_t *space, vaddr_t va, frame_t *frame, uint64_t checked,
-                           uint64_t offset, unsigned order, unsigned level, unsigned attr)
+int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
+                   unsigned level, unsigned attr)
 {
     uint64_t count = entry_count(order, level);
     int err = check_vacant(space, va, level, count);
@@ -193,7 +182,7 @@ int mapping_create_checked(space_t *space, vaddr_t va, frame_t *frame, uint64_t 
     index = arena_alloc(ARENA_MAPPINGS);
     if (!index)
         return -ENOMEM;
-    err = frame_pin(frame, checked) ? make_tables(space, va, level, count, &at) : -EFREE;
+    err = frame_mapped(frame, 1) ? make_tables(space, va, level, count, &at) : -EFREE;
     if (err) {
         if (err != -EFREE)
             frame_unmapped(frame, 1);
@@ -213,12 +202,6 @@ int mapping_create_checked(space_t *space, vaddr_t va, frame_t *frame, uint64_t 
     write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
                   index);
     return 0;
-}
-
-int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-                   unsigned level, unsigned attr)
-{
-    return mapping_create_checked(space, va, frame, frame_word(frame), offset, order, level, attr);
 }
 
 // Entries are only cleared or changed if they still are what their record says: the first is

@@ -4,7 +4,7 @@
 
 enum {
     WORD_KIND = FRAME_KIND_COUNT - 1, // of a descriptor's first word
-    WORD_ORDER = 31 << WORD_ORDER_SHIFT,
+    WORD_ORDER = WORD_ORDER_MASK << WORD_ORDER_SHIFT,
     ORDER_BITS = 63, // with the lowest of level, which is 0 for what is no table
 
     TAG_4K = 1 << 6,     // of a record's fourth: level 1
@@ -78,7 +78,16 @@ static slow int map_busy(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t a
     return map_slow(va, frame, offset, attr, caller);
 }
 
-// A first mapping at an entry that is empty.
+// It is counted, but not as the fast path wants it: never was, or was put and taken meanwhile.
+static slow int map_unpin(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
+                          const void *caller)
+{
+    frame_unmapped(frame, 1);
+    return map_slow(va, frame, offset, attr, caller);
+}
+
+// A first mapping at an entry that is empty. Whose page it is counts from when the frame is
+// counted: one that the caller does not hold may be put until then, and taken as another one.
 static ending int map_new(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t at,
                           const void *caller, uint64_t attr)
 {
@@ -86,18 +95,18 @@ static ending int map_new(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t 
     uint32_t index, next;
     mapping_t *m;
 
-    // What is mapped is in use.
-    if (unlikely(!mm.records.head) ||
-        (frame->maps ? unlikely((*record_tag(mapping_at(frame->maps)) ^ attr) & VATTR_TYPE)
-                     : unlikely(!counts)) ||
+    if (unlikely(!mm.records.head) || unlikely(!counts) ||
         unlikely(__builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more)) ||
         unlikely(!__atomic_compare_exchange_n(frame_counts_at(frame), &counts, more, false,
-                                              __ATOMIC_RELAXED, __ATOMIC_RELAXED)))
+                                              __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)))
         return map_slow(va, frame, offset, attr, caller);
+    next = frame->maps;
+    if (unlikely(!is_page(frame, offset, attr)) ||
+        (next && unlikely((*record_tag(mapping_at(next)) ^ attr) & VATTR_TYPE)))
+        return map_unpin(va, frame, offset, attr, caller);
     index = mm.records.head;
     m = mapping_at(index);
     mm.records.head = m->at;
-    next = frame->maps;
     *(words_t *)&m->next = next; // and prev
     if (next)
         mapping_at(next)->prev = index;
@@ -122,8 +131,9 @@ static ending int map_again(vaddr_t va, frame_t *frame, uint64_t offset, uint64_
     uint64_t word = page_word(frame, offset);
     uint32_t index = *shadow_of(at), *tag = record_tag(mapping_at(index)), old = *tag;
 
-    if (unlikely(!same_page(at, index, word, offset) || (old & (TAG_REF - 1)) != attr + TAG_4K ||
-                 old >= TAG_FULL || frame->mapcount == UINT32_MAX))
+    if (unlikely(!is_page(frame, offset, attr) || !same_page(at, index, word, offset) ||
+                 (old & (TAG_REF - 1)) != attr + TAG_4K || old >= TAG_FULL ||
+                 frame->mapcount == UINT32_MAX))
         return map_slow(va, frame, offset, attr, caller);
     *tag = old + TAG_REF;
     __atomic_fetch_add(&frame->mapcount, 1, __ATOMIC_RELAXED);
@@ -156,8 +166,7 @@ int vmap_page(vaddr_t va, frame_t *frame, uint64_t offset, unsigned attrs, const
 
     if (unlikely(!enter()))
         return map_busy(va, frame, offset, attr, caller);
-    if (unlikely((attr & ~(uint64_t)ATTRS_KERNEL) || !mm.leaf_bits[0][attr] ||
-                 !known_frame(frame) || !is_page(frame, offset, attr)))
+    if (unlikely((attr & ~(uint64_t)ATTRS_KERNEL) || !mm.leaf_bits[0][attr] || !known_frame(frame)))
         return map_slow(va, frame, offset, attr, caller);
     if (unlikely(!find_entry(kernel_space(), va, 1, &at)))
         return map_elsewhere(va, frame, offset, attr, caller);

@@ -8,6 +8,7 @@
 // Part of a range: pages of one frame.
 struct piece {
     frame_t *frame;
+    uint64_t word; // what the descriptor said
     uint64_t offset;
     unsigned order;
 };
@@ -18,8 +19,11 @@ static int next_piece(uint64_t mfn, uint64_t pages, struct piece *p)
     p->frame = find_mfn_frame(MFN(mfn));
     if (!p->frame)
         return -EUNKNOWN;
-    p->offset = mfn - p->frame->mfn;
-    p->order = p->frame->order;
+    p->word = frame_word(p->frame);
+    p->offset = mfn - word_mfn(p->word);
+    p->order = word_order(p->word);
+    if (p->offset >> p->order)
+        return -EUNKNOWN; // another block meanwhile
     while ((p->offset & ((UINT64_C(1) << p->order) - 1)) || (UINT64_C(1) << p->order) > pages)
         p->order--;
     return 0;
@@ -71,7 +75,7 @@ static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, 
 
 static int map_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
 {
-    return vmap_apart(space, va, p->frame, p->offset, p->order, way->attr, &way->apart);
+    return vmap_apart(space, va, p->frame, p->offset, p->order, way->attr, &way->apart, p->word);
 }
 
 static int put_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)

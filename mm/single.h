@@ -23,7 +23,6 @@ enum {
     // A descriptor's first word, in whose place the address of the block's first page remains when
     // these are taken off: available memory of that order, no table, no tail.
     WORD_AVAILABLE = FRAME_AVAILABLE,
-    WORD_ORDER_SHIFT = 4,
     WORD_BITS = PAGE_SIZE - 1,
 
     TAG_REFS_SHIFT = 8, // of a record's fourth

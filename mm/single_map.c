@@ -33,25 +33,36 @@ static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned le
 static __attribute__((noinline)) int map_refill(space_t *space, vaddr_t va, frame_t *frame,
                                                 unsigned level, unsigned attr, const void *caller);
 
-// A first mapping at an entry that is empty.
+// It is counted, but no block for the fast path: never was, or was put and taken meanwhile.
+static slow int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+                          const void *caller)
+{
+    frame_unmapped(frame, 1);
+    return map_slow(space, va, frame, level, attr, caller);
+}
+
+// A first mapping at an entry that is empty. Whose block it is counts from when it is counted: a
+// frame that the caller does not hold may be put until then, and taken as another one.
 static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
-                                 uint64_t at, pgentry_t entry, const void *caller, unsigned level)
+                                 uint64_t at, pgentry_t bits, const void *caller, unsigned level)
 {
     uint32_t index = mm.records.head, next;
-    uint64_t counts = frame_counts(frame), more;
+    uint64_t counts = frame_counts(frame), more, address;
     mapping_t *m;
 
     if (unlikely(!index))
         return map_refill(space, va, frame, level, attr, CALLER_OF(caller));
-    if (unlikely(!(entry & PG_P) || !counts ||
+    if (unlikely(!bits || !counts ||
                  __builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more) ||
-                 (frame->maps && ((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE)) ||
                  !__atomic_compare_exchange_n(frame_counts_at(frame), &counts, more, false,
-                                              __ATOMIC_RELAXED, __ATOMIC_RELAXED)))
+                                              __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)))
         return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
+    address = block_address(frame, level);
+    next = frame->maps;
+    if (unlikely((address & WORD_BITS) || (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))))
+        return map_unpin(space, va, frame, level, attr, CALLER_OF(caller));
     m = mapping_at(index);
     mm.records.head = m->at;
-    next = frame->maps;
     *(words_t *)&m->next = next; // and prev
     if (next)
         mapping_at(next)->prev = index;
@@ -62,7 +73,7 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
     mm.records.count--; // not beside the head: the two would be put together to be stored at once
     recent_table(space, level)->used++;
     *shadow_of(at) = index;
-    *entry_of(at) = entry;
+    *entry_of(at) = bits + address;
     journal(JOURNAL_MAP, CALLER_OF(caller), va.v, frame_word(frame), frame_counts(frame), 1);
     spin_unlock(&mm.map_lock);
     return 0;
@@ -70,15 +81,15 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
 
 // For the public functions themselves, which end in these.
 static ending int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
-                             pgentry_t entry)
+                             pgentry_t bits)
 {
-    return map_new(space, va, frame, attr, at, entry, NULL, 1);
+    return map_new(space, va, frame, attr, at, bits, NULL, 1);
 }
 
 static ending int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
-                             pgentry_t entry)
+                             pgentry_t bits)
 {
-    return map_new(space, va, frame, attr, at, entry, NULL, 2);
+    return map_new(space, va, frame, attr, at, bits, NULL, 2);
 }
 
 // The mapping that stands there, if it is this very one, counted up.
@@ -105,16 +116,18 @@ static __attribute__((noinline)) int map_miss(space_t *space, vaddr_t va, frame_
 static always_inline int map_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                                    unsigned attr, uint64_t at, const void *caller)
 {
-    pgentry_t entry = mm.leaf_bits[level - 1][attr] + block_address(frame, level);
+    pgentry_t bits = mm.leaf_bits[level - 1][attr];
     uint32_t index = *shadow_of(at);
+    uint64_t address;
 
     if (likely(!index) && caller)
-        return map_new(space, va, frame, attr, at, entry, caller, level);
+        return map_new(space, va, frame, attr, at, bits, caller, level);
     if (likely(!index))
-        return level == 1 ? map_new_4k(space, va, frame, attr, at, entry)
-                          : map_new_2m(space, va, frame, attr, at, entry);
-    if (unlikely((index & SHADOW_TABLE) ||
-                 !map_again(va, frame, at, index, entry, CALLER_OF(caller))))
+        return level == 1 ? map_new_4k(space, va, frame, attr, at, bits)
+                          : map_new_2m(space, va, frame, attr, at, bits);
+    address = block_address(frame, level);
+    if (unlikely((index & SHADOW_TABLE) || (address & WORD_BITS) ||
+                 !map_again(va, frame, at, index, bits + address, CALLER_OF(caller))))
         return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
     spin_unlock(&mm.map_lock);
     return 0;
@@ -126,8 +139,7 @@ static always_inline int map_locked(space_t *space, vaddr_t va, frame_t *frame, 
 {
     uint64_t at;
 
-    if (unlikely((attr & ~attrs) || !known_frame(frame) ||
-                 (block_address(frame, level) & WORD_BITS)))
+    if (unlikely((attr & ~attrs) || !known_frame(frame)))
         return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
     if (unlikely(!find_entry(space, va, level, &at)))
         return map_miss(space, va, frame, level, attr, CALLER_OF(caller));
@@ -154,11 +166,16 @@ static __attribute__((noinline)) int map_space_2m(space_t *space, vaddr_t va, fr
     return map_space(space, va, frame, 2, attr, caller);
 }
 
-// Whether a new mapping would not be refused, as far as frame and attributes go.
+// Whether a new mapping would hardly be refused, as far as frame and attributes go: a frame that is
+// put meanwhile may say anything.
 static always_inline bool is_welcome(const frame_t *frame, unsigned level, unsigned attr)
 {
+    uint32_t first = frame->maps;
+
     return mm.leaf_bits[level - 1][attr] && frame_counts(frame) &&
-           (!frame->maps || !((mapping_at(frame->maps)->attr ^ attr) & VATTR_TYPE));
+           !(block_address(frame, level) & WORD_BITS) &&
+           (!first || (first < mm.arena[ARENA_MAPPINGS].pages * (PAGE_SIZE / sizeof(uint32_t)) &&
+                       !((mapping_at(first)->attr ^ attr) & VATTR_TYPE)));
 }
 
 // Another table than the one used last, which may have to be made. All else is as the fast path

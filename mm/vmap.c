@@ -212,9 +212,8 @@ static int map_again(const struct part *p, int err)
     return why ? why : change_cover(p, count_up);
 }
 
-static int map_part(struct part *p)
+static int map_pinned(struct part *p)
 {
-    uint64_t word = frame_number(p->frame) < mm.frame_limit ? frame_word(p->frame) : 0;
     int err = check_place(p);
 
     if (!err)
@@ -232,22 +231,41 @@ static int map_part(struct part *p)
     if (!err && maps_full(p->frame, 1))
         err = -EOVERFLOW;
     if (!err)
-        err = mapping_create_checked(p->space, p->va, p->frame, word, p->offset, p->order, p->level,
-                                     p->attr);
+        err = mapping_create(p->space, p->va, p->frame, p->offset, p->order, p->level, p->attr);
     if (err && err != -ENOMEM)
         err = map_again(p, err);
     return err;
 }
 
+// A frame that the caller does not hold may be put meanwhile, and its descriptor be another block's
+// or none: what it says counts from when it is counted up. `word`: of when the part was chosen.
+static int map_part(struct part *p, uint64_t word)
+{
+    int err;
+
+    if (frame_number(p->frame) < mm.frame_limit && p->frame->mapcount == UINT32_MAX)
+        return -EOVERFLOW;
+    if (frame_number(p->frame) >= mm.frame_limit || !frame_mapped(p->frame, 1)) {
+        err = check_place(p);
+        return err ? err : -EFREE;
+    }
+    err = frame_word(p->frame) == word ? map_pinned(p) : -EFREE;
+    frame_unmapped(p->frame, 1);
+    return err;
+}
+
+// What the descriptor says before anything is checked; 0 if it is none.
+static uint64_t first_word(const frame_t *frame)
+{
+    return frame_number(frame) < mm.frame_limit ? frame_word(frame) : 0;
+}
+
 int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
 {
-    int err = frame_usable(frame);
-    struct part p = {space, va, frame, 0, 0, level, attr, NULL};
+    uint64_t word = first_word(frame);
+    struct part p = {space, va, frame, 0, word_order(word), level, attr, NULL};
 
-    if (err)
-        return err;
-    p.order = frame->order;
-    return map_part(&p);
+    return map_part(&p, word);
 }
 
 int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
@@ -255,7 +273,7 @@ int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset
 {
     struct part p = {space, va, frame, offset, order, 0, attr, NULL};
 
-    return map_part(&p);
+    return map_part(&p, first_word(frame));
 }
 
 /* --- unmapping
@@ -357,11 +375,11 @@ void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset
 }
 
 int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-               unsigned attr, bool *apart)
+               unsigned attr, bool *apart, uint64_t word)
 {
     struct part p = {space, va, frame, offset, order, 0, attr, apart};
 
-    return map_part(&p);
+    return map_part(&p, word);
 }
 
 int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,

@@ -105,7 +105,7 @@ class Machine(Model):
         self._object_pages("frame_t", pages, [len(o) for o in self.objects])
         used = {*self.granules.values(), *pages}
         self.empty = [p for p in range(PAGES[0]) if p not in used]
-        self._list("frame_t", self.empty, 0x4652454D)
+        self._list("frame_t", self.empty, 0x465245)
 
     def _object_pages(self, struct: str, pages: list[int], used: list[int]) -> None:
         """Headers and lists of free objects; all objects in use stand first in their page."""
@@ -120,11 +120,11 @@ class Machine(Model):
             words = self.arenas[arena].reshape(-1).view(np.uint32)
             for at, after in zip(free, [*free[1:], 0]):
                 words[at * unit // 4 + 2] = after
-            put(header, 0, used=taken, free=free[0] if free else 0, magic=0x4F424A53)
+            put(header, 0, used=taken, free=free[0] if free else 0, magic=0x4F424A)
             self.arenas[arena][page, :32] = header.data.view(np.uint8)
         partial = [p for p, t in zip(pages, used) if t < count]
         self.partial[struct] = partial[0] + 1 if partial else 0
-        self._list(struct, partial, 0x4F424A53)
+        self._list(struct, partial, 0x4F424A)
 
     def _list(self, struct: str, pages: list[int], magic: int) -> None:
         arena = STRUCTS.index(struct)

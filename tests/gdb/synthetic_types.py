@@ -44,10 +44,9 @@ STRUCTS = {
         "u8 zero",
         "u4 next",
         "u4 prev",
-        "u4 used",
+        "u8 zero2",
+        "u4 magic:24 used:8",
         "u4 free",
-        "u4 magic",
-        "u4 zero2",
     ],
     "struct frame_node": ["u8*1024 entry"],
     "struct table": [
@@ -237,8 +236,8 @@ ENUMS = {
     "arena_id": {**{f"ARENA_{k}": i for i, k in enumerate(ARENAS)}, "ARENA_COUNT": 6},
 }
 CONSTANTS = {
-    "ARENA_PAGE_OBJECTS": 0x4F424A53,
-    "ARENA_PAGE_EMPTY": 0x4652454D,
+    "ARENA_PAGE_OBJECTS": 0x4F424A,
+    "ARENA_PAGE_EMPTY": 0x465245,
     "SPACE_LIVE": 0xA5,
     "VECTOR_USER_EXIT": 0x80,
     "IST_DOUBLE_FAULT": 1,

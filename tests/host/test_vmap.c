@@ -49,30 +49,6 @@ static void counts(void)
     SAME(mm_check(), 0);
 }
 
-// A frame that its caller did not hold, put and taken again as another block while vmap() looked at
-// it.
-static void retaken_meanwhile(void)
-{
-    frame_t *f3;
-    uint64_t checked;
-
-    start();
-    OK(get_frame(3, &f3)); // blocks below order 7 have their descriptors by mfn
-    checked = frame_word(f3);
-    OK(put_frame(f3));
-    do
-        OK(get_frame(0, &f0));
-    while (f0 != f3);
-    map_lock();
-    RETURNS(-EFREE, mapping_create_checked(kernel_space(), AT, f0, checked, 0, 3, 1, VATTR_W));
-    SAME(f0->mapcount, 0);
-    SAME(f0->maps, 0);
-    OK(mapping_create_checked(kernel_space(), AT, f0, frame_word(f0), 0, 0, 1, VATTR_W));
-    map_unlock();
-    SAME(f0->mapcount, 1);
-    SAME(mm_check(), 0);
-}
-
 // As if somebody had mapped it that often.
 static void set_refs(uint32_t refs)
 {
@@ -209,7 +185,6 @@ int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
         {"vmap_counts", counts},
-        {"vmap_retaken_meanwhile", retaken_meanwhile},
         {"vmap_counts_overflow", counts_overflow},
         {"vmap_aliases", aliases},
         {"vmap_lookup", lookups},
