@@ -211,6 +211,8 @@ class Target:
             text = " ".join(str(e).split())
             if IS_RUNNING in text:
                 raise NoGuest(RUNNING) from e
+            if gdb.selected_thread() is not None:
+                raise KtfError(f"GDB fails at the guest's registers: {text!r}") from e
             raise NoGuest(f"no guest: GDB says {text!r}; connect with `target remote :1234`") from e
 
     def glance(self) -> Session:
@@ -426,14 +428,17 @@ def _number(thread: gdb.InferiorThread) -> int:
 
 def _each_cpu(selected: gdb.InferiorThread, read: Callable[[int], T]) -> Iterator[tuple[int, T]]:
     """Number of each CPU and what read() says of it; the selected thread and frame stay as they are."""
-    frame = gdb.selected_frame()
+    try:
+        frame = gdb.selected_frame()
+    except gdb.error:
+        frame = None  # GDB can't unwind from there; the registers are there all the same
     try:
         for thread in sorted(gdb.selected_inferior().threads(), key=lambda t: t.num):
             thread.switch()
             yield _number(thread), read(_number(thread))
     finally:
         selected.switch()
-        if frame.is_valid():
+        if frame is not None and frame.is_valid():
             frame.select()
 
 

@@ -251,6 +251,15 @@ class RuleTests(unittest.TestCase):
                 text = " ".join(v.message for v in report.kept.get("C1", []))
                 self.assertEqual("CPU 1: CR3 is 0x202000" in text, not fine or bool(online), text)
 
+    def test_window(self) -> None:
+        """No message names an address of more than 64 bits, whatever mm.window is."""
+        m = HEALTHY.twin()
+        m.poke("struct mm", 0, window=(1 << 64) - 1)
+        report = self.examine(m)
+        self.assertTrue(report.counts["T4"])
+        said = " ".join(v.message for kept in report.kept.values() for v in kept)
+        self.assertLessEqual(max(len(x) for x in re.findall("0x([0-9a-f]+)", said)), 16, said)
+
     def test_many(self) -> None:
         """However much is broken, all is counted and little is kept."""
         report = Report()

@@ -239,6 +239,23 @@ static void image_kind(void)
     CHECK(machine_said("A6"));
 }
 
+// mm_check() sees the first descriptors mapped writable, where record and entry agree.
+static void metadata_writable(void)
+{
+    struct pt_walk w;
+    frame_t *f;
+
+    machine_boot(32 * MIB);
+    f = find_kern_va_frame((void *)mm.arena[ARENA_FRAMES].base);
+    OK(vmap_4k(NULL, VADDR(VA_VMAP), f, VATTR_R));
+    SAME(mm_check(), 0);
+    pt_walk(kernel_space(), VADDR(VA_VMAP), 1, &w);
+    mapping_at(w.shadow)->attr |= VATTR_W;
+    table_entries(w.slot)[w.index] |= PG_W;
+    CHECK(mm_check() > 0);
+    CHECK(machine_said("T4"));
+}
+
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
@@ -254,6 +271,7 @@ int main(int argc, char **argv)
         {"boot_least_memory", least},
         {"boot_metadata_small", metadata_small},
         {"boot_image_kind", image_kind},
+        {"boot_metadata_writable", metadata_writable},
     };
 
     return host_main(argc, argv, tests, ARRAY_SIZE(tests));
