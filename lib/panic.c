@@ -45,6 +45,8 @@ void panic_begin(const char *what, uint64_t rip)
 static _Noreturn void report(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
 {
     vsnprintk(panic_message, sizeof(panic_message), fmt, args);
+    if (!panic_message[0]) // which would say that there was no panic
+        snprintk(panic_message, sizeof(panic_message), "without a word");
     printk("\nPANIC: %s\n", panic_message);
     if (ipi_ready)
         printk("on CPU %u\n", cpu_number());

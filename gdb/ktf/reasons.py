@@ -20,6 +20,7 @@ from .exceptions import PF, PRESENT, Fault
 from .findings import Report
 from .maps import PAGES, perm_text
 from .operands import U64
+from .paging import NX
 from .past import Past
 from .readers import PAGE
 from .rules import RULES
@@ -28,6 +29,7 @@ from .session import Session
 from .stop import Stop
 from .trace import Trace, trace
 
+OVERFLOW = 1 << 20  # so far below its end RSP is still of that stack
 NULL_BYTES = 1 << 16  # an address below was made from a null pointer
 ENTRY_RULES = (
     "T5",
@@ -97,19 +99,23 @@ class Reasons(Past):
         if walk.pa is None:
             yield from self._root_entry(walk)
             yield from self._shared_table(walk)
-            yield from self._wrong_entry(va, walk)
+            yield from self._wrong_entry(va, walk, f" ({walk.problem})")
             yield from self._guard(va)
             yield from self._unmapped(va)
             if va < NULL_BYTES:
                 yield Reason("a null pointer: page 0 is never mapped" if va < PAGE else "near null")
+            yield from self._elsewhere(va)
             if self.journal is not None:
                 kept = len(self.journal)
                 yield Reason(
-                    f"nothing is mapped there, and none of the {kept:,} events kept names it"
+                    f"nothing is mapped there, and none of the {kept:,} events kept unmaps it"
                 )
             return
         if fault is not None and fault.vector == PF and fault.error & PRESENT:
-            yield self._forbidden(walk, fault)
+            forbidden = self._forbidden(walk, fault)
+            for wrong in self._wrong_entry(va, walk, ""):
+                yield Reason(f"{forbidden.text}; {wrong.text}", wrong.rule)
+            yield forbidden
 
     def _dead_root(self) -> Iterator[Reason]:
         """CR3 is no root any more. Where the spaces can't be read nobody knows."""
@@ -154,18 +160,21 @@ class Reasons(Past):
                     text += f", though {past}" if past else ""
                     yield Reason(f"{text}; the entry is {walk.steps[-1].entry:#x}", v.rule)
 
-    def _wrong_entry(self, va: int, walk: Trace) -> Iterator[Reason]:
-        """The entry is not what its record says, or no entry at all."""
-        step = walk.steps[-1]
-        size = 1 << 12 + 9 * (step.level - 1)
-        for rule in ENTRY_RULES:
-            for v in self.report.kept.get(rule, []):
-                if v.va is not None and v.va & -size == va & -size & U64 and v.level == step.level:
-                    said = (
-                        f"the level {step.level} entry of table {step.table:#x} is {step.entry:#x}"
-                    )
-                    more = f"; {v.message}" if rule == "P5" else ""
-                    yield Reason(f"{said} ({walk.problem}): overwritten{more}", rule)
+    def _wrong_entry(self, va: int, walk: Trace, problem: str) -> Iterator[Reason]:
+        """The entry is not what its record says, or no entry at all: the last, or where all are there any that limits."""
+        for step in walk.steps[-1:] if walk.pa is None else walk.steps[::-1]:
+            size = 1 << 12 + 9 * (step.level - 1)
+            said = (
+                f"the level {step.level} entry of table {step.table:#x} is {step.entry:#x}{problem}"
+            )
+            if walk.pa is None and step.entry & NX and not self.session.rules.nxe:
+                yield Reason(f"{said}: EFER.NXE is 0, which makes NX a reserved bit", "C2")
+            for rule in ENTRY_RULES:
+                for v in self.report.kept.get(rule, []):
+                    here = v.va is not None and v.va & -size == va & -size & U64
+                    if here and v.level == step.level:
+                        more = f"; {v.message}" if rule == "P5" else ""
+                        yield Reason(f"{said}: overwritten{more}", rule)
 
     def _guard(self, va: int) -> Iterator[Reason]:
         """The page below or above a stack."""
@@ -175,7 +184,11 @@ class Reasons(Past):
         for i in range(len(stacks)):
             bottom, top = int(stacks.bottom[i]), int(stacks.top[i])
             if bottom - PAGE <= va < bottom:
-                yield Reason(f"stack '{stacks.names[i]}' has overflowed into its guard page")
+                rsp = self.registers.general["rsp"]
+                if bottom - OVERFLOW <= rsp < bottom + PAGE:
+                    yield Reason(f"stack '{stacks.names[i]}' has overflowed into its guard page")
+                else:
+                    yield Reason(f"the guard page below stack '{stacks.names[i]}'")
             elif top <= va < top + PAGE:
                 yield Reason(f"the guard page above stack '{stacks.names[i]}'")
 
@@ -191,6 +204,13 @@ class Reasons(Past):
                 return  # it was mapped again
             if gone:
                 yield Reason(f"{self._tell(row)} ({self.since(row, va)})")
+
+    def _elsewhere(self, va: int) -> Iterator[Reason]:
+        """It was mapped: in another address space, for here nothing is. Events do not say in which."""
+        found = self.journal.of_va(va & -PAGE & U64, PAGE) if self.journal is not None else None
+        told = self._last(found, ("map", "map_range", "map_frames"))
+        if told:
+            yield Reason(f"nothing is mapped there in this address space; {told}, in another one")
 
     def _forbidden(self, walk: Trace, fault: Fault) -> Reason:
         """The page is there, but not for this."""

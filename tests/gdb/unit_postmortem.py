@@ -44,7 +44,8 @@ class Reasons(unittest.TestCase):
     def setUp(self) -> None:
         self.machine = HEALTHY.twin()
         self.rings = Rings(self.machine)
-        self.kept: dict[tuple[int, int], Inquest] = {}  # by what was done to the machine so far
+        self.kept: dict[tuple[int, ...], Inquest] = {}  # by what was done to the machine so far
+        self.rsp = STACKS[0][0] + 0x10  # the first stack is full
 
     def root(self, space: int) -> int:
         """CR3 of a space."""
@@ -57,14 +58,14 @@ class Reasons(unittest.TestCase):
         session: Session = self.machine.session(cr3)
         mine = session.registers[0]
         control = {**mine.control, "cr0": CR0, "cr3": cr3, "cr4": CR4 | GUARDS}
-        general = {**mine.general, "rip": CODE, "rflags": 2}
+        general = {**mine.general, "rip": CODE, "rflags": 2, "rsp": self.rsp}
         mine = replace(mine, control=control, general=general)
         return Inquest(session, Named(session), Stop(stop, mine, chain))
 
     def cause(self, va: int, error: int = 0, cr3: int | None = None) -> Reason:
         """The first line for a page fault that the kernel has handled."""
         root = self.root(1) if cr3 is None else cr3
-        key = root, self.rings.next
+        key = root, self.rings.next, self.rsp
         if key not in self.kept:
             self.kept[key] = self.inquest(PANIC, Chain(), root)
         one = copy(self.kept[key])
@@ -170,6 +171,27 @@ class Reasons(unittest.TestCase):
         self.assertIn("stack 'cpu0' has overflowed into its guard page", said)
         self.assertIn("the guard page above stack 'cpu0'", self.cause(top, WRITE).text)
         self.assertNotIn("guard", self.cause(bottom - 0x1008, WRITE).text)
+        self.rsp = top - 0x100  # nearly empty: a wild store
+        said = self.cause(bottom - 8, WRITE).text
+        self.assertIn("the guard page below stack 'cpu0'", said)
+        self.assertNotIn("overflowed", said)
+
+    def test_elsewhere(self) -> None:
+        """The address is mapped, but in another space: then events name it."""
+        self.rings.event(0, "MAP", mfn=self.machine.page.mfn, kind=1, va=GONE, count=1, caller=0x20)
+        said = self.cause(GONE).text
+        self.assertIn("nothing is mapped there in this address space", said)
+        self.assertIn("mapped by map_it at a.c:2, 1 event ago", said)
+
+    def test_rights_overwritten(self) -> None:
+        """The page is there, but its entry has fewer rights than its record says; so has one above it."""
+        said = self.cause(VA, PRESENT | WRITE)
+        self.assertNotIn("overwritten", said.text)
+        self.machine.set_entry(1, VA, 1, self.machine.set_entry(1, VA, 1, 0) & ~2)
+        said = self.inquest(PANIC, Chain([Fault(PF, PRESENT | WRITE, VA)]), self.root(1)).cause
+        self.assertIn("which may not be written; the level 1 entry of table", said.text)
+        self.assertIn("overwritten", said.text)
+        self.assertEqual(said.rule, "P5")
 
     def test_overwritten(self) -> None:
         """An entry that is not what its record says."""
