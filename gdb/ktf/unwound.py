@@ -14,15 +14,17 @@ DEEPEST = 1024  # frames that are looked at
 def unwound() -> list[tuple[int, int]]:
     """(pc, 0) of a function; (pc, stack pointer) of entry code that has called a handler: there it has saved all.
 
-    Ends where GDB can't go on.
+    Entry code that an exception interrupted, on a stack that was full, has not: (pc, 0). Ends where GDB can't go on.
     """
     found: list[tuple[int, int]] = []
+    called = False  # by a function, not interrupted
     try:
         frame: gdb.Frame | None = gdb.newest_frame()
         while frame is not None and len(found) < DEEPEST:
-            entry = frame.type() == gdb.SIGTRAMP_FRAME and found
-            top = int(frame.read_register("rsp")) & U64 if entry else 0
+            entry = frame.type() == gdb.SIGTRAMP_FRAME
+            top = int(frame.read_register("rsp")) & U64 if entry and called else 0
             found.append((frame.pc() & U64, top))
+            called = not entry
             frame = frame.older()
     except (gdb.error, ValueError):
         pass

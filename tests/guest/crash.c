@@ -97,6 +97,14 @@ static void ist_unmapped(void)
     stack_overflow();
 }
 
+// The processor's frame of a page fault fits on the stack, what its entry code saves does not.
+static void stack_full(void)
+{
+    for (uint32_t i = 0; i < stack_count; i++)
+        if (strcmp(stacks[i].name, "cpu0") == 0)
+            __asm__ volatile("movq %0, %%rsp\n\tmovq $1, 16" : : "r"(stacks[i].bottom.v + 0x70));
+}
+
 // An address bit that the CPU does not have. SDM vol. 3, 4.5.4: reserved.
 static void reserved_bit(void)
 {
@@ -125,6 +133,7 @@ static const struct {
     {"exec-data", "a call into a page that is not executable", exec_data},
     {"smap", "a user page is written by the kernel, without stac", smap},
     {"stack-overflow", "infinite recursion into the stack's guard page", stack_overflow},
+    {"stack-full", "a page fault where the stack has room for half of its registers", stack_full},
     {"reserved-bit", "an entry with a reserved bit, then a write through it", reserved_bit},
     {"table-reuse", "a page is put while an entry lives on, and is written as a page table",
      crash_table_reuse},
