@@ -113,7 +113,9 @@ static uint32_t page_links(struct check *c, enum arena_id id, uint32_t first, ui
                        number);
             break;
         }
-        EXPECT(c, "A3", p->prev == before && p->magic == magic && !p->zero,
+        EXPECT(c, "A3",
+               p->prev == before && p->magic == magic && !p->zero && !p->zero2 &&
+                   (objects || !p->used),
                "arena %u: page %u is linked badly", id, number);
         for (uint32_t i = p->free; i && objects;
              i = *(uint32_t *)(uintptr_t)(a->base + (uint64_t)i * a->unit + 8)) {

@@ -63,7 +63,8 @@ class Granules:
         self.objects = Objects(self.pool, others[objects], header, self.out)
         self.objects.judge(magics[0], self.out)
         rest = ~objects & self.pool.ok[others]
-        lost = others[rest & ((heads["magic"] != magics[1]) | (heads["zero"] != 0))]
+        other = (heads["magic"] != magics[1]) | (heads["used"] != 0)
+        lost = others[rest & (other | (heads["zero"] != 0) | (heads["zero2"] != 0))]
         for page in lost[:50].tolist():
             text = f"page {page} holds neither objects nor a granule, but is not marked empty"
             self.out.add("A3", f"frames: {text}", va=self.pool.va_of_page(page))

@@ -98,6 +98,13 @@ def arena_list_bent(m: Machine) -> None:
     raw[3] = 7
 
 
+@case("A3")
+def arena_empty_in_use(m: Machine) -> None:
+    """A page that holds no descriptors counts one in use, beside its magic number."""
+    raw = m.words[m.arena_mfn[0][m.empty[1]]].view(np.uint32)
+    raw[6] |= 1 << 24
+
+
 @case("A3", "T7")
 def slot_list_bent(m: Machine) -> None:
     """The list of free slots leads out of the slots."""
