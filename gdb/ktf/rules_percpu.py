@@ -155,7 +155,9 @@ def _idt(db: Database, out: Report) -> None:
     types = db.kernel.types.enum("idt_gate_type")
     gate = types["IDT_GATE_INTERRUPT"]
     kind = rows["type"].copy()
-    kind[db.constant("VECTOR_USER_EXIT")] &= ~np.uint8(types["IDT_GATE_RING_3"])
+    user, ring_3 = db.constant("VECTOR_USER_EXIT"), types["IDT_GATE_RING_3"]
+    if int(kind[user]) & ring_3 == ring_3:  # as `int $0x80` needs it; not ring 1 or 2
+        kind[user] &= ~np.uint8(ring_3)
     bad = (handler != want) | (rows["ist"] != ist) | (kind != gate)
     for v in np.flatnonzero(bad)[:50].tolist():
         text = f"{int(handler[v]):#x}, IST {int(rows['ist'][v])}, type {int(rows['type'][v]):#x}"

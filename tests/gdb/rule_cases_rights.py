@@ -166,6 +166,12 @@ def gate_for_ring_3(m: Machine) -> None:
     m.rows("idt", "struct idt_gate")["type"][14] |= 0x60
 
 
+@case("C2")
+def gate_of_ring_1(m: Machine) -> None:
+    """The gate that ring 3 may call is for ring 1, whence none comes."""
+    m.rows("idt", "struct idt_gate")["type"][0x80] |= 0x20
+
+
 # --- C1 ----------------------------------------------------------------------------------------------
 
 
