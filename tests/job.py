@@ -31,11 +31,14 @@ class Job:
 def execute(
     command: Sequence[str], log: Path, timeout: float, judge: Judge, **env: str
 ) -> list[Result]:
-    """Runs a program in a process group of its own, ends the group at the time-out, judges what it said."""
+    """Runs a program in a process group of its own, ends the group at the time-out, judges what it said.
+
+    Ctrl-C reaches it, though a check that was started in the background ignores it (POSIX: 2.11, asynchronous lists).
+    """
     out, err = log.with_suffix(".out"), log.with_suffix(".err")
     with out.open("wb") as o, err.open("wb") as e:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],
+            ["setpriv", "--pdeathsig", "KILL", "env", "--default-signal=INT", *command],
             stdin=subprocess.DEVNULL,
             stdout=o,
             stderr=e,

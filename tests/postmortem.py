@@ -283,11 +283,9 @@ class Wrong(Exception):
     """The command said something else."""
 
 
-def gdb(port: int | None, *commands: str, core: Path | None = None) -> str:
+def gdb(port: int, *commands: str) -> str:
     """What GDB prints; a GDB that hangs or a traceback is wrong."""
     command = gdb_command(port, "-batch")
-    if core is not None:
-        command.append(str(core))
     for one in commands:
         command += ["-ex", one]
     try:
@@ -310,6 +308,7 @@ def gdb(port: int | None, *commands: str, core: Path | None = None) -> str:
 TIMED = "python import time; ktf_start = time.process_time()"
 TOOK = 'python print("TOOK", time.process_time() - ktf_start)'
 ASK = (TIMED, "ktf-postmortem --json", TOOK, "thread apply all -q bt")
+UNLOGGED, CORE = ">>> without the log", ">>> the core"  # lines between what one GDB is asked
 LOGGED = "         (as in QEMU's log)"
 FETCHES = ("null-call", "exec-data", "poison-call")  # the innermost code is where no code is
 LIVE = ("attached before", "attached after")
@@ -402,17 +401,22 @@ def check_backtrace(kind: str, text: str, found: dict[str, Any], how: str) -> No
         raise Wrong(f"{how}: bt does not lead to {found['line']}: {text[-2500:]}")
 
 
+def mark(line: str) -> str:
+    """The command that prints it, on a line of its own."""
+    return f"echo \\n{line}\\n"
+
+
 def twice(kind: str, guest: Guest) -> list[str]:
     """After a triple fault: asks with QEMU's log, then takes it away and asks again."""
     if KINDS[kind].stop != "triple-fault":
         return []
-    mark, remove = "echo \\n>>>\\n", f"python import os; os.unlink({str(guest.log)!r})"
-    return [mark, "ktf-postmortem", remove, mark, "ktf-postmortem"]
+    remove = f"python import os; os.unlink({str(guest.log)!r})"
+    return [mark(UNLOGGED), "ktf-postmortem", remove, mark(UNLOGGED), "ktf-postmortem"]
 
 
 def check_unlogged(text: str, want: Expected) -> None:
     """What was told with QEMU's log, and once more without: the same but for the line that names the log."""
-    _, logged, derived = (part.splitlines() for part in text.split("\n>>>\n"))
+    _, logged, derived = (part.splitlines() for part in text.split(f"\n{UNLOGGED}\n"))
     if LOGGED not in logged:
         raise Wrong(f"QEMU's log was not used: {logged[:12]}")
     logged.remove(LOGGED)
@@ -424,7 +428,7 @@ def check_unlogged(text: str, want: Expected) -> None:
 
 
 def three_ways(kind: str, smp: int, uefi: bool) -> None:
-    """One guest: GDB attached before, another one afterwards, a core."""
+    """One guest: GDB attached before; another one afterwards, which then opens the core."""
     core = BUILD / "guests" / f"postmortem-{kind}-{smp}{'-uefi' * uefi}.core"
     machine = "q35" if uefi else "pc"
     core.unlink(missing_ok=True)
@@ -443,8 +447,9 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
             if f"The guest {how}" not in text or "GDB would wait for ever" not in text:
                 raise Wrong(f"not told, or `continue` not refused: {text[-1500:]}")
             said = {"attached before": text}
-            said["attached after"] = gdb(guest.port, *ASK, *twice(kind, guest), "disconnect")
-        said["core"] = gdb(None, *ASK, core=core)
+            open_core = ("disconnect", mark(CORE), f"core-file {core}")
+            text = gdb(guest.port, *ASK, *twice(kind, guest), *open_core, *ASK)
+            said["attached after"], _, said["core"] = text.partition(f"\n{CORE}\n")
     finally:
         core.unlink(missing_ok=True)
     before = answer(text, "attached before")
@@ -452,7 +457,7 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
         found = answer(text, how)
         check(kind, found, how, smp)
         check_backtrace(kind, text, found, how)
-        if "\n>>>\n" in text:
+        if f"\n{UNLOGGED}\n" in text:
             check_unlogged(text, expected(kind, smp))
         if found != before:
             parts = [k for k in before if found.get(k) != before[k]]

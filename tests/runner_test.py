@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -173,6 +174,14 @@ class Execute(WithFiles):
     def test_killed_and_missing(self) -> None:
         self.assertEqual(verdict(self.host("echo ok a; kill -SEGV $$")), (1, 1))
         self.assertEqual(verdict(self.host("no-such-command")), (0, 1))
+
+    def test_interrupted_though_the_check_ignores_it(self) -> None:
+        old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            results = self.host("echo ok a; kill -INT $$; echo ok b")
+        finally:
+            signal.signal(signal.SIGINT, old)
+        self.assertEqual([r.name for r in results], ["a", "end"])
 
     def test_runner_counts_what_it_could_not_run(self) -> None:
         def broken(log: Path) -> list[Result]:
