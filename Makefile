@@ -67,6 +67,9 @@ FUZZ_SRCS   := tests/fuzz/mm.c $(HOST_SRCS)
 FUZZ_OBJS   := $(FUZZ_SRCS:%=$(BUILD)/fuzz/obj/%.o)
 FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,address,undefined
 
+# Builds inside of a target use every CPU, unless make was told how many jobs to run.
+AT_ONCE = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -186,21 +189,21 @@ debug: all ## boot the guest halted, with GDB attached and the commands loaded
 	$(Q)$(PYTHON) tests/qemu.py debug $(GUEST) --port=$(GDB_PORT)
 
 demo: packages ## the main job, shown: boot, attach GDB, frames and mappings, a planted bug, a triple fault
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) all
 	$(Q)$(PYTHON) tests/demo.py
 
 check: packages ## every test; ends with `N passed, N failed`
-	$(Q)$(MAKE) --no-print-directory all host $(BUILD)/fuzz/mm
-	$(Q)$(MAKE) --no-print-directory ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
+	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) all host $(BUILD)/fuzz/mm
+	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)$(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)'
 
 fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
-	$(Q)$(MAKE) --no-print-directory $(BUILD)/fuzz/mm
+	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) $(BUILD)/fuzz/mm
 	$(Q)$(PYTHON) tests/fuzz/run.py --seconds='$(FUZZ_SECONDS)'
 
 bench: packages ## count instructions: a table, build/bench.json, build/bench.svg (some minutes)
-	$(Q)$(MAKE) --no-print-directory all
-	$(Q)$(MAKE) --no-print-directory ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
+	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) all
+	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)BUILD=$(BUILD)/bench $(PYTHON) tests/bench.py --out=$(BUILD)
 
 STRESS_OPS   = 1000000## operations on each CPU of `make stress`
