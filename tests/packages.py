@@ -1,11 +1,16 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The package list from Python's side, and a PATH that holds no command from outside of it."""
+"""The package list from Python's side, and a PATH that holds no command from outside of it.
+
+tests/packages.py DIRECTORY prints that PATH, for the check's own build.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 LIST = Path(__file__).resolve().parent / "packages.txt"
@@ -68,3 +73,7 @@ def restricted_path(directory: Path) -> str:
         if path.startswith(COMMAND_DIRS) and os.path.isfile(path) and not link.is_symlink():
             link.symlink_to(path)
     return str(directory)
+
+
+if __name__ == "__main__":
+    print(restricted_path(Path(sys.argv[1]).resolve()))

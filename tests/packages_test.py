@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -52,14 +54,28 @@ class Provided(unittest.TestCase):
         self.assertIsNotNone(path, f"no command {thing}")
         return {os.path.realpath(str(path))}
 
-    def test_the_build_calls_nothing_else(self) -> None:
+    def test_a_path_of_listed_commands_alone(self) -> None:
+        """As `make check` builds with it, and run.py runs with it: what no package of ours brings is not there."""
         with tempfile.TemporaryDirectory(prefix="pk-", dir=BUILD) as tmp:
-            env = {**os.environ, "PATH": restricted_path(Path(tmp) / "bin")}
-            env.pop("MAKEFLAGS", None)
-            command = ["make", "-s", f"BUILD={tmp}/b", "all"]
-            done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-            self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertTrue((Path(tmp) / "b/ktf.iso").exists())
+            command = ["/usr/bin/python3", "tests/packages.py", f"{tmp}/bin"]
+            path = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            here = path.stdout.strip()
+            self.assertEqual(here, f"{Path(tmp).resolve()}/bin")
+            for name in ("gcc", "make", "grub-mkrescue", "qemu-system-x86_64", "sed"):
+                self.assertTrue(shutil.which(name, path=here), name)
+            for name in ("git", "cmake", "wget"):  # of packages that we don't list
+                self.assertFalse(shutil.which(name, path=here), name)
+
+    def test_the_check_builds_with_them_alone(self) -> None:
+        env = {k: v for k, v in os.environ.items() if k != "MAKEFLAGS"}
+        command = ["make", "-n", f"BUILD={BUILD.relative_to(ROOT)}", "check"]
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        builds = re.findall(r"^.*\bmake .*\ball\b.*$", done.stdout, re.MULTILINE)
+        self.assertEqual(len(builds), 2, done.stdout + done.stderr)
+        for build in builds:
+            self.assertRegex(
+                build, r'^PATH="\$\(/usr/bin/python3 tests/packages.py build/check/bin\)" make '
+            )
 
     def test_no_acpica_there(self) -> None:
         """A wrong ACPICA_SRC is named before anything is built."""
