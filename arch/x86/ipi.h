@@ -8,10 +8,8 @@
 void tlb_answer(void);
 
 #ifdef KTF_HOST
-static inline void ipi_shootdown(uint64_t cpus)
-{
-    (void)cpus;
-}
+/* They answer one after the other, at once. */
+void ipi_shootdown(uint64_t cpus);
 #else
 // True once the local APIC can be used, and other CPUs may be up.
 extern bool ipi_ready;

@@ -13,7 +13,7 @@ enum cpu_rest {
 };
 
 #ifdef KTF_HOST
-// Host tests have one CPU, which never waits.
+// The CPU of host tests never waits; others rest if the test says so (struct machine).
 static inline void cpu_park(void)
 {
 }
@@ -28,16 +28,8 @@ static inline void cpu_unpark(uint32_t cpu)
     (void)cpu;
 }
 
-static inline bool cpu_ask(uint32_t cpu)
-{
-    (void)cpu;
-    return true;
-}
-
-static inline bool cpu_asked(void)
-{
-    return true;
-}
+bool cpu_ask(uint32_t cpu);
+bool cpu_asked(void);
 #else
 /* Halts this CPU until another one calls cpu_unpark() for it, or an interrupt comes; at once if
  * that was called since it last returned. So callers look in a loop for what they wait for. With

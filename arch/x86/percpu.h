@@ -9,20 +9,22 @@ enum {
 };
 
 #ifdef KTF_HOST
-// Host tests have one CPU.
+// Host tests have one CPU at a time, this one.
+extern uint32_t host_cpu;
+
 static inline uint32_t cpu_number(void)
 {
-    return 0;
+    return host_cpu;
 }
 
 static inline uint32_t cpu_token(void)
 {
-    return 1;
+    return host_cpu + 1;
 }
 
 static inline uint64_t cpu_others(void)
 {
-    return ~UINT64_C(1);
+    return ~(UINT64_C(1) << host_cpu);
 }
 
 uint64_t cpu_journal(void);

@@ -5,14 +5,9 @@
 #include "lib/types.h"
 
 #ifdef KTF_HOST
-static inline void tlb_flush_page(vaddr_t va)
-{
-    (void)va;
-}
-
-static inline void tlb_flush_all(void)
-{
-}
+/* There is no TLB; tests can look on (struct machine). */
+void tlb_flush_page(vaddr_t va);
+void tlb_flush_all(void);
 
 static inline void cr3_load(paddr_t root)
 {

@@ -11,7 +11,10 @@
 #include <unistd.h>
 
 #include "arch/x86/boot_window.h"
+#include "arch/x86/ipi.h"
 #include "arch/x86/memtype.h"
+#include "arch/x86/park.h"
+#include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -80,6 +83,7 @@ void machine_reset(void)
     machine.phys_bits = 40;
     machine.has_1g = true;
     machine.levels = 4;
+    host_cpu = 0;
 }
 
 void machine_map(uint64_t start, uint64_t bytes, uint32_t type)
@@ -222,6 +226,54 @@ void arch_map_image(void)
 void arch_load_space(uint64_t cr3)
 {
     machine.cr3 = cr3;
+}
+
+/* --- other CPUs, which do nothing but flush
+ * --------------------------------------------------------------- */
+
+uint32_t host_cpu;
+
+void machine_start_cpu(uint32_t cpu)
+{
+    mm.cpu[cpu] = (struct mm_cpu){1, mm.space_list, mm.epoch, mm.epoch};
+    kernel_space()->cpus |= UINT64_C(1) << cpu;
+}
+
+void tlb_flush_all(void)
+{
+    if (machine.flushing)
+        machine.flushing();
+}
+
+void tlb_flush_page(vaddr_t va)
+{
+    (void)va;
+    tlb_flush_all();
+}
+
+bool cpu_ask(uint32_t cpu)
+{
+    machine.asked |= UINT64_C(1) << cpu;
+    return !(machine.resting >> cpu & 1);
+}
+
+bool cpu_asked(void)
+{
+    bool asked = machine.asked >> host_cpu & 1;
+
+    machine.asked &= cpu_others();
+    return asked;
+}
+
+void ipi_shootdown(uint64_t cpus)
+{
+    uint32_t asker = host_cpu;
+
+    for (; cpus; cpus &= cpus - 1) {
+        host_cpu = (uint32_t)__builtin_ctzll(cpus);
+        tlb_answer();
+    }
+    host_cpu = asker;
 }
 
 /* --- text and panics

@@ -27,8 +27,11 @@ struct machine {
     bool verbose;         // what mm says is printed, not only kept
     char said[64 * 1024]; // what mm said since machine_reset()
     uint64_t said_bytes;
-    uint64_t cr3;          // as arch_load_space() got it
-    int64_t visible_pages; // that arch_meta_map() shows now
+    uint64_t cr3;           // as arch_load_space() got it
+    int64_t visible_pages;  // that arch_meta_map() shows now
+    uint64_t resting;       // CPUs that need not be asked to flush
+    uint64_t asked;         // CPUs that were, and have not answered
+    void (*flushing)(void); // called when a CPU is about to flush; NULL: nobody looks on
 };
 extern struct machine machine;
 
@@ -45,6 +48,9 @@ void machine_start(void);
 void machine_boot(uint64_t ram);
 /* True if mm said that. */
 bool machine_said(const char *text);
+
+/* Another CPU runs in the kernel's space from now on, and answers when it is asked to flush. */
+void machine_start_cpu(uint32_t cpu);
 
 /* Reads physical memory, past the manager's own windows. */
 void phys_read(uint64_t paddr, void *to, size_t bytes);
