@@ -7,9 +7,14 @@
 #include "arch/x86/gdt.h"
 #include "arch/x86/idt.h"
 #include "arch/x86/ipi.h"
+#include "arch/x86/memtype.h"
 #include "arch/x86/percpu.h"
+#include "arch/x86/smp.h"
 #include "arch/x86/stack.h"
+#include "arch/x86/tlb.h"
 #include "arch/x86/traps.h"
+#include "arch/x86/user.h"
+#include "mm/journal.h"
 
 struct table_register {
     uint16_t limit;
@@ -18,9 +23,6 @@ struct table_register {
 
 enum {
     GATE_PRESENT = 0x80,
-    GATE_TYPE = 0x1f,
-    GATE_INTERRUPT = 0x0e,
-    GATE_TRAP = 0x0f,
 };
 
 // All pages from `at` on are mapped with these of PG_W and PG_NX, and out of ring 3's reach.
@@ -42,21 +44,25 @@ static uint64_t handler_of(const struct idt_gate *g)
     return (uint64_t)g->offset_high << 32 | (uint64_t)g->offset_middle << 16 | g->offset_low;
 }
 
+// A vector that ring 3 may call says so by both bits.
+static bool type_fits(unsigned vector, unsigned type)
+{
+    return type == IDT_GATE_INTERRUPT ||
+           (vector == VECTOR_USER_EXIT && type == (IDT_GATE_INTERRUPT | IDT_GATE_RING_3));
+}
+
 static void check_gates(struct check *c)
 {
     for (unsigned v = 0; v < IDT_COUNT; v++) {
         const struct idt_gate *g = &idt[v];
-        unsigned type = g->type & GATE_TYPE;
 
-        if (!(g->type & GATE_PRESENT)) {
-            EXPECT(c, "C2", v >= VECTOR_EXCEPTIONS, "exception %u has no gate", v);
-            continue;
-        }
+        EXPECT(c, "C2", (g->type & GATE_PRESENT) || v >= VECTOR_EXCEPTIONS,
+               "exception %u has no gate", v);
         EXPECT(c, "C2",
-               (type == GATE_INTERRUPT || type == GATE_TRAP) && g->selector == SEL_KERNEL_CODE &&
-                   g->ist <= IST_MACHINE_CHECK,
-               "the gate of vector %u has type 0x%x, selector 0x%x, IST %u", v, type, g->selector,
-               g->ist);
+               type_fits(v, g->type) && g->selector == SEL_KERNEL_CODE && g->ist == idt_ist(v) &&
+                   handler_of(g) == idt_handler(v) && !g->reserved,
+               "the gate of vector %u leads to 0x%lx, type 0x%x, selector 0x%x, IST %u", v,
+               handler_of(g), g->type, g->selector, g->ist);
         expect_mapped(c, "a handler", handler_of(g), 1, 0);
     }
 }
@@ -105,6 +111,46 @@ static void check_guards(struct check *c)
     }
 }
 
+// Another CPU writes these words one by one before it is online, and none of them twice.
+static bool own(bool online, uint64_t have, uint64_t want)
+{
+    return have == want || (!online && !have);
+}
+
+// What a CPU has of its own says so.
+static void check_percpu(struct check *c, uint32_t cpu)
+{
+    const struct percpu *p = &percpu[cpu];
+    bool online = __atomic_load_n(&mm.cpu[cpu].online, __ATOMIC_ACQUIRE);
+
+    EXPECT(c, "C2",
+           own(online, p->number, cpu) && own(online, p->token, cpu + 1) &&
+               own(online, p->others, ~(UINT64_C(1) << cpu)) &&
+               own(online, p->journal, (uintptr_t)journal_ring[cpu]) &&
+               own(online, p->apic_id, cpu),
+           "percpu[%u]: number %u, token %u, others 0x%lx, journal 0x%lx, apic_id %u", cpu,
+           p->number, p->token, p->others, p->journal, p->apic_id);
+}
+
+static void check_all_percpu(struct check *c)
+{
+    uint64_t base = rdmsr(MSR_GS_BASE);
+
+    EXPECT(c, "C2", base == (uintptr_t)this_cpu(), "GS base is 0x%lx, CPU %u's is 0x%lx", base,
+           cpu_number(), (uintptr_t)this_cpu());
+    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++)
+        check_percpu(c, cpu);
+}
+
+// Every CPU has the boot CPU's MTRRs, and its own PAT as the kernel set it.
+static void check_types(struct check *c)
+{
+    uint64_t pat = rdmsr(MSR_PAT);
+
+    EXPECT(c, "M2", pat == pat_value(), "the PAT is 0x%lx, should be 0x%lx", pat, pat_value());
+    EXPECT(c, "M2", cpu_mtrrs_hold(), "the MTRRs are not those of the boot");
+}
+
 static void check_control(struct check *c)
 {
     uint64_t cr4 = read_cr4();
@@ -118,9 +164,15 @@ static void check_control(struct check *c)
 void check_machine(struct check *c)
 {
     check_control(c);
+    check_types(c);
+    EXPECT(c, "C1", !ap_cr3 || ap_cr3 == kernel_cr3,
+           "ap_cr3 is 0x%lx, the kernel's root is at 0x%lx", ap_cr3, kernel_cr3);
+    EXPECT(c, "C1", cr3_read().v == space_current()->cr3, "CR3 is 0x%lx, the current space is %s",
+           cr3_read().v, space_current()->name);
     if (!ipi_ready) // the boot CPU is not set up yet
         return;
     check_guards(c);
     check_gates(c);
     check_registers(c);
+    check_all_percpu(c);
 }

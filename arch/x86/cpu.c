@@ -73,21 +73,25 @@ static void mtrr_write(const struct mtrr *m)
     write_cr0(cr0);
 }
 
-// The boot CPU's count; the others get the same (QEMU's lose theirs when they are started).
-static void mtrr_init(void)
+bool cpu_mtrrs_hold(void)
 {
     struct mtrr mine = mtrr_read();
 
+    return memcmp(&mtrr, &mine, sizeof(mine)) == 0;
+}
+
+// The boot CPU's count; the others get the same (QEMU's lose theirs when they are started).
+static void mtrr_init(void)
+{
     if (!mtrr.limit) {
-        mtrr = mine;
+        mtrr = mtrr_read();
         mtrr_print();
         return;
     }
-    if (memcmp(&mtrr, &mine, sizeof(mine)) == 0)
+    if (cpu_mtrrs_hold())
         return;
     mtrr_write(&mtrr);
-    mine = mtrr_read();
-    if (memcmp(&mtrr, &mine, sizeof(mine)) != 0)
+    if (!cpu_mtrrs_hold())
         printk("MTRRs: those of a CPU are not those of the boot CPU, which count here\n");
 }
 

@@ -214,6 +214,9 @@ static inline void outw(uint16_t port, uint16_t value)
  */
 void cpu_init(void);
 
+/* True if this CPU's MTRRs are the boot CPU's, as they were at boot (struct mtrr). */
+bool cpu_mtrrs_hold(void);
+
 // The protection that cpu_init() switched on in CR4 (CR4_SMEP, CR4_SMAP, CR4_UMIP, as far as there
 // are); every CPU has it on, and the debugger holds them against it.
 extern uint64_t cpu_cr4;

@@ -25,10 +25,15 @@ void idt_load(void)
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
+uint64_t idt_handler(unsigned vector)
+{
+    return (uintptr_t)vector_stubs + (uintptr_t)vector * STUB_SIZE;
+}
+
 void idt_init(void)
 {
     for (unsigned i = 0; i < IDT_COUNT; i++) {
-        uintptr_t handler = (uintptr_t)vector_stubs + (uintptr_t)i * STUB_SIZE;
+        uintptr_t handler = idt_handler(i);
 
         idt[i] = (struct idt_gate){
             .offset_low = handler & 0xffff,
@@ -46,9 +51,16 @@ void idt_allow_user(unsigned vector)
     idt[vector].type |= IDT_GATE_RING_3;
 }
 
+enum ist idt_ist(unsigned vector)
+{
+    static const uint8_t stacked[VECTOR_EXCEPTIONS] = {
+        [VECTOR_DF] = IST_DOUBLE_FAULT, [VECTOR_NMI] = IST_NMI, [VECTOR_MC] = IST_MACHINE_CHECK};
+
+    return vector < VECTOR_EXCEPTIONS ? stacked[vector] : IST_NONE;
+}
+
 void idt_use_ist(void)
 {
-    idt[VECTOR_DF].ist = IST_DOUBLE_FAULT;
-    idt[VECTOR_NMI].ist = IST_NMI;
-    idt[VECTOR_MC].ist = IST_MACHINE_CHECK;
+    for (unsigned i = 0; i < VECTOR_EXCEPTIONS; i++)
+        idt[i].ist = idt_ist(i);
 }

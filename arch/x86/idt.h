@@ -29,6 +29,11 @@ _Static_assert(sizeof(struct idt_gate) == 16, "the processor's layout");
 // One page exactly, with nothing else on it.
 extern struct idt_gate idt[IDT_COUNT];
 
+/* The stub that a vector's gate leads to, and the slot of the stack that it has in the end; for the
+ * self-check as well. */
+uint64_t idt_handler(unsigned vector);
+enum ist idt_ist(unsigned vector);
+
 /* Fills and loads the table, all gates on the current stack: exceptions are printed from here on.
  */
 void idt_init(void);

@@ -28,7 +28,7 @@ enum {
 };
 #define TRAMPOLINE_VA VADDR(VA_DEVICES + 0x1000000)
 
-// Read by ap_start.S: the kernel's page tables, and by number on the bus the stack of a CPU that is
+// Read by ap_start.S: the page tables, and by number on the bus the stack of a CPU that is
 // expected, 0 of all others.
 uint64_t ap_cr3;
 uint64_t ap_stack[APIC_IDS];

@@ -4,6 +4,9 @@
 
 #include "arch/x86/percpu.h"
 
+// The root table that other CPUs start with, the kernel's; 0 while none was to be started.
+extern uint64_t ap_cr3;
+
 /* Starts all other CPUs, as many as QEMU's fw_cfg says there are; without it one is enough. Each is
  * in the kernel's space then, with stacks of its own, and waits for work. What does not come up in
  * time is told, and stays off. After apic_init(). */
