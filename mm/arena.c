@@ -27,21 +27,21 @@ static uint32_t object_page(const struct arena *a, uint32_t index)
     return (uint32_t)((uint64_t)index * a->unit >> PAGE_SHIFT) + 1;
 }
 
+const struct arena arena_first[ARENA_COUNT] = {
+    [ARENA_FRAMES] =
+        {.base = VA_FRAMES, .limit = 64ull << 30, .unit = 32, .size = 32, .low = STOCK_FRAME_PAGES},
+    [ARENA_MAPPINGS] =
+        {.base = VA_MAPPINGS, .limit = 8ull << 30, .unit = 4, .size = 20, .low = STOCK_MAPPINGS},
+    [ARENA_NODES] =
+        {.base = VA_NODES, .limit = 512ull << 20, .unit = 8192, .size = 8192, .low = STOCK_NODES},
+    [ARENA_TABLES] = {.base = VA_TABLES, .limit = 256ull << 20, .unit = 32, .size = 32},
+    [ARENA_SHADOWS] = {.base = VA_SHADOWS, .limit = 16ull << 30, .unit = 2048, .size = 2048},
+    [ARENA_SPACES] = {.base = VA_SPACES, .limit = 64ull << 20, .unit = 128, .size = 128},
+};
+
 void arena_setup(void)
 {
-    static const struct arena init[ARENA_COUNT] = {
-        [ARENA_FRAMES] = {.base = VA_FRAMES, .limit = 64ull << 30, .unit = 32, .size = 32},
-        [ARENA_MAPPINGS] = {.base = VA_MAPPINGS, .limit = 8ull << 30, .unit = 4, .size = 20},
-        [ARENA_NODES] = {.base = VA_NODES, .limit = 512ull << 20, .unit = 8192, .size = 8192},
-        [ARENA_TABLES] = {.base = VA_TABLES, .limit = 256ull << 20, .unit = 32, .size = 32},
-        [ARENA_SHADOWS] = {.base = VA_SHADOWS, .limit = 16ull << 30, .unit = 2048, .size = 2048},
-        [ARENA_SPACES] = {.base = VA_SPACES, .limit = 64ull << 20, .unit = 128, .size = 128},
-    };
-
-    memcpy(mm.arena, init, sizeof(init));
-    mm.arena[ARENA_FRAMES].low = STOCK_FRAME_PAGES;
-    mm.arena[ARENA_NODES].low = STOCK_NODES;
-    mm.arena[ARENA_MAPPINGS].low = STOCK_MAPPINGS;
+    memcpy(mm.arena, arena_first, sizeof(arena_first));
 }
 
 /* --- lists of pages: those with free objects (partial), and wholly free ones (empty)

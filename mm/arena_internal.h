@@ -8,6 +8,9 @@ enum {
     NODE_FREE = 0xffffffff, // entry 1 of a free node: a value that no entry in use can have
 };
 
+// What each is before it has a page; some of it never changes.
+extern const struct arena arena_first[ARENA_COUNT];
+
 static inline struct arena_page *page_header(const struct arena *a, uint32_t number)
 {
     return (struct arena_page *)(uintptr_t)(a->base + (uint64_t)(number - 1) * PAGE_SIZE);

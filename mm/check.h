@@ -7,17 +7,34 @@
 
 struct check {
     int violations;
+    bool blind;              // something can't be followed: what relies on it is not looked at
     uint64_t frames;         // heads on the rings
-    uint64_t device_frames;  // of them device memory
-    uint64_t table_frames;   // of them page tables
+    uint64_t small_frames;   // of them with descriptors in a row
+    uint64_t large_frames;   // of them with one of their own
+    uint64_t lower_entries;  // of the tree that these have, of 512 KiB
+    uint64_t upper_entries;  // and of 512 MiB
+    uint64_t device_frames;  // of the heads device memory
+    uint64_t table_frames;   // and page tables
     uint64_t mappings;       // records on the frames' lists
     uint64_t record_entries; // page-table entries that these records stand for
+    uint64_t spaces;         // on the list
     uint64_t tables;         // page tables reached from the roots
     uint64_t leaves;         // leaf entries reached from the roots
+    uint64_t arena_pages;    // of them in the arenas' windows
+    uint64_t shown;          // and in that of the page tables
+    struct {
+        uint64_t nodes, pages; // below its root: nodes, and pages of descriptors in a row
+        uint64_t small;        // heads in these
+        uint64_t lower, upper; // entries that lead to blocks
+    } tree;
 };
 
 /* Reports that a rule of docs/invariants.md is broken. */
 void check_fail(struct check *c, const char *rule, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The same, and c->blind. */
+void check_blind(struct check *c, const char *rule, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
 #define EXPECT(c, rule, cond, ...)                                                                 \
@@ -26,8 +43,23 @@ void check_fail(struct check *c, const char *rule, const char *fmt, ...)
             check_fail(c, rule, __VA_ARGS__);                                                      \
     } while (0)
 
+/* In this order; the first three say whether the others can look. */
+void check_tree(struct check *c);
+void check_windows(struct check *c);
+void check_state(struct check *c);
 void check_rings(struct check *c);
 void check_spaces(struct check *c);
+void check_arenas(struct check *c);
+void check_slots(struct check *c);
+void check_tree_sums(struct check *c);
+void check_flushed(struct check *c);
+
+/* Parts of check_spaces(): the CPUs, and those that a space names. */
+void check_cpus(struct check *c);
+void check_mask(struct check *c, const space_t *space);
+
+/* Whether an epoch is later than now; false where that can't be told. */
+bool epoch_is_future(uint32_t epoch);
 
 /* Whether an index names an object within the arena's mapped pages. */
 static inline bool index_in(enum arena_id id, uint32_t index)
@@ -51,6 +83,8 @@ void check_machine(struct check *c);
  * any does. */
 bool check_rights(uint64_t va, pgentry_t *rights);
 
-/* The raw entry for va at that level, read through the window by following the entries themselves.
- * 0 if the path ends above. */
+/* The slot of va's table of that level, found by following the entries themselves as the window
+ * shows them. 0 if the path ends above. */
+uint32_t raw_table(const space_t *space, uint64_t va, unsigned level);
+/* The entry for va there, 0 likewise. */
 pgentry_t raw_entry(const space_t *space, uint64_t va, unsigned level);

@@ -3,6 +3,7 @@
 #include "mm/check.h"
 
 #include "arch/x86/memtype.h"
+#include "mm/journal.h"
 
 // The entry maps the frame's block, but not the page of it that belongs there.
 static bool place_differs(const frame_t *f, unsigned level, pgentry_t have, pgentry_t want)
@@ -24,16 +25,16 @@ static void check_entries(struct check *c, const frame_t *f, uint32_t index)
     pgentry_t want = pgentry_leaf(MFN(f->mfn + m->offset), m->level, m->attr);
 
     for (uint64_t i = 0; i < count; i++, want += step) {
-        pgentry_t have =
-            raw_entry(space_at(t->space), va + i * step, m->level) & ~(pgentry_t)(PG_A | PG_D);
-        struct pt_walk w;
+        vaddr_t at = VADDR(va + i * step);
+        uint32_t slot = raw_table(space_at(t->space), at.v, m->level);
+        unsigned entry = level_index(at, m->level);
+        pgentry_t have = slot ? table_entries(slot)[entry] & ~(pgentry_t)(PG_A | PG_D) : 0;
 
         EXPECT(c, place_differs(f, m->level, have, want) ? "P3" : "P5", have == want,
-               "0x%lx: the record of frame 0x%lx says entry 0x%lx, it is 0x%lx", va + i * step,
+               "0x%lx: the record of frame 0x%lx says entry 0x%lx, it is 0x%lx", at.v,
                (uint64_t)f->mfn, want, have);
-        pt_walk(space_at(t->space), VADDR(va + i * step), m->level, &w);
-        EXPECT(c, "P5", w.level == m->level && w.shadow == index,
-               "0x%lx: shadow 0x%x, its record is 0x%x", va + i * step, w.shadow, index);
+        EXPECT(c, "P5", !slot || table_shadow(slot)[entry] == index,
+               "0x%lx: shadow 0x%x, its record is 0x%x", at.v, table_shadow(slot)[entry], index);
     }
     c->record_entries += count;
 }
@@ -126,6 +127,23 @@ static bool in_stock(const frame_t *f)
     return f->slot < mm.slot_count && table_at(f->slot)->stock;
 }
 
+// What it has in the tree.
+static void count_frame(struct check *c, const frame_t *f)
+{
+    c->frames++;
+    c->device_frames += f->kind == FRAME_DEVICE;
+    c->table_frames += f->kind == FRAME_TABLE;
+    if (f->order < FRAME_PAGE_ORDER) {
+        c->small_frames++;
+        return;
+    }
+    c->large_frames++;
+    if (f->order < NODE_ORDER)
+        c->lower_entries += frame_pages(f) >> FRAME_PAGE_ORDER;
+    else
+        c->upper_entries += frame_pages(f) >> NODE_ORDER;
+}
+
 static void check_frame(struct check *c, const frame_t *f, unsigned order)
 {
     uint64_t mfn = f->mfn;
@@ -140,11 +158,26 @@ static void check_frame(struct check *c, const frame_t *f, unsigned order)
            "frame 0x%lx: %s of level %u", mfn, frame_kind_name(f->kind), f->level);
     EXPECT(c, "A4", f->kind != FRAME_METADATA || f->refcount == 1,
            "metadata frame 0x%lx has %u references", mfn, f->refcount);
+    EXPECT(c, "B1", f->kind == FRAME_TABLE || !epoch_is_future(f->epoch),
+           "frame 0x%lx was unmapped in epoch %u, now is %u", mfn, f->epoch, mm.epoch);
     check_place(c, f);
     check_mappings(c, f);
-    c->frames++;
-    c->device_frames += f->kind == FRAME_DEVICE;
-    c->table_frames += f->kind == FRAME_TABLE;
+    count_frame(c, f);
+}
+
+// The head of a ring has a descriptor's place, and nothing but links in it.
+static bool check_head(struct check *c, unsigned order)
+{
+    uint32_t index = mm.order[order].head;
+    const frame_t *head = frame_at(order + 1);
+
+    if (index != order + 1) {
+        check_fail(c, "A3", "order %u: head is 0x%x, should be 0x%x", order, index, order + 1);
+        return false;
+    }
+    EXPECT(c, "A3", !frame_word(head) && !frame_counts(head) && !head->maps && !head->epoch,
+           "the head of the ring of order %u holds more than links", order);
+    return true;
 }
 
 static void check_ring(struct check *c, unsigned order)
@@ -154,6 +187,8 @@ static void check_ring(struct check *c, unsigned order)
     uint64_t limit = mm.arena[ARENA_FRAMES].pages * (uint64_t)FRAME_PAGE_COUNT;
     uint32_t before = list->head, last_free = list->head;
 
+    if (!check_head(c, order))
+        return;
     for (uint32_t i = frame_at(list->head)->next; i != list->head; i = frame_at(i)->next) {
         const frame_t *f = frame_at(i);
 

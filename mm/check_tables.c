@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The self-check's second part: every page table of every space, by its real entries.
-#include "arch/x86/tlb.h"
 #include "mm/check.h"
 
 // Where the recursion is.
@@ -13,21 +12,26 @@ struct place {
     const struct place *parent; // NULL: this is the root
 };
 
-pgentry_t raw_entry(const space_t *space, uint64_t va, unsigned level)
+uint32_t raw_table(const space_t *space, uint64_t va, unsigned level)
 {
     uint32_t slot = space->root;
 
-    for (unsigned l = space->levels;; l--) {
+    if (slot >= mm.slot_count || space->levels > PT_LEVELS_MAX)
+        return 0;
+    for (unsigned l = space->levels; l > level && slot; l--) {
         pgentry_t e = table_entries(slot)[level_index(VADDR(va), l)];
-        const frame_t *f;
+        const frame_t *f = (e & PG_P) && !(e & PG_PS) ? find_mfn_frame(pgentry_mfn(e, l)) : NULL;
 
-        if (l == level)
-            return e;
-        f = find_mfn_frame(pgentry_mfn(e, l));
-        if (!(e & PG_P) || (e & PG_PS) || !f || f->kind != FRAME_TABLE || f->slot >= mm.slot_count)
-            return 0;
-        slot = f->slot;
+        slot = f && f->kind == FRAME_TABLE && f->slot < mm.slot_count ? f->slot : 0;
     }
+    return slot;
+}
+
+pgentry_t raw_entry(const space_t *space, uint64_t va, unsigned level)
+{
+    uint32_t slot = raw_table(space, va, level);
+
+    return slot ? table_entries(slot)[level_index(VADDR(va), level)] : 0;
 }
 
 static pgentry_t rights_below(pgentry_t above, pgentry_t e)
@@ -67,6 +71,29 @@ static bool is_arena(uint64_t va)
     return false;
 }
 
+// What the manager's own windows show: an arena pages of its own, and that of the tables each at
+// its slot.
+static void check_window_leaf(struct check *c, const struct place *p, uint64_t va, const frame_t *f)
+{
+    uint64_t slot = (va - VA_WINDOW) >> PAGE_SHIFT;
+
+    if (p->space != kernel_space())
+        return;
+    if (is_arena(va)) {
+        c->arena_pages++;
+        EXPECT(c, "A3", f->kind == FRAME_METADATA && !f->order && p->level == 1,
+               "arena page 0x%lx is frame 0x%lx, %s of order %u", va, (uint64_t)f->mfn,
+               frame_kind_name(f->kind), f->order);
+    } else if (slot < (VA_SHADOWS - VA_WINDOW) >> PAGE_SHIFT) {
+        c->shown++;
+        EXPECT(c, "T4",
+               slot < mm.slot_count && f->kind == FRAME_TABLE && f->slot == slot &&
+                   frame_at(table_at((uint32_t)slot)->frame) == f,
+               "the window shows frame 0x%lx, %s, for slot %lu", (uint64_t)f->mfn,
+               frame_kind_name(f->kind), slot);
+    }
+}
+
 static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgentry_t e,
                        uint32_t shadow)
 {
@@ -98,6 +125,7 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
     EXPECT(c, "T4", f->kind != FRAME_METADATA || !writable || is_arena(va),
            "%s 0x%lx: metadata 0x%lx can be written outside the arenas", p->space->name, va,
            (uint64_t)f->mfn);
+    check_window_leaf(c, p, va, f);
 }
 
 static void check_table(struct check *c, const struct place *p);
@@ -107,6 +135,18 @@ static bool is_above(const struct place *p, uint32_t slot)
     while (p && p->slot != slot)
         p = p->parent;
     return p;
+}
+
+// An entry that leads to a table has all rights, for the leaves to limit, and is cached as usual.
+static void check_pointer_bits(struct check *c, const struct place *p, uint64_t va, pgentry_t e)
+{
+    pgentry_t want = PG_W | (p->space != kernel_space() ? PG_U : 0);
+
+    EXPECT(c, "P4", (e & (PG_W | PG_U | PG_NX)) == want,
+           "%s 0x%lx: entry 0x%lx of level %u has other rights than all", p->space->name, va, e,
+           p->level);
+    EXPECT(c, "T5", !(e & (PG_PWT | PG_PCD)), "%s 0x%lx: entry 0x%lx of level %u has a memory type",
+           p->space->name, va, e, p->level);
 }
 
 // True if the entry leads to a table that can be followed.
@@ -139,6 +179,7 @@ static bool check_pointer(struct check *c, const struct place *p, unsigned index
            "%s 0x%lx: the table of level %u has another parent", p->space->name, va, f->level);
     EXPECT(c, "T3", shadow == (SHADOW_TABLE | f->slot),
            "%s 0x%lx: shadow 0x%x, the table is in slot %u", p->space->name, va, shadow, f->slot);
+    check_pointer_bits(c, p, va, e);
     return true;
 }
 
@@ -155,7 +196,9 @@ static void check_entry(struct check *c, const struct place *p, unsigned index)
                e, p->level, shadow);
         return;
     }
-    EXPECT(c, "T5", !(e & PG_ADDR & ~(mm.phys_limit - 1)) && !(p->level > 3 && (e & PG_PS)),
+    EXPECT(c, "T5",
+           !(e & PG_ADDR & ~(mm.phys_limit - 1)) &&
+               !((e & PG_PS) && p->level > (mm.page_1g ? 3 : 2)),
            "%s 0x%lx: entry 0x%lx of level %u has reserved bits", p->space->name, va, e, p->level);
     if (p->level == 1 || (p->level < 4 && (e & PG_PS))) {
         check_leaf(c, p, va, e, shadow);
@@ -193,51 +236,97 @@ static void check_shared(struct check *c, const space_t *space)
 
     for (unsigned i = PT_ENTRIES / 2; i < PT_ENTRIES; i++)
         EXPECT(c, "T3",
-               ((table_entries(space->root)[i] ^ table_entries(kernel)[i]) & ~ignored) == 0,
-               "%s: entry %u of the root is not the kernel's", space->name, i);
+               ((table_entries(space->root)[i] ^ table_entries(kernel)[i]) & ~ignored) == 0 &&
+                   table_shadow(space->root)[i] == table_shadow(kernel)[i],
+               "%s: entry %u of the root, or its shadow, is not the kernel's", space->name, i);
 }
 
-// Which CPU has which space: this one's by its CR3, the others' by what they say.
-static void check_cpus(struct check *c)
-{
-#ifndef KTF_HOST
-    EXPECT(c, "C1", cr3_read().v == space_current()->cr3, "CR3 is 0x%lx, the current space is %s",
-           cr3_read().v, space_current()->name);
-#endif
-    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++) {
-        const struct mm_cpu *p = &mm.cpu[cpu];
-        uint64_t bit = UINT64_C(1) << cpu;
+/* --- address spaces
+ * ------------------------------------------------------------------------------- */
 
-        EXPECT(c, "C1",
-               !p->online ||
-                   (index_in(ARENA_SPACES, p->space) && space_at(p->space)->live == SPACE_LIVE &&
-                    (space_at(p->space)->cpus & bit) && (kernel_space()->cpus & bit)),
-               "CPU %u is not in the mask of its address space", cpu);
+static void check_root(struct check *c, const space_t *space)
+{
+    const struct table *t = table_at(space->root);
+
+    EXPECT(c, "C1",
+           index_in(ARENA_FRAMES, t->frame) && space->cr3 == frame_paddr(frame_at(t->frame)).v,
+           "%s: its root table is not where its cr3 says", space->name);
+    EXPECT(c, "T7",
+           space->levels == mm.levels && t->level == mm.levels && !t->parent && !t->index &&
+               !t->va && t->space == space_index(space),
+           "%s: slot %u is no root of %u levels", space->name, space->root, mm.levels);
+}
+
+// The tables that it used last are its own.
+static void check_recent(struct check *c, const space_t *space, unsigned level)
+{
+    const struct recent_table *r = &space->recent[level - 1];
+    uint32_t slot = r->at / PT_ENTRIES;
+    const struct table *t = table_at(slot);
+
+    EXPECT(c, "A3", !r->zero, "%s: recent[%u].zero is 0x%x", space->name, level - 1, r->zero);
+    if (!(r->va | r->table | r->count | r->at))
+        return;
+    EXPECT(c, "T7",
+           slot < mm.slot_count && r->at % PT_ENTRIES == 0 && r->count == PT_ENTRIES &&
+               r->table == (uintptr_t)t && t->level == level && t->space == space_index(space) &&
+               t->va == r->va,
+           "%s: recent[%u] is slot %u for 0x%lx, no such table of level %u", space->name, level - 1,
+           slot, r->va, level);
+}
+
+// Zeros behind its end, which there is.
+static bool name_is_whole(const space_t *space)
+{
+    bool end = false;
+
+    for (unsigned i = 0; i < sizeof(space->name); i++) {
+        if (end && space->name[i])
+            return false;
+        end = end || !space->name[i];
     }
+    return end;
+}
+
+// The list goes from the kernel's to the newest and on to the oldest.
+static void check_space(struct check *c, const space_t *space, uint32_t newer)
+{
+    struct place root = {space, space->root, space->levels, 0, PG_W | PG_U, NULL};
+    uint64_t tables = c->tables;
+    bool kernel = space == kernel_space();
+
+    EXPECT(c, "A4", kernel ? !space->id : space->id && space->id < newer,
+           "%s: its id is %u, the next one is %u", space->name, space->id, newer);
+    EXPECT(c, "A3", name_is_whole(space), "a space's name, %.21s, has no end, or more behind it",
+           space->name);
+    check_root(c, space);
+    check_table(c, &root);
+    if (!kernel)
+        check_shared(c, space);
+    EXPECT(c, "A4", space->tables == c->tables - tables, "%s counts %lu tables, %lu were found",
+           space->name, space->tables, c->tables - tables);
+    check_recent(c, space, 1);
+    check_recent(c, space, 2);
+    check_mask(c, space);
 }
 
 void check_spaces(struct check *c)
 {
-    uint64_t tables = 0;
-    uint32_t before = 0;
+    uint32_t before = 0, newer = mm.next_space;
 
     for (uint32_t i = mm.space_list; i; before = i, i = space_at(i)->next) {
         const space_t *space = space_at(i);
-        struct place root = {space, space->root, space->levels, 0, PG_W | PG_U, NULL};
 
         if (!index_in(ARENA_SPACES, i) || space->live != SPACE_LIVE || space->prev != before ||
-            space->root >= mm.slot_count) {
+            space->root >= mm.slot_count || (before == 0) != (space == kernel_space())) {
             check_fail(c, "A3", "the list of spaces is broken at index %u", i);
             return;
         }
-        EXPECT(c, "C1", space->cr3 == frame_paddr(frame_at(table_at(space->root)->frame)).v,
-               "%s: its root table is not where its cr3 says", space->name);
-        check_table(c, &root);
-        if (space != kernel_space())
-            check_shared(c, space);
-        tables += space->tables;
+        c->spaces++;
+        check_space(c, space, newer);
+        if (before)
+            newer = space->id;
     }
+    EXPECT(c, "A3", mm.space_list, "there is no address space");
     check_cpus(c);
-    EXPECT(c, "A4", tables == c->tables, "the spaces count %lu tables, %lu were found", tables,
-           c->tables);
 }

@@ -166,13 +166,9 @@ static void map_boot_data(void)
 
 static void fill_leaf_bits(void)
 {
-    for (unsigned attr = 0; attr <= VATTR_ALL; attr++) {
-        bool allowed = (attr >> VATTR_TYPE_SHIFT) < MEMTYPE_COUNT &&
-                       (attr & (VATTR_W | VATTR_X)) != (VATTR_W | VATTR_X);
-
+    for (unsigned attr = 0; attr <= VATTR_ALL; attr++)
         for (unsigned level = 1; level <= 2; level++)
-            mm.leaf_bits[level - 1][attr] = allowed ? pgentry_leaf(MFN(0), level, attr) : 0;
-    }
+            mm.leaf_bits[level - 1][attr] = leaf_bits_of(level, attr);
 }
 
 uint64_t kernel_cr3;

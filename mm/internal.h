@@ -348,6 +348,15 @@ int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsi
 /* --- types.c -------------------------------------------------------------------------------------
  */
 
+/* What mm.leaf_bits holds for that level, 1 or 2, and enum vattr. */
+static inline pgentry_t leaf_bits_of(unsigned level, unsigned attr)
+{
+    bool allowed = (attr >> VATTR_TYPE_SHIFT) < MEMTYPE_COUNT &&
+                   (attr & (VATTR_W | VATTR_X)) != (VATTR_W | VATTR_X);
+
+    return allowed ? pgentry_leaf(MFN(0), level, attr) : 0;
+}
+
 static inline enum memtype attr_type(unsigned attr)
 {
     return (enum memtype)((attr & VATTR_TYPE) >> VATTR_TYPE_SHIFT);
@@ -362,6 +371,9 @@ extern struct type_stretch type_wb;
 
 /* mm.wb_kinds and type_wb, from the regions and the MTRRs. */
 void type_init(void);
+/* mm.wb_kinds as it should be: the kinds of the boot map that are write-back by the MTRRs. Device
+ * frames are looked at one by one. */
+uint32_t type_kinds(void);
 /* The attributes as a record holds them: with the frame's own type if none is asked for. */
 unsigned type_settled(const frame_t *frame, unsigned attr);
 /* -ETYPE if device memory is to be write-back, or if the MTRRs make another type of it. */

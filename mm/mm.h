@@ -181,6 +181,10 @@ extern uint32_t tlb_broken;
  * Returns how many there are. */
 int mm_check(void);
 
+// Of the last such check's violations the first one's rule, NULL if there was none. For tests of
+// the check.
+extern const char *mm_check_rule;
+
 /* From now on the same, kmalloc's objects left out, after every n-th operation that took a lock; 0:
  * no more. Panics if a rule is broken. */
 void mm_check_every(uint32_t n);

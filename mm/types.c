@@ -50,15 +50,21 @@ static void find_stretch(void)
     type_wb = (struct type_stretch){start >> PAGE_SHIFT, (end - start) >> PAGE_SHIFT};
 }
 
-// What of the boot map is write-back by the MTRRs. Device frames are looked at one by one.
-void type_init(void)
+uint32_t type_kinds(void)
 {
-    mm.wb_kinds = ~(1u << FRAME_DEVICE);
+    uint32_t kinds = ~(1u << FRAME_DEVICE);
+
     for (unsigned i = 0; i < mm.region_count; i++) {
         const struct region *r = &mm.region[i];
 
         if (mtrr_range_type(&mtrr, r->start, r->end - r->start) != CACHE_WB)
-            mm.wb_kinds &= ~(1u << r->kind);
+            kinds &= ~(1u << (r->kind & 31));
     }
+    return kinds;
+}
+
+void type_init(void)
+{
+    mm.wb_kinds = type_kinds();
     find_stretch();
 }

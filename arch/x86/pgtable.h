@@ -10,7 +10,7 @@
 // frame, the only writable mapping of it), its shadow at VA_SHADOWS + slot * 2048, its struct table
 // at VA_TABLES + slot * 32. Slot 0 is never used.
 //
-// Invariant: `used` counts the present entries and the pins; a table without any is freed, roots
+// Invariant: `used` counts the present entries; a table that has none, and no pins, is freed, roots
 // excepted. parent is the slot of the table whose entry `index` points here; a root's parent is 0.
 // A free slot has level 0. So has one in stock: a table that became empty stays mapped in the
 // window, all zero as it is, for the next one that is made (mm.stock_slot; linked by parent).

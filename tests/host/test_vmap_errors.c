@@ -143,7 +143,8 @@ static void errors_size(void)
     OK(vmap_1g(NULL, AT, g, VATTR_UC));
     CHECK(has(kernel_space(), AT, g, 0, 3, VATTR_UC));
     OK(vput(NULL, AT, g));
-    mm.page_1g = false;
+    machine.has_1g = false;
+    mm.page_1g = 0;
     REFUSES(-EORDER, vmap_1g(NULL, AT, g, VATTR_UC));
     OK(vmap(NULL, AT, g, VATTR_UC));
     CHECK(has(kernel_space(), AT, g, 0, 2, VATTR_UC));

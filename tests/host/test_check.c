@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// mm_check() against a busy memory in which one word at a time is wrong: it names the rule, and
+// finds nothing when the word is right again.
+#include "lib/printk.h"
+#include "lib/string.h"
+#include "mm/arena_internal.h"
+#include "tests/host/support.h"
+
+// Breaks one word, or field, and mends it.
+#define BREAK(rule, word, flip)                                                                    \
+    do {                                                                                           \
+        uint64_t flip_ = (flip);                                                                   \
+                                                                                                   \
+        (word) ^= flip_;                                                                           \
+        named(rule, #word);                                                                        \
+        (word) ^= flip_;                                                                           \
+    } while (0)
+
+static void named(const char *rule, const char *what)
+{
+    char text[32];
+
+    snprintk(text, sizeof(text), "mm_check: %s: ", rule);
+    machine.said_bytes = 0;
+    if (mm_check() == 0 || !machine_said(text))
+        test_fail(__FILE__, __LINE__, "%s is wrong, rule %s; said was: %s", what, rule,
+                  machine.said_bytes ? machine.said : "nothing");
+}
+
+/* --- the memory
+ * ----------------------------------------------------------------------------------- */
+
+static space_t *user;
+static frame_t *page, *small, *large, *freed; // of order 0, 3 and 9; and a free one
+static frame_t *low, *high;                   // of a device, below 1 TiB and above
+
+static struct pt_walk at(space_t *space, uint64_t va, unsigned level)
+{
+    struct pt_walk w;
+
+    pt_walk(space, VADDR(va), level, &w);
+    CHECK(w.level == level);
+    return w;
+}
+
+static pgentry_t *entry(space_t *space, uint64_t va, unsigned level)
+{
+    struct pt_walk w = at(space, va, level);
+
+    return &table_entries(w.slot)[w.index];
+}
+
+static uint32_t *shadow(space_t *space, uint64_t va, unsigned level)
+{
+    struct pt_walk w = at(space, va, level);
+
+    return &table_shadow(w.slot)[w.index];
+}
+
+// Two CPUs, spaces, pages of each size, aliases, devices; tables, records and slots in stock.
+static void busy(void)
+{
+    space_t *other;
+
+    machine_reset();
+    machine_usual(64 * MIB);
+    machine.phys_bits = 46;
+    machine_start();
+    machine_start_cpu(1);
+    OK(space_create("user", &user));
+    OK(space_create("other", &other));
+    OK(get_frame(0, &page));
+    OK(get_frame(3, &small));
+    OK(get_frame(9, &large));
+    OK(get_device_frame(PADDR(8 * GIB), 9, &low));
+    OK(get_device_frame(PADDR(3 * TIB), 0, &high));
+    OK(vmap(NULL, VADDR(VA_VMAP), page, VATTR_W));
+    OK(vmap(NULL, VADDR(VA_VMAP + 2 * GIB), high, VATTR_W));
+    OK(vmap(NULL, VADDR(VA_VMAP + GIB), low, VATTR_W));
+    OK(vmap(user, VADDR(0x400000), small, VATTR_W | VATTR_U));
+    OK(vmap(user, VADDR(0x40000000), large, VATTR_X | VATTR_U));
+    OK(vmap(other, VADDR(0x400000), page, VATTR_R));
+    OK(get_frame(0, &freed));
+    for (uint64_t va = 0x500000; va < 0x520000; va += PAGE_SIZE)
+        OK(vmap(user, VADDR(va), freed, VATTR_R));
+    for (uint64_t va = 0x500000; va < 0x520000; va += PAGE_SIZE)
+        OK(vunmap(user, VADDR(va), freed));
+    OK(vmap(user, VADDR(0x400000 + GIB * 8), page, VATTR_R));
+    OK(vunmap(user, VADDR(0x400000 + GIB * 8), page));
+    OK(vmap_4k(user, VADDR(0x410000), page, VATTR_R)); // in another table than the last
+    SAME(mm_check(), 0);
+    CHECK(mm.stock_count && mm.records.count && mm.free_slots);
+}
+
+/* --- page tables and spaces
+ * ----------------------------------------------------------------------- */
+
+static void entries(void)
+{
+    busy();
+    for (unsigned level = 2; level <= 4; level++) {
+        pgentry_t *e = entry(user, 0x400000, level), *k = entry(kernel_space(), VA_VMAP, level);
+
+        BREAK("P4", *e, PG_W);
+        BREAK("P4", *e, PG_U);
+        BREAK("P4", *e, PG_NX);
+        BREAK("T5", *e, PG_PWT);
+        BREAK("T5", *e, PG_PCD);
+        BREAK("P4", *k, PG_W);
+        BREAK("P4", *k, PG_U);
+        BREAK("P4", *k, PG_NX);
+        BREAK("T5", *k, PG_PCD);
+    }
+    BREAK("T5", *entry(user, 0x400000, 4), PG_PS);
+    BREAK("P5", *entry(user, 0x400000, 1), PG_W); // the record is looked at first
+    BREAK("P5", *entry(user, 0x800000, 2), PG_W);
+    SAME(mm_check(), 0);
+}
+
+static void shadows(void)
+{
+    uint32_t *shared;
+
+    busy();
+    shared = table_shadow(user->root);
+    for (unsigned i = PT_ENTRIES / 2; i < PT_ENTRIES; i += 51)
+        BREAK("T3", shared[i], 1);
+    BREAK("T3", shared[PT_ENTRIES - 1], SHADOW_TABLE);
+    BREAK("T3", *shadow(user, 0x400000, 3), 1);
+    BREAK("P5", *shadow(user, 0x400000, 1), 1);
+    BREAK("P5", *shadow(user, 0x600000, 2), 1);
+    SAME(mm_check(), 0);
+}
+
+static void slots(void)
+{
+    uint32_t window;
+    struct table *t;
+
+    busy();
+    window = at(kernel_space(), VA_WINDOW, 1).slot;
+    t = table_at(at(user, 0x400000, 1).slot);
+    BREAK("T7", table_at(window)->pins, 1);
+    BREAK("T7", t->pins, 1);
+    BREAK("T7", t->stock, 1);
+    BREAK("T7", t->zero, 4);
+    BREAK("A4", t->used, 1);
+    BREAK("T7", table_at(user->root)->parent, 1);
+    BREAK("T7", table_at(user->root)->va, 1u << 12);
+    t = table_at(mm.stock_slot);
+    BREAK("T7", t->stock, 2);
+    BREAK("T7", t->pins, 1);
+    BREAK("T7", t->va, 1u << 30);
+    BREAK("T7", table_entries(mm.stock_slot)[7], 1);
+    BREAK("T7", table_shadow(mm.stock_slot)[7], 1);
+    BREAK("A4", mm.stock_count, 1);
+    BREAK("A3", mm.stock_slot, mm.stock_slot);
+    t = table_at(mm.free_slot);
+    BREAK("T7", t->space, 1);
+    BREAK("T7", t->used, 1);
+    BREAK("A3", t->parent, 1);
+    BREAK("T7", table_shadow(mm.free_slot)[511], 1);
+    BREAK("A4", mm.free_slots, 1);
+    BREAK("A3", mm.free_slot, mm.free_slot);
+    BREAK("T7", table_at(0)->used, 1);
+    BREAK("T7", table_shadow(0)[0], 1);
+    BREAK("T7", table_at(mm.slot_count)->frame, 1);
+    BREAK("A3", mm.slot_count, 2);
+    SAME(mm_check(), 0);
+}
+
+static void spaces(void)
+{
+    busy();
+    for (unsigned i = 0; i < 2; i++) {
+        struct recent_table *r = &user->recent[i];
+
+        CHECK(r->count == PT_ENTRIES);
+        BREAK("T7", r->va, 1u << 21);
+        BREAK("T7", r->table, 32);
+        BREAK("T7", r->count, 1);
+        BREAK("T7", r->at, PT_ENTRIES);
+        BREAK("A3", r->zero, 1);
+    }
+    BREAK("C1", user->cpus, 1);
+    BREAK("C1", user->cpus, UINT64_C(1) << 63);
+    BREAK("C1", kernel_space()->cpus, 2);
+    BREAK("C1", kernel_space()->cpus, 4);
+    BREAK("C1", user->cr3, 0x1000);
+    BREAK("A4", user->id, 64);
+    BREAK("A4", user->tables, 1);
+    BREAK("A3", user->name[9], 'x');
+    BREAK("T7", user->levels, 1);
+    SAME(mm_check(), 0);
+}
+
+/* --- frames
+ * --------------------------------------------------------------------------------------- */
+
+static void descriptors(void)
+{
+    frame_t *head;
+
+    busy();
+    head = frame_at(mm.order[4].head);
+    BREAK("A2", small[1].refcount, 1);
+    BREAK("A2", small[2].mapcount, 1);
+    BREAK("A2", small[7].maps, 1);
+    BREAK("A2", small[3].epoch, 1);
+    BREAK("A2", small[4].tail, 1);
+    BREAK("A2", small[4].next, 1);
+    BREAK("A2", high[1].refcount, 1); // of no frame
+    BREAK("A3", head->refcount, 1);
+    BREAK("A3", mm.order[4].head, 1);
+    BREAK("B1", page->epoch, UINT32_C(1) << 30);
+    BREAK("B1", freed->epoch, freed->epoch ^ (mm.epoch + 1));
+    BREAK("B1", large->epoch, UINT32_C(1) << 31);
+    OK(put_frame(freed));
+    freed = frame_at(mm.order[block_free_order(0)].last_free);
+    BREAK("B1", freed->epoch, UINT32_C(1) << 30);
+    SAME(mm_check(), 0);
+}
+
+static void nodes(void)
+{
+    struct arena *a = &mm.arena[ARENA_NODES];
+    uint64_t *entries, lower;
+
+    busy();
+    lower = page->mfn >> FRAME_PAGE_ORDER;
+    entries = (uint64_t *)(uintptr_t)(node_at(0)->entry[0] & ~NODE_BELOW);
+    BREAK("A3", node_at(0)->entry[0], 8);
+    BREAK("A3", node_at(0)->entry[0], NODE_BELOW);
+    BREAK("A3", entries[lower], sizeof(frame_t));
+    BREAK("A3", entries[lower], NODE_BELOW);
+    BREAK("A2", entries[large->mfn >> FRAME_PAGE_ORDER], 1);
+    BREAK("A2", entries[NODE_ENTRIES - 1], ORDER_COUNT + 1);
+    BREAK("A3", mm.high_node[0], mm.high_node[0]);
+    BREAK("A3", mm.high_node[7], 1);
+    BREAK("A3", mm.high_node[0], 64);
+    BREAK("A3", a->empty, a->empty);
+    BREAK("A3", a->empty, 1);
+    BREAK("A4", a->free, 1);
+    BREAK("A4", a->partial, 1);
+    BREAK("A3", node_at(a->empty)->entry[1], 1);
+    BREAK("A3", node_at(a->empty)->entry[NODE_ENTRIES - 1], 1);
+    SAME(mm_check(), 0);
+}
+
+/* --- arenas
+ * --------------------------------------------------------------------------------------- */
+
+// The page that an arena's list begins with, and its first free object.
+static void objects(enum arena_id id)
+{
+    struct arena *a = &mm.arena[id];
+    struct arena_page *p = page_header(a, a->partial);
+    uint32_t *free = (uint32_t *)(uintptr_t)(a->base + (uint64_t)p->free * a->unit);
+
+    BREAK("A3", p->magic, 1);
+    BREAK("A4", p->used, 1);
+    BREAK("A3", p->free, 1u << 20);
+    BREAK("A3", p->prev, 1);
+    BREAK("A3", p->zero2, 1);
+    BREAK("A3", free[0], 1);
+    BREAK("A3", free[a->size / 4 - 1], 1);
+    BREAK("A3", a->partial, a->partial);
+    BREAK("A4", a->free, 1);
+}
+
+static void arenas(void)
+{
+    struct arena *a = mm.arena;
+
+    busy();
+    objects(ARENA_MAPPINGS);
+    objects(ARENA_SPACES);
+    for (unsigned id = 0; id < ARENA_COUNT; id++) {
+        BREAK("A3", a[id].base, PAGE_SIZE);
+        BREAK("A3", a[id].limit, PAGE_SIZE);
+        BREAK("A3", a[id].unit, 1);
+        BREAK("A3", a[id].size, 4);
+        BREAK("A4", a[id].low, 128);
+        BREAK("A4", a[id].boot, 1);
+    }
+    BREAK("A3", a[ARENA_MAPPINGS].pages, 256);
+    BREAK("A4", a[ARENA_TABLES].free, 1);
+    BREAK("A4", a[ARENA_SHADOWS].empty, 1);
+    BREAK("A4", a[ARENA_SPACES].empty, 1);
+    BREAK("A4", a[ARENA_FRAMES].free, 1);
+    BREAK("A3", a[ARENA_FRAMES].empty, a[ARENA_FRAMES].empty);
+    BREAK("A3", page_header(a, a->empty)->prev, 1);
+    BREAK("A3", page_header(a, a->empty)[1].magic, 1);
+    BREAK("A4", mm.records.count, 1);
+    BREAK("A3", mapping_at(mm.records.head)->refs, 1);
+    SAME(mm_check(), 0);
+}
+
+/* --- struct mm
+ * ------------------------------------------------------------------------------------ */
+
+static void state(void)
+{
+    busy();
+    BREAK("A4", mm.frame_limit, 1u << 7);
+    BREAK("A4", mm.boot_pages, 1);
+    BREAK("A4", mm.live, 1);
+    BREAK("A4", mm.busy, 1);
+    BREAK("A4", mm.zero2, 1);
+    BREAK("A4", mm.journal_on, 2);
+    BREAK("A4", mm.journal_seq, 1);
+    BREAK("A4", mm.work, 8);
+    BREAK("A4", mm.check_every, 1u << 30);
+    BREAK("A4", mm.levels, 1);
+    BREAK("A4", mm.page_1g, 1);
+    BREAK("A4", mm.window, 1u << 12);
+    BREAK("A4", mm.next_space, mm.next_space);
+    BREAK("A1", mm.phys_limit, mm.phys_limit / 2);
+    BREAK("A1", mm.region_count, 1u << 20);
+    BREAK("A1", mm.region[0].zero, 1);
+    BREAK("A1", mm.region[mm.region_count].kind, 1);
+    BREAK("A1", mm.region[0].end, UINT64_C(1) << 45);
+    BREAK("A4", mm.order[3].zero, 1);
+    BREAK("A4", mm.map_lock.rank, 1);
+    BREAK("A4", mm.frame_lock.rank, 1);
+    BREAK("A4", mm.batch.zero, 1);
+    BREAK("A4", mm.batch.runs, 1);
+    BREAK("A3", mm.space_list, mm.space_list);
+    SAME(mm_check(), 0);
+}
+
+static void types(void)
+{
+    busy();
+    for (unsigned level = 0; level < 2; level++)
+        for (unsigned attr = 0; attr < 64; attr++)
+            BREAK("P5", mm.leaf_bits[level][attr], PG_NX);
+    for (unsigned kind = 0; kind < 32; kind++)
+        BREAK("M2", mm.wb_kinds, UINT32_C(1) << kind);
+    SAME(mm_check(), 0);
+}
+
+static void cpus(void)
+{
+    busy();
+    BREAK("C1", mm.cpu[1].space, 1);
+    BREAK("C1", mm.cpu[1].online, 2);
+    BREAK("C1", mm.cpu[1].online, 1);
+    BREAK("C1", mm.cpu[2].space, mm.space_list);
+    BREAK("B1", mm.cpu[2].asked, 1);
+    BREAK("B1", mm.cpu[2].flushed, 1);
+    BREAK("B1", mm.cpu[1].asked, 1);
+    BREAK("B1", mm.cpu[1].flushed, 1);
+    mm.cpu[1].asked ^= UINT32_C(1) << 20;
+    BREAK("B1", mm.cpu[1].flushed, UINT32_C(1) << 20); // both, but it has not come to that yet
+    mm.cpu[1].asked ^= UINT32_C(1) << 20;
+    BREAK("C1", kernel_cr3, 0x1000);
+    SAME(mm_check(), 0);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct host_test tests[] = {
+        {"check_entries", entries},
+        {"check_shadows", shadows},
+        {"check_slots", slots},
+        {"check_spaces", spaces},
+        {"check_descriptors", descriptors},
+        {"check_nodes", nodes},
+        {"check_arenas", arenas},
+        {"check_state", state},
+        {"check_types", types},
+        {"check_cpus", cpus},
+    };
+
+    return host_main(argc, argv, tests, ARRAY_SIZE(tests));
+}
