@@ -11,8 +11,7 @@ struct check {
     uint64_t frames;         // heads on the rings
     uint64_t small_frames;   // of them with descriptors in a row
     uint64_t large_frames;   // of them with one of their own
-    uint64_t lower_entries;  // of the tree that these have, of 512 KiB
-    uint64_t upper_entries;  // and of 512 MiB
+    uint64_t lower_entries;  // of the tree, of 512 KiB each, that these have
     uint64_t device_frames;  // of the heads device memory
     uint64_t table_frames;   // and page tables
     uint64_t mappings;       // records on the frames' lists
@@ -25,7 +24,7 @@ struct check {
     struct {
         uint64_t nodes, pages; // below its root: nodes, and pages of descriptors in a row
         uint64_t small;        // heads in these
-        uint64_t lower, upper; // entries that lead to blocks
+        uint64_t lower;        // entries of 512 KiB that lead to blocks
     } tree;
 };
 

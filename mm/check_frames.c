@@ -140,8 +140,6 @@ static void count_frame(struct check *c, const frame_t *f)
     c->large_frames++;
     if (f->order < NODE_ORDER)
         c->lower_entries += frame_pages(f) >> FRAME_PAGE_ORDER;
-    else
-        c->upper_entries += frame_pages(f) >> NODE_ORDER;
 }
 
 static void check_frame(struct check *c, const frame_t *f, unsigned order)
