@@ -86,20 +86,54 @@ static void check_registers(struct check *c)
     expect_mapped(c, "the IDT", (uintptr_t)idt, sizeof(idt), PG_W | PG_NX);
     expect_mapped(c, "the GDT", gdt_address(cpu_number()), SEL_TSS + 16, PG_W | PG_NX);
     expect_mapped(c, "the current stack", rsp, 8, PG_W | PG_NX);
-    for (unsigned ist = IST_DOUBLE_FAULT; ist <= IST_MACHINE_CHECK; ist++) {
-        uint64_t top = tss_ist(cpu_number(), ist).v;
+}
 
-        EXPECT(c, "C2", stack_contains(VADDR(top - 8)), "IST %u is 0x%lx, which is no stack", ist,
-               top);
-        expect_mapped(c, "a stack of the IST", top - 8, 8, PG_W | PG_NX);
+static bool is_top(vaddr_t va)
+{
+    for (uint32_t i = 0; i < stack_count; i++)
+        if (stacks[i].top.v == va.v)
+            return true;
+    return false;
+}
+
+// Of each CPU, by what is in memory; it loads them before it is online.
+static void check_segments(struct check *c, uint32_t cpu)
+{
+    vaddr_t rsp0 = tss_rsp0(cpu);
+
+    EXPECT(c, "C2", gdt_holds(cpu), "the GDT of CPU %u is not the kernel's with its TSS", cpu);
+    EXPECT(c, "C2", tss_holds(cpu) && (!rsp0.v || stack_contains(VADDR(rsp0.v - 8))),
+           "the TSS of CPU %u holds more than stacks, RSP0 is 0x%lx", cpu, rsp0.v);
+    for (unsigned ist = IST_DOUBLE_FAULT; ist <= IST_MACHINE_CHECK; ist++) {
+        vaddr_t top = tss_ist(cpu, ist);
+
+        EXPECT(c, "C2", is_top(top), "IST %u of CPU %u is 0x%lx, no top of a stack", ist, cpu,
+               top.v);
+        expect_mapped(c, "a stack of the IST", top.v - 8, 8, PG_W | PG_NX);
     }
+}
+
+// Nothing is written behind the last one.
+static void check_stacks(struct check *c)
+{
+    uint64_t below = VA_STACKS - PAGE_SIZE;
+
+    for (uint32_t i = 0; i < stack_count; below = stacks[i].top.v, i++)
+        EXPECT(c, "X3",
+               stacks[i].bottom.v == below + 2 * PAGE_SIZE &&
+                   stacks[i].top.v > stacks[i].bottom.v && IS_ALIGNED(stacks[i].top.v, PAGE_SIZE),
+               "stack '%.15s' is 0x%lx to 0x%lx, the one below ends at 0x%lx", stacks[i].name,
+               stacks[i].bottom.v, stacks[i].top.v, below);
+    for (uint32_t i = stack_count; i < STACK_MAX; i++)
+        EXPECT(c, "X3", !(stacks[i].bottom.v | stacks[i].top.v | (uint64_t)stacks[i].name[0]),
+               "stacks[%u] is not blank, of %u", i, stack_count);
 }
 
 static void check_guards(struct check *c)
 {
     pgentry_t rights;
 
-    for (uint32_t i = 0; i < stack_count && i < STACK_MAX; i++) {
+    for (uint32_t i = 0; i < stack_count; i++) {
         const struct stack_info *s = &stacks[i];
 
         EXPECT(c, "X3", !check_rights(s->bottom.v - PAGE_SIZE, &rights),
@@ -118,10 +152,9 @@ static bool own(bool online, uint64_t have, uint64_t want)
 }
 
 // What a CPU has of its own says so.
-static void check_percpu(struct check *c, uint32_t cpu)
+static void check_own(struct check *c, uint32_t cpu, bool online)
 {
     const struct percpu *p = &percpu[cpu];
-    bool online = __atomic_load_n(&mm.cpu[cpu].online, __ATOMIC_ACQUIRE);
 
     EXPECT(c, "C2",
            own(online, p->number, cpu) && own(online, p->token, cpu + 1) &&
@@ -132,14 +165,19 @@ static void check_percpu(struct check *c, uint32_t cpu)
            p->number, p->token, p->others, p->journal, p->apic_id);
 }
 
-static void check_all_percpu(struct check *c)
+static void check_percpu(struct check *c)
 {
     uint64_t base = rdmsr(MSR_GS_BASE);
 
     EXPECT(c, "C2", base == (uintptr_t)this_cpu(), "GS base is 0x%lx, CPU %u's is 0x%lx", base,
            cpu_number(), (uintptr_t)this_cpu());
-    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++)
-        check_percpu(c, cpu);
+    for (uint32_t cpu = 0; cpu < CPU_MAX; cpu++) {
+        bool online = __atomic_load_n(&mm.cpu[cpu].online, __ATOMIC_ACQUIRE);
+
+        check_own(c, cpu, online);
+        if (online)
+            check_segments(c, cpu);
+    }
 }
 
 // Every CPU has the boot CPU's MTRRs, and its own PAT as the kernel set it.
@@ -158,6 +196,8 @@ static void check_control(struct check *c)
     EXPECT(c, "X2", read_cr0() & CR0_WP, "CR0.WP is off: ring 0 writes what is mapped read-only");
     EXPECT(c, "X2", (cr4 & cpu_cr4) == cpu_cr4, "CR4 is 0x%lx, should have all of 0x%lx", cr4,
            cpu_cr4);
+    EXPECT(c, "X2", cpu_cr4 == cpu_cr4_known(), "cpu_cr4 is 0x%lx, the CPU has 0x%lx", cpu_cr4,
+           cpu_cr4_known());
     EXPECT(c, "X1", rdmsr(MSR_EFER) & EFER_NXE, "EFER.NXE is off: all that is mapped can be run");
 }
 
@@ -171,8 +211,13 @@ void check_machine(struct check *c)
            cr3_read().v, space_current()->name);
     if (!ipi_ready) // the boot CPU is not set up yet
         return;
+    if (stack_count > STACK_MAX) {
+        check_fail(c, "X3", "%u stacks, there is room for %u", stack_count, (unsigned)STACK_MAX);
+        return;
+    }
+    check_stacks(c);
     check_guards(c);
     check_gates(c);
     check_registers(c);
-    check_all_percpu(c);
+    check_percpu(c);
 }

@@ -95,23 +95,22 @@ static void mtrr_init(void)
         printk("MTRRs: those of a CPU are not those of the boot CPU, which count here\n");
 }
 
-void cpu_init(void)
+uint64_t cpu_cr4_known(void)
 {
-    uint64_t cr4 = read_cr4() | CR4_OSFXSR; // with EM and TS off: for page_zero()
     struct cpuid features = {0};
 
-    wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);
-    write_cr0((read_cr0() | CR0_WP | CR0_MP) & ~(uint64_t)(CR0_EM | CR0_TS));
     if (cpuid(0, 0).eax >= 7)
         features = cpuid(7, 0);
-    if (features.ebx & (1u << 7))
-        cr4 |= CR4_SMEP;
-    if (features.ebx & (1u << 20))
-        cr4 |= CR4_SMAP;
-    if (features.ecx & (1u << 2))
-        cr4 |= CR4_UMIP;
-    write_cr4(cr4);
-    cpu_cr4 = cr4 & (CR4_SMEP | CR4_SMAP | CR4_UMIP);
+    return (features.ebx & (1u << 7) ? CR4_SMEP : 0) | (features.ebx & (1u << 20) ? CR4_SMAP : 0) |
+           (features.ecx & (1u << 2) ? CR4_UMIP : 0);
+}
+
+void cpu_init(void)
+{
+    wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE);
+    write_cr0((read_cr0() | CR0_WP | CR0_MP) & ~(uint64_t)(CR0_EM | CR0_TS));
+    cpu_cr4 = cpu_cr4_known();
+    write_cr4(read_cr4() | CR4_OSFXSR | cpu_cr4); // with EM and TS off: for page_zero()
     wrmsr(MSR_PAT, pat_value());
     mtrr_init();
 }

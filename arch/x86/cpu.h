@@ -220,6 +220,8 @@ bool cpu_mtrrs_hold(void);
 // The protection that cpu_init() switched on in CR4 (CR4_SMEP, CR4_SMAP, CR4_UMIP, as far as there
 // are); every CPU has it on, and the debugger holds them against it.
 extern uint64_t cpu_cr4;
+/* What it should be: whatever this CPU has of them. */
+uint64_t cpu_cr4_known(void);
 
 /* True if CR4.SMAP is on (and so stac and clac exist). */
 bool cpu_has_smap(void);

@@ -58,15 +58,25 @@ void gdt_init(void)
                      : "rax", "memory");
 }
 
+enum tss_type {
+    TSS_AVAILABLE = 0x89,
+    TSS_BUSY = 0x8b, // ltr makes it so
+};
+
+// What its two entries in the GDT hold; the second one only has the address's upper half.
+static uint64_t tss_descriptor(uint64_t base, enum tss_type type)
+{
+    return (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | (uint64_t)type << 40 |
+           (base >> 24 & 0xff) << 56;
+}
+
 void tss_init(void)
 {
     uint64_t *own = gdt[cpu_number()];
     uint64_t base = (uintptr_t)&tss[cpu_number()];
-    uint64_t available_tss = 0x89;
 
     tss[cpu_number()].io_map = sizeof(struct tss);
-    own[SEL_TSS / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 | available_tss << 40 |
-                       (base >> 24 & 0xff) << 56;
+    own[SEL_TSS / 8] = tss_descriptor(base, TSS_AVAILABLE);
     own[SEL_TSS / 8 + 1] = base >> 32;
     __asm__ volatile("ltr %w0" : : "r"(SEL_TSS) : "memory");
 }
@@ -90,4 +100,29 @@ uint64_t gdt_address(uint32_t cpu)
 vaddr_t tss_ist(uint32_t cpu, enum ist ist)
 {
     return VADDR(tss[cpu].ist[ist - 1]);
+}
+
+vaddr_t tss_rsp0(uint32_t cpu)
+{
+    return VADDR(tss[cpu].rsp[0]);
+}
+
+bool gdt_holds(uint32_t cpu)
+{
+    uint64_t base = (uintptr_t)&tss[cpu], want[GDT_ENTRIES];
+
+    memcpy(want, segments, sizeof(want));
+    want[SEL_TSS / 8] = tss_descriptor(base, TSS_BUSY);
+    want[SEL_TSS / 8 + 1] = base >> 32;
+    return memcmp(gdt[cpu], want, sizeof(want)) == 0;
+}
+
+bool tss_holds(uint32_t cpu)
+{
+    struct tss want = {.io_map = sizeof(struct tss)};
+
+    want.rsp[0] = tss[cpu].rsp[0];
+    for (unsigned ist = IST_DOUBLE_FAULT; ist <= IST_MACHINE_CHECK; ist++)
+        want.ist[ist - 1] = tss[cpu].ist[ist - 1];
+    return memcmp(&tss[cpu], &want, sizeof(want)) == 0;
 }

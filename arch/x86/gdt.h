@@ -29,9 +29,13 @@ void tss_init(void);
  * not aligned. */
 void *tss_kernel_stack(void);
 
-/* Where that CPU's segments stand, and what its TSS says; for the self-check. */
+/* For the self-check, of a CPU that has loaded both: where its segments stand, and what its TSS
+ * says; whether the segments are the kernel's, with that TSS; whether it says nothing else. */
 uint64_t gdt_address(uint32_t cpu);
 vaddr_t tss_ist(uint32_t cpu, enum ist ist);
+vaddr_t tss_rsp0(uint32_t cpu);
+bool gdt_holds(uint32_t cpu);
+bool tss_holds(uint32_t cpu);
 
 /* The top of the stack that gates with slot ist switch to on that CPU. */
 void tss_set_ist(uint32_t cpu, enum ist ist, vaddr_t top);

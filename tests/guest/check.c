@@ -5,6 +5,7 @@
 #include "arch/x86/idt.h"
 #include "arch/x86/memtype.h"
 #include "arch/x86/smp.h"
+#include "arch/x86/stack.h"
 #include "arch/x86/traps.h"
 #include "lib/string.h"
 #include "mm/mm.h"
@@ -66,10 +67,20 @@ GUEST_TEST(check_pat)
     CHECK_EQ(mm_check(), 0);
 }
 
-GUEST_TEST(check_gates)
+GUEST_TEST(check_tables)
 {
     BREAK("C2", idt[VECTOR_DF].ist, IST_DOUBLE_FAULT ^ IST_NMI);
     BREAK("C2", idt[VECTOR_GP].offset_low, 16);
     BREAK("C2", idt[IDT_COUNT - 1].type, IDT_GATE_RING_3);
+    for (uint32_t cpu = 0; cpu < smp_count(); cpu++) {
+        uint64_t *own = (uint64_t *)gdt_address(cpu);
+
+        BREAK("C2", own[SEL_USER_DATA / 8], UINT64_C(1) << 46);
+        BREAK("C2", own[SEL_TSS / 8 + 1], 1);
+        BREAK("C2", own[7], 1);
+    }
+    BREAK("X3", stacks[0].top.v, 8);
+    BREAK("X3", stacks[stack_count].bottom.v, PAGE_SIZE);
+    BREAK("X2", cpu_cr4, CR4_OSFXSR);
     CHECK_EQ(mm_check(), 0);
 }
