@@ -167,6 +167,7 @@ class Block:
         values: dict[str, Any] = {
             "level": self.level,
             "slot": slot,
+            "stock": self.index in slots.spare_frames(),
             "paths": [reach.path(int(r)) for r in rows[:4]],
             "va": None,
             "size": None,
@@ -250,6 +251,9 @@ class Block:
     def _table_lines(self) -> Iterator[str]:
         """Page table, parent, where it is reached."""
         table = self.table()
+        if table["stock"]:
+            yield f"  page table  in stock, slot {table['slot']}: empty until a mapping needs a table"
+            return
         text = f"  page table  level {table['level']}, slot {table['slot']}"
         if table["va"] is None:
             yield f"{text}, which is not its own (T7)"
