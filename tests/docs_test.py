@@ -13,71 +13,29 @@ import subprocess
 import sys
 import threading
 import unittest
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Iterator, Sequence
 
-from qemu import ROOT, Guest, free_port, gdb_command
+from documents import DOCS, GDB, PROMPT, Command, Document, Session, help_document
 from gdb_jobs import parse_guest, runs_on, wait_stop
-from transcript import ZERO, Comparison, Mismatch
+from qemu import ROOT, Guest, free_port, gdb_command
+from transcript import FREELY, Comparison, Mismatch
 
-DOCS = ("docs/gdb.md", "docs/clients.md", "docs/postmortem.md", "README.md")
-PROMPT = "(gdb) "
 MARK = "@@docs@@"
-SESSION = re.compile(r"<!-- session: *(.*?) *-->")
-VARIES = re.compile(r"<!-- varies(, 0 too)?: (.*?) *-->")
 EXCERPT = re.compile(r"<!-- from: (\S+) -->\n```c\n(.*?)```", re.S)
+OURS = ("same", "anew", "ends")  # words of a session that are not the guest's
 TIMEOUT = 60.0
 ONLY = ""  # test the sessions with this word alone
 
 
 @dataclass
-class Command:
-    """A command in a document, and the lines that it prints there: lines [first, last) of the file."""
+class Said:
+    """What a command printed, and what is wrong with that ("" if nothing is)."""
 
-    text: str
-    first: int
-    last: int
-    real: str = ""  # with the numbers of the guest that it was run on
-
-
-@dataclass
-class Session:
-    """The commands for one guest, in the order of the document."""
-
-    name: str
-    config: dict[str, str]
-    commands: list[Command] = field(default_factory=list)
-
-
-class Document:
-    """A document: sessions begin at their comment, commands stand in fenced blocks behind a prompt."""
-
-    def __init__(self, name: str) -> None:
-        self.path = ROOT / name
-        self.lines = self.path.read_text().splitlines()
-        self.sessions: list[Session] = []
-        self.varies: list[str] = []
-        fenced = False
-        command: Command | None = None
-        for number, line in enumerate(self.lines):
-            if line.startswith("```"):
-                fenced, command = not fenced, None
-            elif fenced and line.startswith(PROMPT):
-                command = Command(line.removeprefix(PROMPT), number + 1, number + 1)
-                self.sessions[-1].commands.append(command)
-            elif command is not None:
-                command.last = number + 1
-            elif match := SESSION.search(line):
-                words = re.findall(r'(\w+)=("[^"]*"|\S+)', match[1])
-                config = {key: value.strip('"') for key, value in words}
-                self.sessions.append(Session(f"{name}:{number + 1}", config))
-            elif match := VARIES.search(line):
-                self.varies.append(match[2] + (ZERO if match[1] else ""))
-
-    def printed(self, command: Command) -> list[str]:
-        """What the document says that a command prints."""
-        return self.lines[command.first : command.last]
+    command: Command
+    printed: list[str]
+    why: str
 
 
 class Gdb:
@@ -131,6 +89,10 @@ class Gdb:
             lines = lines.replace(mine, word)
         return lines.strip("\n").splitlines()
 
+    def ended(self) -> str:
+        """The exit status of a GDB that a command has ended."""
+        return str(self.process.wait(10))
+
     def close(self) -> None:
         """Ends GDB; the guest ends by itself."""
         self.timer.cancel()
@@ -138,45 +100,71 @@ class Gdb:
         self.process.communicate()
 
 
-def talk(document: Document, session: Session) -> Iterator[tuple[Command, list[str], str]]:
-    """Runs a session: each command, what it printed, and what is wrong with that ("" if nothing is)."""
-    stop = session.config.get("stop", "ready")
-    comparison = Comparison(document.varies)
-    config = parse_guest({"mem": "128M", "ramfile": "1", **session.config})
-    symbols = session.config.get("symbols", "1") != "0"
-    with Guest(stopped=not runs_on(stop), timeout=TIMEOUT, **config) as guest:
+def talk(document: Document, sessions: Sequence[Session]) -> Iterator[Said]:
+    """Runs sessions on one guest: the first one, and those with `same=1` behind it."""
+    config = {"mem": "128M", "ramfile": "1", **sessions[0].config}
+    config = {key: value for key, value in config.items() if key not in OURS}
+    stop, comparison = config.get("stop", "ready"), Comparison()
+    symbols = config.get("symbols", "1") != "0"
+    with Guest(stopped=not runs_on(stop), timeout=TIMEOUT, **parse_guest(config)) as guest:
         wait_stop(guest, stop)
         gdb = Gdb(guest, stop, symbols)
         try:
-            for command in session.commands:
-                command.real = comparison.translate(command.text)
-                printed, why = gdb.run(command.real), ""
-                try:
-                    comparison.compare(document.printed(command), printed)
-                except Mismatch as e:
-                    why = str(e)
-                yield command, printed, why
+            for session in sessions:
+                if "anew" in session.config:
+                    comparison = Comparison()
+                comparison.use(session.varies)
+                for command in session.commands:
+                    command.real = comparison.translate(command.text)
+                    said = Said(command, gdb.run(command.real), "")
+                    try:
+                        comparison.compare(document.printed(command), said.printed)
+                        if "ends" in session.config and command is session.commands[-1]:
+                            comparison.compare([session.config["ends"]], [gdb.ended()])
+                    except Mismatch as e:
+                        said.why = str(e)
+                    yield said
         finally:
             gdb.close()
 
 
-def chosen(document: Document, word: str) -> Iterator[Session]:
-    """The sessions that have a command with that word in it."""
-    return (s for s in document.sessions if any(word in c.text for c in s.commands))
+def chosen(document: Document, word: str) -> Iterator[list[Session]]:
+    """The sessions of each guest on which a command with that word is run."""
+    guests: list[list[Session]] = []
+    for session in document.sessions:
+        if "same" not in session.config:
+            guests.append([])
+        guests[-1].append(session)
+    return (g for g in guests if any(word in c.text for s in g for c in s.commands))
 
 
 def write(document: Document, word: str) -> None:
-    """Puts what is printed now into the document, but for what is cut by `...`, which is left alone."""
+    """Puts what is printed now into the document. Where `...` stands only the lines that are there are renewed."""
     edits = []
-    for session in chosen(document, word):
-        for command, printed, why in talk(document, session):
-            if why:
-                print(f"{document.path.name}:{command.first}: {command.text}: {why}")
-            if "..." not in [line.strip() for line in document.printed(command)]:
-                edits.append((command, printed))
-    for command, printed in reversed(edits):
-        document.lines[command.first - 1 : command.last] = [PROMPT + command.real, *printed]
-    document.path.write_text("\n".join(document.lines) + "\n")
+    for sessions in chosen(document, word):
+        for said in talk(document, sessions):
+            command = said.command
+            if said.why:
+                print(f"{document.name}:{command.first}: {command.text}: {said.why}")
+            edits.append((command, renewed(document.printed(command), said.printed)))
+    for command, lines in reversed(edits):
+        document.lines[command.first - 1 : command.last] = [PROMPT + command.real, *lines]
+    (ROOT / document.name).write_text("\n".join(document.lines) + "\n")
+
+
+def renewed(there: list[str], printed: list[str]) -> list[str]:
+    """The lines of a document with the numbers that are printed now."""
+    if "..." not in [line.strip() for line in there]:
+        return printed
+    try:
+        pairs = iter(Comparison([rf"\b(\d[\d.,]*[KMGT]?)\b{FREELY}"]).align(there, printed))
+    except Mismatch:
+        return there
+    lines = []
+    for line in there:
+        found = next(pairs)[1] if line.strip() else line
+        lines.append(line if found is None else found)
+    return lines
 
 
 class Sessions(unittest.TestCase):
@@ -185,31 +173,56 @@ class Sessions(unittest.TestCase):
     def test_sessions(self) -> None:
         """Each command prints what the document has."""
         for document in map(Document, DOCS):
-            for session in chosen(document, ONLY):
-                for command, printed, why in talk(document, session):
-                    with self.subTest(at=f"{document.path.name}:{command.first}"):
-                        text = "\n".join(printed[:60])
-                        self.assertEqual(why, "", f"\n(gdb) {command.text}\n{text}")
+            self.run_all(document)
+
+    def test_help(self) -> None:
+        """And what its help text has."""
+        self.run_all(help_document())
+
+    def run_all(self, document: Document) -> None:
+        """All sessions of a document that can be run."""
+        self.assertEqual(document.problems, [])
+        for sessions in chosen(document, ONLY):
+            for said in talk(document, sessions):
+                with self.subTest(at=f"{document.name}:{said.command.first}"):
+                    text = "\n".join(said.printed[:60])
+                    self.assertEqual(said.why, "", f"\n(gdb) {said.command.text}\n{text}")
 
     def test_recipe(self) -> None:
-        """The recipe for continuous integration ends with the status that it says, on a good and on a bad guest."""
-        text = (ROOT / DOCS[0]).read_text()
+        """The recipe for continuous integration ends with the status that it says, whatever becomes of the guest."""
+        text = (ROOT / GDB).read_text()
         match = re.search(r"<!-- recipe -->\n```sh\n(.*?)```", text, re.S)
         assert match is not None
-        cases = {
-            "": (0, ": 0 violations"),
-            "-fw_cfg name=opt/ktf/cmdline,string=plant=P2": (1, "P2: kernel"),
-            "-m 6M": (1, "panic in "),  # too little to start
-        }
-        for word, (status, says) in cases.items():
-            script = match[1].replace(":1234", f":{free_port()}").replace(" -S &", f" {word} -S &")
+        recipe = match[1]
+        words = "-fw_cfg name=opt/ktf/cmdline,string="
+        # Where the guest goes wrong only behind ktf_ready(), its run ends somewhere else: it gets there or not.
+        later = {"ktf_ready": "machine_exit"}
+        cases: list[tuple[str, dict[str, str], int, str]] = [
+            ("", {**later, "-k 10 60": "-k 10 10"}, 124, "has not crashed: it is stopped in "),
+            ("", {}, 0, ": 0 violations"),
+            (f"{words}plant=P2", {}, 1, "P2: kernel"),
+            ("-m 6M", {}, 1, "panic in "),  # too little to start
+            (f"{words}crash=page-fault", later, 1, "#PF writing 0x10 in page_fault"),
+            (f"{words}crash=triple-fault", later, 1, "#BP (int3) in triple_fault"),
+        ]
+
+        def run(case: tuple[str, dict[str, str], int, str]) -> str:
+            script = recipe.replace(":1234", f":{free_port()}")
+            script = script.replace(" -S &", f" {case[0]} -S &")
+            for word, other in case[1].items():
+                self.assertIn(word, script)
+                script = script.replace(word, other)
             done = subprocess.run(
                 ["timeout", "60", "bash", "-c", script], cwd=ROOT, capture_output=True, text=True
             )
-            said = f"{done.stdout}\n{done.stderr}"
-            self.assertIn(f"exit status {status}\n", done.stdout, said)
-            self.assertIn(says, done.stdout, said)
-            self.assertNotIn("Traceback", said)
+            return f"{done.stdout}\n{done.stderr}"
+
+        with ThreadPoolExecutor(2) as pool:
+            for case, said in zip(cases, pool.map(run, cases)):
+                with self.subTest(case=case):
+                    self.assertIn(f"exit status {case[2]}\n", said)
+                    self.assertIn(case[3], said)
+                    self.assertNotIn("Traceback", said)
 
     def test_excerpts(self) -> None:
         """Code in a document is the code that it names; `...` stands for lines left out."""
@@ -223,73 +236,6 @@ class Sessions(unittest.TestCase):
                     self.assertGreaterEqual(at, 0, f"{name}: not in {match[1]}:\n{part}")
                 count += 1
         self.assertGreater(count, 2)
-
-    def test_every_command_has_one(self) -> None:
-        """Each ktf command and function stands in docs/gdb.md behind a prompt."""
-        text = Path(ROOT / DOCS[0]).read_text()
-        told = {c.text for s in Document(DOCS[0]).sessions for c in s.commands}
-        names = set()
-        for source in (ROOT / "gdb/ktf").glob("*.py"):
-            names |= set(re.findall(r'^    name = "(ktf\w*(?:-\w+)*)"$', source.read_text(), re.M))
-        self.assertIn("ktf-maps", names)
-        for name in sorted(names):
-            word = re.compile(rf"(?<![\w-])\$?{name}(?![\w-])")
-            self.assertTrue(
-                any(word.search(t) for t in told), f"{DOCS[0]} has no session of {name}"
-            )
-            self.assertRegex(text, word)
-
-
-class Comparing(unittest.TestCase):
-    """What may differ, and what may not."""
-
-    def compare(self, expected: str, printed: str, *varies: str) -> str:
-        """Why they differ, "" if they do not."""
-        try:
-            Comparison(varies).compare(expected.splitlines(), printed.splitlines())
-        except Mismatch as e:
-            return str(e)
-        return ""
-
-    def test_same(self) -> None:
-        """Other numbers of the same shape."""
-        for expected, printed in (
-            ("mfn 0x114, pa 0x114000", "mfn 0x117,  pa 0x117000"),
-            (
-                "f at a/b.c:35\n5 entries, 6 frames, 7 mappings",
-                "f at a/b.c:4\n9 entries, 1 frames, 7 mappings",
-            ),
-            ("a\n...\nz 1", "a\nb\nc\nz 1"),
-            ("a\n...\nc\n...\nz", "a\nb\nc\nd\nz"),
-            ("a\n...", "a"),
-        ):
-            self.assertEqual(self.compare(expected, printed), "")
-        self.assertEqual(self.compare("x 5 y", "x 6 y", r"x (\d+)"), "")
-
-    def test_different(self) -> None:
-        """What is told apart: words, lines, counts, zeros, numbers that were one and are two."""
-        for expected, printed in (
-            ("a b", "a c"),
-            ("a", "a\nb"),
-            ("a\nb", "a"),
-            ("refcount 1", "refcount 2"),
-            ("5 entries, 6 frames, 7 mappings", "5 entries, 0 frames, 7 mappings"),
-            ("mfn 0x114 of 0x114", "mfn 0x117 of 0x118"),
-            ("mfn 0x114 of 0x115", "mfn 0x117 of 0x117"),
-            ("slot 0x0", "slot 0x1"),
-            ("va 0xffffc07000001000", "va 0x7000001000"),
-            ("pa 0x1000", "pa 0x1001"),
-            ("entry 0x8000000000113003", "entry 0x8000000000114001"),
-            ("a\n...\nc\n...\nz", "a\nb\nd\nz"),
-            ("a\n...\nz 1", "a\nz 2"),
-        ):
-            self.assertNotEqual(self.compare(expected, printed), "", f"{expected!r} {printed!r}")
-
-    def test_translate(self) -> None:
-        """A command takes up the number that was printed."""
-        comparison = Comparison()
-        comparison.compare(["mfn 0x114"], ["mfn 0x119"])
-        self.assertEqual(comparison.translate("x 0x114 0x115"), "x 0x119 0x115")
 
 
 if __name__ == "__main__":

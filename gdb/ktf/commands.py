@@ -48,8 +48,8 @@ class MapsCommand(Command):
     Example:
       (gdb) ktf-maps --filter x
       space      address range                             size physical           perm type page kind
-      kernel     0xffffffff80204000-0xffffffff80216fff      76K 0x0000000000204000 r-x- WB   4K   text
-      kernel: 1 range, 19 pages, 76K
+      kernel     0xffffffff80215000-0xffffffff80272fff     376K 0x0000000000215000 r-x- WB   4K   text
+      kernel: 1 range, 94 pages, 376K
 
     Errors: no guest, a running guest, paging off, an address space that is not there. Tables that
     can't be read don't end the command: what is wrong is told after the ranges."""

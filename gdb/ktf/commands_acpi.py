@@ -54,11 +54,13 @@ class AcpiCommand(Command):
 
     Example:
       (gdb) ktf-acpi HPET
-      HPET at 0x7fe1bdb, 56 bytes, by RSDT entry 2
+      HPET at 0x7fe1add, 56 bytes, by RSDT entry 2
         revision    1, checksum good
         OEM         BOCHS, table BXPC, revision 0x1
         creator     BXPC, revision 0x1
-      0x0007fe1bdb  48 50 45 54 38 00 00 00  01 03 42 4f 43 48 53 20   HPET8.....BOCHS
+        frame       0x7fe0 order 5 reserved refcount 1 mapcount 3
+        mapped      kernel 0xffff800007fe1000 rw-- WB 4K refs 1, frame 0x7fe1
+      0x0007fe1add  48 50 45 54 38 00 00 00  01 b4 42 4f 43 48 53 20   HPET8.....BOCHS
       ...
 
     Errors: no guest, a running guest, no RSDP, no such table, a table whose length can't be right (to

@@ -76,9 +76,14 @@ class CheckAtCommand(Command):
       --json        one object on one line
 
     Example:
-      (gdb) ktf-check-at put_frame every 10
-      Breakpoint 2 at 0xffffffff8021d4a0: file mm/frame.c, line 222.
+      (gdb) ktf-check-at ktf_ready
+      Breakpoint 2 at 0xffffffff8021e190: file boot/main.c, line 33.
       (gdb) continue
+      Continuing.
+      ktf-check-at ktf_ready: hit 1, check 1:
+      P4: kernel va 0xffffc07000001000 level 1 entry 0x8000000007fc7003 mfn 0x7fc7: maps frame 0x7fc7 (order 0, available), but no record stands for this entry (its shadow is 0x0)
+      446 entries, 212 frames, 165 mappings: 1 violations
+      ...
 
     In a script: `ktf-check-at LOCATION`, a breakpoint where the run ends, `continue`, and then
     `ktf-pt-check --quit`, which makes 0 or 1 GDB's exit status.

@@ -42,8 +42,8 @@ class CheckCommand(Command):
 
     Example:
       (gdb) ktf-pt-check
-      P6: mfn 0x112: frame 0x112 (order 0, available): mapcount is 2, but the refs of its mappings are 1
-      157 entries, 143 frames, 94 mappings: 1 violations
+      P4: kernel va 0xffffc07000001000 level 1 entry 0x8000000007fc7003 mfn 0x7fc7: maps frame 0x7fc7 (order 0, available), but no record stands for this entry (its shadow is 0x0)
+      446 entries, 212 frames, 165 mappings: 1 violations
 
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet."""
 

@@ -34,7 +34,7 @@ class CoreCommand(Command):
 
     Example:
       (gdb) ktf-core build/crash.core
-      build/crash.core: 144.1 MiB of memory (3.2 of it not zero), 2 CPUs, 48 mapped ranges, 0.1 s
+      build/crash.core: 144.1 MiB of memory (4.2 of it not zero), 1 CPU, 53 mapped ranges, 0.3 s
       open it by: gdb build/kernel.elf build/crash.core
 
     Errors: no guest, a running guest, a FILE that is no core, or can't be written."""

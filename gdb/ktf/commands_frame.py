@@ -46,20 +46,20 @@ class FrameCommand(Command):
       --json              one object on one line
 
     Example:
-      (gdb) ktf-frame 0x430
-      0x430 taken as frame number (--pa or --va if it is not)
-      frame 0x430, order 0 (4K), available, in use
-        pages       mfn 0x430 to 0x430, pa 0x430000 to 0x430fff
+      (gdb) ktf-frame 0xfee00000
+      0xfee00000 taken as physical address (--mfn or --va if it is not)
+      frame 0xfee00, order 0 (4K), device, in use
+        pages       mfn 0xfee00 to 0xfee00, pa 0xfee00000 to 0xfee00fff
         counts      refcount 1 (who owns it), mapcount 1 (where it is mapped)
-        descriptor  0xffffff8000009600 (index 0x4b0), ring 0x4af < > 0x4b1
-        memory map  region 11, available, mfn 0x301 to 0x7fdf
+        descriptor  0xffffff800000e000 (index 0x700), ring 0x3b0 < > 0x3b2
+        memory map  outside of it
         mappings    1, refs together 1
           space      va                 perm type page       refs entry                                part
-          kernel     0xffffffc034002000 rw-- WB   4K            1 0x8000000000430063 in 0x42e[2]       whole
-        merging     it is in use; its buddy is in use: 0x431 order 0 available refcount 1 mapcount 1
+          kernel     0xffffffc03c000000 rw-- UC   4K            1 0x80000000fee0007b in 0x436[0]       whole
+        merging     only available frames merge, this one is of kind device
         journal
-          mapped by stack_make at arch/x86/stack.c:67, 12 events ago
-          taken by stack_make at arch/x86/stack.c:64, 13 events ago
+          mapped by apic_init at arch/x86/apic.c:69, 502 events ago
+          taken by apic_init at arch/x86/apic.c:66, 503 events ago
 
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet, an
     address that is not mapped, a page that is in no frame."""

@@ -40,7 +40,7 @@ class JournalCommand(Command):
     Example:
       (gdb) ktf-journal -n 1
         ago cpu event      frame        order kind      va                  count ref map caller
-          1   0 put        0x43b            0 available -                       0   0   0 plant_bug at tests/guest/plant.c:307
+          1   0 map        0x7fc8           0 available 0xffffc07000000000      1   1   1 plant_map at tests/guest/plant.c:32
 
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet."""
 

@@ -31,6 +31,7 @@ class PostmortemCommand(Command):
     Example:
       (gdb) ktf-postmortem
       #PF executing 0x0, called in null_call at tests/guest/crash.c:58: a null pointer: page 0 is never mapped
+      ...
 
     A core of ktf-core holds what QEMU said of the machine and the lines of its log that count: the answer is
     that of the guest. Of another core nobody tells how the machine stood, which is said.

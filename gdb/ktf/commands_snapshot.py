@@ -45,7 +45,7 @@ class SnapshotCommand(Command):
 
     Example:
       (gdb) ktf-snapshot before
-      before: 112 blocks in use, 98 mappings in 1 space, at event 102
+      before: 175 blocks in use, 152 mappings in 1 space, at event 558
 
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet."""
 
@@ -105,12 +105,13 @@ class DiffCommand(Command):
 
     Example:
       (gdb) ktf-diff before
-      before to now, 4 events
-      frames got: 1
-        0x43b order 0 available refcount 1 mapcount 0: taken by plant_frame at tests/guest/plant.c:25, 1 event ago
+      before to now, 9 events
+      frames got: 14
+        0x7fc7 order 0 available refcount 1 mapcount 0: taken by plant_frame at tests/guest/plant.c:25, 9 events ago
+      ...
       held without a mapping: 1
-        0x43b order 0 available refcount 1 mapcount 0: taken by plant_frame at tests/guest/plant.c:25, 1 event ago
-      1 frame got, 0 put; 0 mappings made, 0 gone, 0 changed; 0 counts; 1 held without a mapping
+        0x7fc7 order 0 available refcount 1 mapcount 0: taken by plant_frame at tests/guest/plant.c:25, 9 events ago
+      14 frames got, 0 put; 13 mappings made, 0 gone, 0 changed; 0 counts; 1 held without a mapping
 
     Errors: a name that is no snapshot, no guest, a running guest."""
 

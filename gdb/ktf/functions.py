@@ -71,7 +71,8 @@ class PaddrFunction(Function):
     Example:
       (gdb) print/x $ktf_paddr(ktf_ready)
       $1 = 0x21cf90
-      (gdb) break vput if $ktf_paddr(va.v) == 0xfee00000"""
+      (gdb) break vput if $ktf_paddr(va.v) == 0xfee00000
+      Breakpoint 2 at 0xffffffff80231d80: file mm/single_unmap.c, line 175."""
 
     name = "ktf_paddr"
 
@@ -91,7 +92,8 @@ class MapsFunction(Function):
     Example:
       (gdb) print $ktf_maps_of(&mm)
       $1 = 1
-      (gdb) break put_frame if $ktf_maps_of(frame) > 0"""
+      (gdb) break put_frame if $ktf_maps_of(frame) > 0
+      Breakpoint 2 at 0xffffffff802271a0: file mm/frame.c, line 224."""
 
     name = "ktf_maps_of"
 
@@ -112,7 +114,8 @@ class OkFunction(Function):
     Example:
       (gdb) print $ktf_ok()
       $1 = 1
-      (gdb) break space_destroy if !$ktf_ok()"""
+      (gdb) break vunmap if !$ktf_ok()
+      Breakpoint 2 at 0xffffffff80232050: file mm/single_unmap.c, line 180."""
 
     name = "ktf_ok"
 
