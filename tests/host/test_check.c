@@ -1,125 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // mm_check() against a busy memory in which one word at a time is wrong: it names the rule, and
 // finds nothing when the word is right again.
-#include "lib/printk.h"
-#include "lib/string.h"
 #include "mm/arena_internal.h"
 #include "mm/ring.h"
-#include "tests/host/support.h"
-
-// Breaks one word, or field, and mends it.
-#define BREAK(rule, word, flip)                                                                    \
-    do {                                                                                           \
-        uint64_t flip_ = (flip);                                                                   \
-                                                                                                   \
-        (word) ^= flip_;                                                                           \
-        named(rule, #word);                                                                        \
-        (word) ^= flip_;                                                                           \
-        whole(#word);                                                                              \
-    } while (0)
-
-static void named(const char *rule, const char *what)
-{
-    char text[32];
-
-    snprintk(text, sizeof(text), "mm_check: %s: ", rule);
-    machine.said_bytes = 0;
-    if (mm_check() == 0 || !machine_said(text))
-        test_fail(__FILE__, __LINE__, "%s is wrong, rule %s; said was: %s", what, rule,
-                  machine.said_bytes ? machine.said : "nothing");
-}
-
-static void whole(const char *what)
-{
-    machine.said_bytes = 0;
-    if (mm_check())
-        test_fail(__FILE__, __LINE__, "%s is right again; said was: %s", what, machine.said);
-}
-
-// What is neither free nor used by anybody.
-#define LOSE(rule, take, give)                                                                     \
-    do {                                                                                           \
-        uint32_t lost_ = (take);                                                                   \
-                                                                                                   \
-        CHECK(lost_);                                                                              \
-        named(rule, #take);                                                                        \
-        give(lost_);                                                                               \
-        whole(#give);                                                                              \
-    } while (0)
-
-/* --- the memory
- * ----------------------------------------------------------------------------------- */
-
-static space_t *user;
-static frame_t *page, *small, *large, *freed; // of order 0, 3 and 9; and a free one
-static frame_t *low, *high;                   // of a device, below 1 TiB and above
-
-static struct pt_walk at(space_t *space, uint64_t va, unsigned level)
-{
-    struct pt_walk w;
-
-    pt_walk(space, VADDR(va), level, &w);
-    CHECK(w.level == level);
-    return w;
-}
-
-static pgentry_t *entry(space_t *space, uint64_t va, unsigned level)
-{
-    struct pt_walk w = at(space, va, level);
-
-    return &table_entries(w.slot)[w.index];
-}
-
-static uint32_t *shadow(space_t *space, uint64_t va, unsigned level)
-{
-    struct pt_walk w = at(space, va, level);
-
-    return &table_shadow(w.slot)[w.index];
-}
-
-// Two CPUs, spaces, pages of each size, aliases, devices; tables, records and slots in stock.
-static void busy(void)
-{
-    space_t *other;
-
-    machine_reset();
-    machine_usual(64 * MIB);
-    machine.phys_bits = 46;
-    machine_start();
-    machine_start_cpu(1);
-    OK(space_create("user", &user));
-    OK(space_create("other", &other));
-    OK(get_frame(0, &page));
-    OK(get_frame(3, &small));
-    OK(get_frame(9, &large));
-    OK(get_device_frame(PADDR(8 * GIB), 9, &low));
-    OK(get_device_frame(PADDR(3 * TIB), 0, &high));
-    OK(vmap(NULL, VADDR(VA_VMAP), page, VATTR_W));
-    OK(vmap(NULL, VADDR(VA_VMAP + 2 * GIB), high, VATTR_W));
-    OK(vmap(NULL, VADDR(VA_VMAP + GIB), low, VATTR_W));
-    OK(vmap(user, VADDR(0x400000), small, VATTR_W | VATTR_U));
-    OK(vmap(user, VADDR(0x40000000), large, VATTR_X | VATTR_U));
-    OK(vmap(other, VADDR(0x400000), page, VATTR_R));
-    OK(get_frame(0, &freed));
-    for (uint64_t va = 0x500000; va < 0x5f0000; va += PAGE_SIZE) // pages full of records
-        OK(vmap(user, VADDR(va), freed, VATTR_R));
-    for (uint64_t va = 0x500000; va < 0x5f0000; va += PAGE_SIZE)
-        OK(vunmap(user, VADDR(va), freed));
-    OK(vmap(user, VADDR(0x400000 + GIB * 8), page, VATTR_R));
-    OK(vunmap(user, VADDR(0x400000 + GIB * 8), page));
-    OK(vmap_4k(user, VADDR(0x410000), page, VATTR_R)); // in another table than the last
-    SAME(mm_check(), 0);
-    CHECK(mm.stock_count && mm.records.count && mm.free_slots);
-}
+#include "tests/host/broken.h"
 
 /* --- page tables and spaces
  * ----------------------------------------------------------------------- */
 
 static void entries(void)
 {
-    busy();
+    busy_boot();
     for (unsigned level = 2; level <= 4; level++) {
-        pgentry_t *e = entry(user, 0x400000, level), *k = entry(kernel_space(), VA_VMAP, level);
+        pgentry_t *e = broken_entry(busy.user, 0x400000, level),
+                  *k = broken_entry(kernel_space(), VA_VMAP, level);
 
         BREAK("P4", *e, PG_W);
         BREAK("P4", *e, PG_U);
@@ -131,23 +25,23 @@ static void entries(void)
         BREAK("P4", *k, PG_NX);
         BREAK("T5", *k, PG_PCD);
     }
-    BREAK("T5", *entry(user, 0x400000, 4), PG_PS);
-    BREAK("P5", *entry(user, 0x400000, 1), PG_W); // the record is looked at first
-    BREAK("P5", *entry(user, 0x800000, 2), PG_W);
+    BREAK("T5", *broken_entry(busy.user, 0x400000, 4), PG_PS);
+    BREAK("P5", *broken_entry(busy.user, 0x400000, 1), PG_W); // the record is looked at first
+    BREAK("P5", *broken_entry(busy.user, 0x800000, 2), PG_W);
 }
 
 static void shadows(void)
 {
     uint32_t *shared;
 
-    busy();
-    shared = table_shadow(user->root);
+    busy_boot();
+    shared = table_shadow(busy.user->root);
     for (unsigned i = PT_ENTRIES / 2; i < PT_ENTRIES; i += 51)
         BREAK("T3", shared[i], 1);
     BREAK("T3", shared[PT_ENTRIES - 1], SHADOW_TABLE);
-    BREAK("T3", *shadow(user, 0x400000, 3), 1);
-    BREAK("P5", *shadow(user, 0x400000, 1), 1);
-    BREAK("P5", *shadow(user, 0x600000, 2), 1);
+    BREAK("T3", *broken_shadow(busy.user, 0x400000, 3), 1);
+    BREAK("P5", *broken_shadow(busy.user, 0x400000, 1), 1);
+    BREAK("P5", *broken_shadow(busy.user, 0x600000, 2), 1);
 }
 
 static void slots(void)
@@ -155,16 +49,17 @@ static void slots(void)
     uint32_t window;
     struct table *t;
 
-    busy();
-    window = at(kernel_space(), VA_WINDOW, 1).slot;
-    t = table_at(at(user, 0x400000, 1).slot);
+    busy_boot();
+    window = broken_at(kernel_space(), VA_WINDOW, 1).slot;
+    t = table_at(broken_at(busy.user, 0x400000, 1).slot);
     BREAK("T7", table_at(window)->pins, 1);
     BREAK("T7", t->pins, 1);
     BREAK("T7", t->stock, 1);
     BREAK("T7", t->zero, 4);
     BREAK("A4", t->used, 1);
-    BREAK("T7", table_at(user->root)->parent, 1);
-    BREAK("T7", table_at(user->root)->va, 1u << 12);
+    BREAK("T7", table_at(busy.user->root)->parent, 1);
+    BREAK("T7", table_at(busy.user->root)->va, 1u << 12);
+    BREAK("A4", kernel_space()->id, 1);
     t = table_at(mm.stock_slot);
     BREAK("T7", t->stock, 2);
     BREAK("T7", t->pins, 1);
@@ -190,9 +85,9 @@ static void slots(void)
 
 static void spaces(void)
 {
-    busy();
+    busy_boot();
     for (unsigned i = 0; i < 2; i++) {
-        struct recent_table *r = &user->recent[i];
+        struct recent_table *r = &busy.user->recent[i];
 
         CHECK(r->count == PT_ENTRIES);
         BREAK("T7", r->va, 1u << 21);
@@ -201,15 +96,15 @@ static void spaces(void)
         BREAK("T7", r->at, PT_ENTRIES);
         BREAK("A3", r->zero, 1);
     }
-    BREAK("C1", user->cpus, 1);
-    BREAK("C1", user->cpus, UINT64_C(1) << 63);
+    BREAK("C1", busy.user->cpus, 1);
+    BREAK("C1", busy.user->cpus, UINT64_C(1) << 63);
     BREAK("C1", kernel_space()->cpus, 2);
     BREAK("C1", kernel_space()->cpus, 4);
-    BREAK("C1", user->cr3, 0x1000);
-    BREAK("A4", user->id, 64);
-    BREAK("A4", user->tables, 1);
-    BREAK("A3", user->name[9], 'x');
-    BREAK("T7", user->levels, 1);
+    BREAK("C1", busy.user->cr3, 0x1000);
+    BREAK("A4", busy.user->id, 64);
+    BREAK("A4", busy.user->tables, 1);
+    BREAK("A3", busy.user->name[9], 'x');
+    BREAK("T7", busy.user->levels, 1);
 }
 
 /* --- frames
@@ -219,23 +114,23 @@ static void descriptors(void)
 {
     frame_t *head;
 
-    busy();
+    busy_boot();
     head = frame_at(mm.order[4].head);
-    BREAK("A2", small[1].refcount, 1);
-    BREAK("A2", small[2].mapcount, 1);
-    BREAK("A2", small[7].maps, 1);
-    BREAK("A2", small[3].epoch, 1);
-    BREAK("A2", small[4].tail, 1);
-    BREAK("A2", small[4].next, 1);
-    BREAK("A2", high[1].refcount, 1); // of no frame
+    BREAK("A2", busy.small[1].refcount, 1);
+    BREAK("A2", busy.small[2].mapcount, 1);
+    BREAK("A2", busy.small[7].maps, 1);
+    BREAK("A2", busy.small[3].epoch, 1);
+    BREAK("A2", busy.small[4].tail, 1);
+    BREAK("A2", busy.small[4].next, 1);
+    BREAK("A2", busy.high[1].refcount, 1); // of no frame
     BREAK("A3", head->refcount, 1);
     BREAK("A3", mm.order[4].head, 1);
-    BREAK("B1", page->epoch, UINT32_C(1) << 30);
-    BREAK("B1", freed->epoch, freed->epoch ^ (mm.epoch + 1));
-    BREAK("B1", large->epoch, UINT32_C(1) << 31);
-    OK(put_frame(freed));
-    freed = frame_at(mm.order[block_free_order(0)].last_free);
-    BREAK("B1", freed->epoch, UINT32_C(1) << 30);
+    BREAK("B1", busy.page->epoch, UINT32_C(1) << 30);
+    BREAK("B1", busy.freed->epoch, busy.freed->epoch ^ (mm.epoch + 1));
+    BREAK("B1", busy.large->epoch, UINT32_C(1) << 31);
+    OK(put_frame(busy.freed));
+    busy.freed = frame_at(mm.order[block_free_order(0)].last_free);
+    BREAK("B1", busy.freed->epoch, UINT32_C(1) << 30);
 }
 
 static void nodes(void)
@@ -243,16 +138,17 @@ static void nodes(void)
     struct arena *a = &mm.arena[ARENA_NODES];
     uint64_t *entries, lower;
 
-    busy();
-    lower = page->mfn >> FRAME_PAGE_ORDER;
+    busy_boot();
+    lower = busy.page->mfn >> FRAME_PAGE_ORDER;
     entries = (uint64_t *)(uintptr_t)(node_at(0)->entry[0] & ~NODE_BELOW);
     BREAK("A3", node_at(0)->entry[0], 8);
     BREAK("A3", node_at(0)->entry[0], NODE_BELOW);
     BREAK("A3", entries[lower], sizeof(frame_t));
     BREAK("A3", entries[lower], NODE_BELOW);
-    BREAK("A2", entries[large->mfn >> FRAME_PAGE_ORDER], 1);
+    BREAK("A2", entries[busy.large->mfn >> FRAME_PAGE_ORDER], 1);
     BREAK("A2", entries[NODE_ENTRIES - 1], ORDER_COUNT + 1);
-    lower = (large->mfn >> FRAME_PAGE_ORDER) + 1; // none of the first, the last, the middle
+    BREAK("A2", entries[NODE_ENTRIES - 1], frame_index(busy.large));
+    lower = (busy.large->mfn >> FRAME_PAGE_ORDER) + 1; // none of the first, the last, the middle
     BREAK("A2", entries[lower], entries[lower]);
     BREAK("A3", mm.high_node[0], mm.high_node[0]);
     BREAK("A3", mm.high_node[7], 1);
@@ -321,6 +217,17 @@ static void heads(void)
     BREAK("A3", p[127].free, 1);
 }
 
+// What is neither free nor used by anybody.
+#define LOSE(rule, take, give)                                                                     \
+    do {                                                                                           \
+        uint32_t lost_ = (take);                                                                   \
+                                                                                                   \
+        CHECK(lost_);                                                                              \
+        broken_named(rule, #take);                                                                 \
+        give(lost_);                                                                               \
+        broken_whole(#give);                                                                       \
+    } while (0)
+
 static void give_space(uint32_t index)
 {
     arena_free(ARENA_SPACES, index);
@@ -339,18 +246,18 @@ static void give_descriptor(uint32_t index)
 // On no ring.
 static void lose_frame(void)
 {
-    ring_remove(page);
+    ring_remove(busy.page);
     mm.order[0].used--;
-    mm.order[0].refs -= page->refcount;
-    named("A2", "the ring of order 0");
-    mm.order[0].refs += page->refcount;
-    ring_add_used(page);
-    whole("the ring of order 0");
+    mm.order[0].refs -= busy.page->refcount;
+    broken_named("A2", "the ring of order 0");
+    mm.order[0].refs += busy.page->refcount;
+    ring_add_used(busy.page);
+    broken_whole("the ring of order 0");
 }
 
 static void lost(void)
 {
-    busy();
+    busy_boot();
     lose_frame();
     LOSE("A4", arena_alloc(ARENA_MAPPINGS), record_free);
     LOSE("A4", arena_alloc(ARENA_SPACES), give_space);
@@ -363,7 +270,7 @@ static void arenas(void)
 {
     struct arena *a = mm.arena;
 
-    busy();
+    busy_boot();
     objects(ARENA_MAPPINGS);
     objects(ARENA_SPACES);
     heads();
@@ -392,7 +299,7 @@ static void arenas(void)
 
 static void state(void)
 {
-    busy();
+    busy_boot();
     BREAK("A4", mm.frame_limit, 1u << 7);
     BREAK("A4", mm.boot_pages, 1);
     BREAK("A4", mm.live, 1);
@@ -422,13 +329,13 @@ static void state(void)
     BREAK("A4", mm.batch.runs, 1);
     BREAK("A3", mm.space_list, mm.space_list);
     mm.work = 8; // which is done, and 0, after the check
-    named("A4", "mm.work");
-    whole("mm.work");
+    broken_named("A4", "mm.work");
+    broken_whole("mm.work");
 }
 
 static void types(void)
 {
-    busy();
+    busy_boot();
     for (unsigned level = 0; level < 2; level++)
         for (unsigned attr = 0; attr < 64; attr++)
             BREAK("P5", mm.leaf_bits[level][attr], PG_NX);
@@ -438,7 +345,7 @@ static void types(void)
 
 static void cpus(void)
 {
-    busy();
+    busy_boot();
     BREAK("C1", mm.cpu[1].space, 1);
     BREAK("C1", mm.cpu[1].online, 2);
     BREAK("C1", mm.cpu[1].online, 1);
@@ -451,7 +358,7 @@ static void cpus(void)
          cpu++) { // both alike, but it has not come to that, or is not there
         mm.cpu[cpu].asked += UINT32_C(1) << 20;
         mm.cpu[cpu].flushed += UINT32_C(1) << 20;
-        named("B1", "asked and flushed");
+        broken_named("B1", "asked and flushed");
         mm.cpu[cpu].asked -= UINT32_C(1) << 20;
         mm.cpu[cpu].flushed -= UINT32_C(1) << 20;
     }
