@@ -167,18 +167,21 @@ int mm_check(void)
 
 void mm_check_every(uint32_t n)
 {
+    map_lock();
     mm.check_every = n;
     if (n)
         work_add(MM_CHECK);
+    spin_unlock(&mm.map_lock);
 }
 
 // Not kmalloc: the operation may be one of its own, under its lock.
 void check_count(void)
 {
     uint32_t operations = __atomic_add_fetch(&mm.operations, 1, __ATOMIC_RELAXED);
+    uint32_t every = __atomic_load_n(&mm.check_every, __ATOMIC_RELAXED); // 0 by now, it may be
     int violations;
 
-    if (operations % mm.check_every || __atomic_exchange_n(&mm.checking, 1, __ATOMIC_ACQUIRE))
+    if (!every || operations % every || __atomic_exchange_n(&mm.checking, 1, __ATOMIC_ACQUIRE))
         return;
     violations = check_locked();
     __atomic_store_n(&mm.checking, 0, __ATOMIC_RELEASE);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The self-check's first part: rings of the orders, frames, and their lists of mappings.
+// The self-check's part on frames: rings of the orders, descriptors, and their lists of mappings.
 #include "mm/check.h"
 
 #include "arch/x86/memtype.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The self-check's second part: every page table of every space, by its real entries.
+// The self-check's part on page tables: every one of every space, by its real entries.
 #include "mm/check.h"
 
 // Where the recursion is.

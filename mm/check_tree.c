@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The self-check's part on the tree that leads from an mfn to its frame: its nodes, and the pages
-// of descriptors below them. The first part: who looks up a frame follows the tree blindly.
+// of descriptors below them. It comes first, for who looks up a frame follows the tree blindly.
 #include "mm/arena_internal.h"
 #include "mm/check.h"
 #include "mm/tree.h"

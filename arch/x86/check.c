@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The self-check's third part: what the CPU itself needs. Registers are those of the CPU that
+// The self-check's part on what the CPU itself needs. Registers are those of the CPU that
 // checks.
 #include "mm/check.h"
 

@@ -70,8 +70,14 @@ static void records(void)
     BREAK("A3", m->prev, 4);
     BREAK("A3", mapping_at(m->next)->prev, 4);
     BREAK("A3", m->next, UINT32_C(1) << 30);
+    m->refs--;
+    busy.page->mapcount--;
+    broken_named("P6", "m->refs");
+    m->refs++;
+    busy.page->mapcount++;
     m = record(busy.small);
     BREAK("P3", m->order, 4 ^ 3);
+    BREAK("P3", record(busy.large)->home, 12); // below its order, and of the same parity
     BREAK("M1", record(busy.low)->attr, VATTR_UC);
 }
 
