@@ -148,8 +148,7 @@ static void check_frame(struct check *c, const frame_t *f, unsigned order)
 
     EXPECT(c, "A2", f->order == order, "frame 0x%lx of order %u hangs in the ring of order %u", mfn,
            f->order, order);
-    EXPECT(c, "A2", f->kind && f->kind < FRAME_KIND_COUNT && !f->tail && !f->zero,
-           "frame 0x%lx: bad kind or tail", mfn);
+    EXPECT(c, "A2", f->kind && !f->tail && !f->zero, "frame 0x%lx: bad kind or tail", mfn);
     EXPECT(c, "A4", !frame_is_free(f) || (!f->maps && f->kind == FRAME_AVAILABLE),
            "free frame 0x%lx has mappings or is %s", mfn, frame_kind_name(f->kind));
     EXPECT(c, "T2", f->level ? f->kind == FRAME_TABLE : f->kind != FRAME_TABLE || in_stock(f),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The same as test_check.c of frames, records, leaves, and how tables hang together.
+#include "mm/ring.h"
 #include "tests/host/broken.h"
 
 static mapping_t *record(const frame_t *frame)
@@ -46,6 +47,63 @@ static void rings(void)
     BREAK("A3", head->order, 1);
     BREAK("A3", head->maps, 1);
     BREAK("A3", head->epoch, 1);
+}
+
+// Of a used frame of order 0, which then hangs behind that descriptor, and counts there.
+static void hang(frame_t *f, uint32_t behind, unsigned from, unsigned to)
+{
+    ring_remove(f);
+    mm.order[from].used--;
+    mm.order[from].refs -= f->refcount;
+    ring_insert_after(behind, f);
+    mm.order[to].used++;
+    mm.order[to].refs += f->refcount;
+}
+
+// All links and counts are right, but the place is not.
+static void places(void)
+{
+    struct order_list *list = mm.order;
+    frame_t *f, *metadata;
+
+    busy_boot();
+    f = busy.page;
+    metadata = find_kern_va_frame((void *)VA_FRAMES);
+    hang(f, frame_at(list[1].head)->prev, 0, 1);
+    broken_named("A2", "a frame in the ring of order 1");
+    hang(f, list[0].head, 1, 0);
+    broken_named("A4", "a used frame before free ones");
+    hang(f, frame_at(list[0].head)->prev, 0, 0);
+    broken_whole("its place");
+    metadata->refcount++;
+    list[0].refs++;
+    broken_named("A4", "the manager's frame has another owner");
+    metadata->refcount--;
+    list[0].refs--;
+    broken_whole("the manager's frame");
+}
+
+// Put by a hand that does not look for the buddy.
+static void buddies(void)
+{
+    frame_t *f, *buddy;
+
+    busy_boot();
+    do {
+        OK(get_frame(0, &f));
+        buddy = find_mfn_frame(MFN(f->mfn ^ 1));
+    } while (!frame_is_free(buddy) || buddy->order);
+    ring_remove(f);
+    mm.order[0].used--;
+    mm.order[0].refs--;
+    f->refcount = 0;
+    ring_add_free(f);
+    broken_named("A5", "a buddy is free, too");
+    ring_remove_free(f);
+    f->refcount = 1;
+    mm.order[0].refs++;
+    ring_add_used(f);
+    broken_whole("the buddies");
 }
 
 static void records(void)
@@ -164,8 +222,9 @@ static void tables(void)
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
-        {"check_frames", frames}, {"check_rings", rings}, {"check_records", records},
-        {"check_leaves", leaves}, {"check_reach", reach}, {"check_page_tables", tables},
+        {"check_frames", frames}, {"check_places", places},      {"check_buddies", buddies},
+        {"check_rings", rings},   {"check_records", records},    {"check_leaves", leaves},
+        {"check_reach", reach},   {"check_page_tables", tables},
     };
 
     return host_main(argc, argv, tests, ARRAY_SIZE(tests));
