@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Holds the sessions of docs/*.md against real ones: each command is run in a real GDB on a real guest.
+"""Holds the sessions of docs/*.md, and the examples of the help texts, against real ones, in a real GDB on a real guest.
+
+documents.py reads them, transcript.py says which numbers may differ and which not.
 
 `tests/docs_test.py --write [--only=WORD]` puts what the commands print now into the documents, to be read before it is
 committed.

@@ -59,7 +59,7 @@ def number(value: gdb.Value) -> int:
     if kind.code == gdb.TYPE_CODE_STRUCT and len(kind.fields()) == 1:
         return number(value[kind.fields()[0]])
     if kind.code in (gdb.TYPE_CODE_STRUCT, gdb.TYPE_CODE_UNION):
-        raise KtfError("it is a struct: give its address")
+        raise KtfError("it is a struct: give its address, with & before it")
     if kind.code in FRACTIONS:
         raise KtfError(NO_INTEGER)
     if kind.code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):

@@ -95,10 +95,25 @@ def _as_number(value: gdb.Value) -> int:
 
 def register_parameters(target: Target) -> None:
     """set/show ktf reader."""
+
+    class Prefix(gdb.Command):
+        """Replaced by that of the verb."""
+
+        def __init__(self, verb: str) -> None:
+            self.verb = verb
+            self.__doc__ = f"{verb.capitalize()} how the ktf commands work: `{verb} ktf reader`."
+            super().__init__(f"{verb} ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+
+        def invoke(self, argument: str, from_tty: bool) -> None:
+            """Without the name of a setting: shows all, and says what can be set."""
+            if self.verb == "set" or argument:
+                raise gdb.GdbError(
+                    f"{self.verb} ktf: there is: reader; see `help {self.verb} ktf reader`"
+                )
+            gdb.execute("show ktf reader")
+
     for verb in ("set", "show"):
-        doc = f"{verb.capitalize()} how the ktf commands work: `{verb} ktf reader`."
-        prefix = type("Prefix", (gdb.Command,), {"__doc__": doc})
-        prefix(f"{verb} ktf", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+        Prefix(verb)
 
     class ReaderParameter(gdb.Parameter):
         """How the guest's memory is read.

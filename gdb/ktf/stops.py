@@ -46,6 +46,8 @@ def break_at(where: str, asked: Callable[[], bool]) -> Asking:
         with users_language(), nothing_changes():  # *ADDRESS is an expression
             if where.startswith("*"):
                 _whole(where)
+            else:
+                _known(where)
             made = Asking(where, asked)
     except gdb.error as e:
         message = " ".join(str(e).split())
@@ -53,9 +55,14 @@ def break_at(where: str, asked: Callable[[], bool]) -> Asking:
         if why:
             raise UsageError(f"{where}: {why}: not evaluated") from e
         raise KtfError(f"{where}: {message}") from e
-    if made.pending:
-        made.delete()
+    return made
+
+
+def _known(where: str) -> None:
+    """KtfError if there is no such place: GDB would make a breakpoint all the same, for symbols to come, and say so."""
+    try:
+        gdb.decode_line(where)
+    except gdb.error:
         raise KtfError(
             f"{where}: the symbols have no such place (a function, FILE:LINE or *ADDRESS)"
-        )
-    return made
+        ) from None

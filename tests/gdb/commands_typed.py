@@ -73,6 +73,14 @@ for line, word in (
     check(word in error_of(line), f"{line}: {error_of(line)}")
 check("mfn 0x100 " in run("ktf-frame (long)256.5"), run("ktf-frame (long)256.5"))
 
+# A place that there is not leaves no breakpoint behind, and GDB is not asked to wait for one.
+run("break ktf_ready")
+number = int(gdb.parse_and_eval("$bpnum"))
+check("no such place" in error_of("ktf-check-at nowhere_at_all"))
+run("break ktf_ready")
+equal(int(gdb.parse_and_eval("$bpnum")), number + 1, "breakpoint numbers")
+run("delete")
+
 # Other spellings that work.
 equal(run("ktf-maps --filter=x"), run("ktf-maps --filter x"), "--filter=x")
 equal(run("ktf-maps --filter X,!W"), run("ktf-maps --filter x"), "upper case")
@@ -129,6 +137,9 @@ for function in functions.FUNCTIONS:
 check("(gdb) set ktf reader" in run("help set ktf reader"), run("help set ktf reader"))
 check("ktf-maps -v" in run("help show ktf reader"), "show")
 check("reader" in run("help set ktf"), run("help set ktf"))
+equal(run("show ktf"), run("show ktf reader"), "show ktf")
+for line in ("set ktf", "set ktf speed 3", "show ktf speed"):
+    check("there is: reader" in error_of(line), error_of(line))
 
 # In any language, with any radix and format of the user, the same is printed.
 expected = {c: run(c) for c in ("ktf-maps", "ktf-frame", "ktf-pt-check", "ktf-maps ktf_ready")}
