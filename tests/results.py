@@ -13,6 +13,8 @@ GUEST_LINE = re.compile(r"^test (\S+): (ok|FAILED)\b\s*(.*)$")
 GUEST_START = re.compile(r"^test (\S+)$")
 TOTAL_LINE = re.compile(r"^(\d+) passed, (\d+) failed$")
 UNITTEST_LINE = re.compile(r"^Ran (\d+) tests? in ")
+# unittest's last line where it is not just OK: a skipped test, or one that may fail, was not passed.
+UNITTEST_BUT = re.compile(r"^OK \((.+)\)$")
 # GDB's own words at the end of a batch run, behind the script's last.
 GDB_TAIL = re.compile(r"^(Detaching from|Ending remote|\[Inferior .* (detached|killed)\])")
 
@@ -104,12 +106,16 @@ def gdb_results(out: str, err: str, status: int | str) -> list[Result]:
 
 
 def unit_results(out: str, err: str, status: int | str) -> list[Result]:
-    """Of a Python program: a unittest run, or one that prints `ok NAME` lines."""
-    counts = [int(m[1]) for line in lines_of(out + "\n" + err) if (m := UNITTEST_LINE.match(line))]
+    """Of a Python program: a unittest run, or one that prints `ok NAME` lines. A skipped test is a failure."""
+    lines = lines_of(out + "\n" + err)
+    counts = [int(m[1]) for line in lines if (m := UNITTEST_LINE.match(line))]
     if not counts:
         return host_results(out, status)
     if isinstance(status, str) or status != 0:
         return failed("end", status if isinstance(status, str) else f"exit status {status}")
     if counts[-1] == 0:
         return failed("end", "it ran no test")
+    for line in lines:
+        if match := UNITTEST_BUT.match(line):
+            return failed("end", f"not every test was run and passed: {match[1]}")
     return [Result(f"test{i}", True) for i in range(counts[-1])]

@@ -99,6 +99,9 @@ class Judges(unittest.TestCase):
         self.assertEqual(verdict(unit_results("", "..\nRan 2 tests in 0.1s\n\nOK\n", 0)), (2, 0))
         self.assertEqual(verdict(unit_results("", "Ran 2 tests in 0.1s\n\nFAILED\n", 1)), (0, 1))
         self.assertEqual(verdict(unit_results("", "Ran 0 tests in 0.0s\n\nOK\n", 0)), (0, 1))
+        for but in ("skipped=1", "expected failures=1", "skipped=2, expected failures=1"):
+            said = f"s.\nRan 2 tests in 0.1s\n\nOK ({but})\n"
+            self.assertEqual(verdict(unit_results("", said, 0)), (0, 1), but)
         self.assertEqual(verdict(unit_results("ok a\n", "", 0)), (1, 0))
         self.assertEqual(verdict(unit_results("", "", 0)), (0, 1))
 
@@ -205,6 +208,31 @@ class Execute(WithFiles):
             self.assertEqual(len(run.select(jobs, only)), count, only)
 
 
+class Unittest(WithFiles):
+    """Real programs of unittest, as python_jobs() runs them."""
+
+    def test_skipped(self) -> None:
+        text = """
+import unittest
+class A(unittest.TestCase):
+    def test_a(self): pass
+    %s
+    def test_b(self): %s
+unittest.main()
+"""
+        skip = '@unittest.skip("no tool")'
+        for decorator, body, expected in (
+            ("", "pass", (2, 0)),
+            ("", "self.fail()", (0, 1)),
+            (skip, "pass", (0, 1)),
+            ("", 'self.skipTest("no tool")', (0, 1)),
+            ("@unittest.expectedFailure", "self.fail()", (0, 1)),
+        ):
+            with self.subTest(decorator=decorator, body=body):
+                command = [PYTHON, str(self.script(text % (decorator, body)))]
+                self.assertEqual(verdict(execute(command, self.log, 30, unit_results)), expected)
+
+
 class Gdb(WithFiles):
     """Scripts inside a real GDB, without a guest."""
 
@@ -291,7 +319,6 @@ class Boot(WithFiles):
         self.assertIn("panicked", results[-1].why)
 
 
-@unittest.skipUnless((BUILD / "ktf.iso").exists(), "needs `make`")
 class Kernel(WithFiles):
     """The real kernel, made to go wrong."""
 
