@@ -22,8 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
+sys.path.append(str(Path(__file__).resolve().parent.parent / "gdb"))
+
 from gdb_jobs import gdb_jobs
 from job import PYTHON, Job, execute
+from ktf.rules import RULES
 from packages import restricted_path
 from postmortem import CPUS, KINDS
 from qemu import BUILD, ROOT, Guest, GuestError
@@ -57,9 +60,8 @@ GUESTS["128M-q35-smp4"] = {
 GUESTS["128M-pc-cores3"] = {"smp": "6,sockets=2,cores=3", "cmdline": "test=shootdown_unmap"}
 GUEST_TIMEOUT = 480.0
 
-# All that plant= knows, and a guest without.
-PLANTS = ["", *"P1 P2 P3 P4 P5 P6 P7 T1 T2 T3 T4 T5 T6 T7 A1 A2 A3 A4 A5 A6".split()]
-PLANTS += "M1 M2 X1 X2 X3 B1 C1 C2".split()
+# Each rule has its plant (unit/rules holds the kernel's list against ours), and there is a guest without.
+PLANTS = ["", *RULES]
 
 # What must not go unnoticed: a part of the kernel that is broken on purpose, and what is said of it.
 BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
