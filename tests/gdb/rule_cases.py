@@ -263,10 +263,11 @@ def metadata_writable(m: Machine) -> int:
     return page_moved(m, int(m.arena_mfn[0][0]))
 
 
-def page_moved(m: Machine, mfn: int) -> int:
+def page_moved(m: Machine, mfn: int, attr: int = W) -> int:
     """The mapping of the page at VA is of that frame now, consistently."""
     index = m.page.maps[0].index
-    m.set_entry(1, VA, 1, leaf(mfn, 1, W))
+    m.set_entry(1, VA, 1, leaf(mfn, 1, attr))
+    m.poke("mapping_t", index, attr=attr)
     m.poke("frame_t", m.page.index, maps=0, mapcount=0)
     block = m.blocks[mfn]
     first = m.peek("frame_t", block.index, "maps")

@@ -64,9 +64,9 @@ def kernel_page_for_ring_3(m: Machine) -> int:
     return VA
 
 
-def mapped(m: Machine, va: int) -> int:
-    """Moves the mapping of `page` to va, in a table that is there, all books kept; va."""
-    record = m.page.maps[0]
+def mapped(m: Machine, va: int, record: Mapping | None = None) -> int:
+    """Moves a mapping, that of `page`, to va, in a table that is there, all books kept; va."""
+    record = record or m.page.maps[0]
     old, new = m.slot(1, record.va, 1), m.slot(1, va, 1)
     entry = m.set_entry(1, record.va, 1, 0)
     m.set_entry(1, va, 1, entry)
@@ -77,6 +77,18 @@ def mapped(m: Machine, va: int) -> int:
         m.poke("struct table", slot, used=m.peek("struct table", slot, "used") + change)
     m.poke("mapping_t", record.index, at=new << 9 | va >> 12 & 511)
     return va
+
+
+@case("T4")
+def table_not_shown(m: Machine) -> int:
+    """The window does not show a table, which can be read elsewhere."""
+    table = m.tables[m.slot(2, 0x40000000, 1)]
+    assert table is not None
+    record = m.blocks[table.mfn].maps[0]
+    va = mapped(m, VA + 0x8000, record)
+    m.set_entry(1, va, 1, leaf(table.mfn, 1, 0))
+    m.poke("mapping_t", record.index, attr=0)
+    return table.va
 
 
 @case("X3")

@@ -16,9 +16,10 @@ import numpy as np
 import rule_cases_frames  # noqa: F401  adds its cases to those of rule_cases
 import rule_cases_rights  # noqa: F401  adds its cases to those of rule_cases
 from rule_cases import CASES as LINKED_CASES
+from rule_cases import VA, page_moved
 from rule_cases_state import STATE_CASES
 from synthetic import CR0, CR4, STRUCTS, Machine
-from synthetic_model import BASE, BASES, STACKS
+from synthetic_model import BASE, BASES, STACKS, W, leaf
 from synthetic_types import MM_VA, SYMBOLS
 
 from ktf.commands_check import CheckCommand, examine, text
@@ -26,6 +27,7 @@ from ktf.database import Database
 from ktf.descriptors import Frames
 from ktf.errors import NotYet
 from ktf.findings import KEEP, Report, Violation
+from ktf import rules
 from ktf.rules import RULES, check
 
 CASES = LINKED_CASES + STATE_CASES
@@ -100,6 +102,23 @@ class RuleTests(unittest.TestCase):
         m.mm_row("cpu", 0, "space", 2)
         m.poke("space_t", 2, cpus=1)
         self.assertEqual(self.examine(m, user.mfn << 12).total(), 0)
+
+    def test_tables_and_records_may_be_read(self) -> None:
+        """T4 is about writing."""
+        for mfn in (HEALTHY.tables[HEALTHY.roots[1]].mfn, int(HEALTHY.arena_mfn[0][0])):  # type: ignore[union-attr]
+            m = HEALTHY.twin()
+            page_moved(m, mfn, attr=0)
+            self.assertEqual(self.examine(m).total(), 0)
+
+    def test_writable_large_page(self) -> None:
+        """T4 where a large page holds tables, or the manager's records, behind a first page of another kind."""
+        for mfn, words in ((0xC00, "a page table, "), (0x400, "the manager's records, ")):
+            m = HEALTHY.twin()
+            va = VA + (1 << 30) + (5 << 21)
+            m.set_entry(1, va, 2, leaf(mfn, 2, W))
+            report = self.examine(m)
+            said = [v.message for v in report.kept["T4"] if v.va == va]
+            self.assertEqual([words in text for text in said].count(True), 1, said)
 
     def test_registers(self) -> None:
         """What only a CPU's registers show."""
@@ -359,6 +378,10 @@ class DocumentTests(unittest.TestCase):
         self.assertEqual(re.findall(r'(?m)^    \{"(\w+)", "', source), list(RULES))
         script = (root / "tests/gdb/check_plants.py").read_text(encoding="utf-8")
         self.assertEqual(re.findall(r'(?m)^# guest:.*cmdline="plant=(\w+)"', script), list(RULES))
+
+    def test_no_rule_is_left_out(self) -> None:
+        """Each that a module has is in the table."""
+        self.assertEqual(sorted(r.name for m in rules._MODULES for r in m.RULES), sorted(RULES))
 
     def test_help(self) -> None:
         """The command's help speaks of all its options."""
