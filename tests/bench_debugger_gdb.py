@@ -15,37 +15,59 @@ from collections.abc import Callable
 from typing import Any
 
 import gdb
+import numpy as np
 
 
-def timed(action: Callable[[], Any], times: int) -> tuple[float, float, Any]:
-    """The shortest time, the shortest processor time of this process, and what came of it at last."""
-    walls, cpus, found = [], [], None
-    for _ in range(times):
+class Timed:
+    """Something done several times: the shortest time, and the shortest processor time of this process."""
+
+    def __init__(self, action: Callable[[], Any]) -> None:
+        self.action = action
+        self.walls: list[float] = []
+        self.cpus: list[float] = []
+
+    def again(self) -> Any:
+        """What comes of it."""
         wall, cpu = time.monotonic(), time.process_time()
-        found = action()
-        walls.append(time.monotonic() - wall)
-        cpus.append(time.process_time() - cpu)
-    return round(min(walls), 3), round(min(cpus), 3), found
+        found = self.action()
+        self.walls.append(time.monotonic() - wall)
+        self.cpus.append(time.process_time() - cpu)
+        return found
+
+    def figures(self, name: str) -> dict[str, float]:
+        """Both."""
+        return {f"{name}_s": round(min(self.walls), 3), f"{name}_cpu_s": round(min(self.cpus), 4)}
+
+
+def yardstick() -> int:
+    """Work of the commands' kinds that is always the same: on arrays that fit in no cache, and in Python alone."""
+    numbers = np.arange(1 << 19, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    order = np.argsort(numbers)
+    table = {i: int(numbers[i]) for i in range(20000)}
+    return int(np.cumsum(numbers[order] >> np.uint64(12))[-1]) ^ sum(table[i] & 7 for i in table)
 
 
 def measure(reader: str, times: int) -> dict[str, Any]:
-    """Both commands, as a user types them, and how much memory GDB has needed."""
+    """Both commands, as a user types them, the yardstick in between, and how much memory GDB has needed."""
     gdb.execute(f"set ktf reader {reader}")
-    maps_s, maps_cpu, maps = timed(lambda: gdb.execute("ktf-maps -v", to_string=True), times)
-    check_s, check_cpu, line = timed(
-        lambda: gdb.execute("ktf-pt-check --json", to_string=True), times
-    )
-    found = json.loads(line)
+    yard = Timed(yardstick)
+    maps = Timed(lambda: gdb.execute("ktf-maps -v", to_string=True))
+    check = Timed(lambda: gdb.execute("ktf-pt-check --json", to_string=True))
+    text, found = "", {}
+    for _ in range(times):
+        yard.again()
+        text = maps.again()
+        yard.again()
+        found = json.loads(check.again())
     return {
-        "maps_s": maps_s,
-        "maps_cpu_s": maps_cpu,
-        "pt_check_s": check_s,
-        "pt_check_cpu_s": check_cpu,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        **yard.figures("yardstick"),
+        **maps.figures("maps"),
+        **check.figures("pt_check"),
+        "gdb_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         "counts": found["counts"],
         "total": found["total"],
-        "read_by": maps[maps.index("\nread by ") + len("\nread by ") :].split(":")[0],
-        "maps": maps[: maps.index("\nread by ")],
+        "read_by": text[text.index("\nread by ") + len("\nread by ") :].split(":")[0],
+        "maps": text[: text.index("\nread by ")],
     }
 
 
