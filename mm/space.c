@@ -213,3 +213,16 @@ int space_switch(space_t *space)
     map_unlock();
     return err;
 }
+
+void space_go_online(void)
+{
+    struct mm_cpu *me = &mm.cpu[cpu_number()];
+
+    map_lock();
+    me->space = space_index(kernel_space());
+    me->asked = me->flushed = mm.epoch;
+    kernel_space()->cpus |= ~cpu_others();
+    tlb_flush_all();
+    __atomic_store_n(&me->online, 1, __ATOMIC_RELEASE);
+    map_unlock();
+}

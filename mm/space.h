@@ -54,5 +54,8 @@ int space_create(const char *name, space_t **out) must_check;
 int space_destroy(space_t *space);
 /* Loads it in this CPU's CR3. -EINVAL not a live space. */
 int space_switch(space_t *space);
+/* For a CPU that has just got the kernel's page tables: it has the kernel's space, and from here on
+ * it is asked to flush; what it had cached before is gone. */
+void space_go_online(void);
 /* The one that this CPU's CR3 holds. */
 space_t *space_current(void);

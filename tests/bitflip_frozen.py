@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 import numpy as np
 from array_reader import ArrayReader
 
+from ktf.backtraces import Backtrace
 from ktf.errors import KtfError
 from ktf.kernel import Segment
 from ktf.layout import Symbol, TypeDesc, Types
@@ -37,6 +38,7 @@ class Facts:
     cpus: list[Cpu] = field(default_factory=list)
     selected: int = 0
     registers: list[Registers] = field(default_factory=list)
+    backtraces: dict[int, Backtrace] = field(default_factory=dict)  # by CPU
     phys_bits: int | None = None
     image: list[Segment] = field(default_factory=list)
     ranges: list[RamRange] = field(default_factory=list)  # one after the other in the copy
@@ -119,6 +121,7 @@ def freeze(
     for method, name in also:
         getattr(session.types, method)(name)
     facts.registers, facts.image = session.registers, session.image
+    facts.backtraces = {cpu.number: session.unwind(cpu.number) for cpu in session.cpus}
     facts.ranges = session.reader.ram.ranges
     with open(path, "wb") as f:
         for r in facts.ranges:
@@ -150,7 +153,7 @@ class Frozen:
         ]
         types = Remembered(facts.answers)
         args = cpus, facts.selected, self.reader, types, facts.image, facts.phys_bits
-        return Session(*args, lambda: facts.registers)
+        return Session(*args, lambda: facts.registers, lambda n: facts.backtraces[n])
 
     def bytes_at(self, pa: int, size: int) -> np.ndarray:
         """Memory, to be written; within one range."""

@@ -54,20 +54,6 @@ static void delay(unsigned microseconds)
 /* --- the CPU that starts
  * ------------------------------------------------------------------------- */
 
-// From here on it is asked to flush; what it had cached before is gone.
-static void go_online(uint32_t number)
-{
-    struct mm_cpu *me = &mm.cpu[number];
-
-    map_lock();
-    me->space = mm.space_list;
-    me->asked = me->flushed = mm.epoch;
-    kernel_space()->cpus |= UINT64_C(1) << number;
-    tlb_flush_all();
-    __atomic_store_n(&me->online, 1, __ATOMIC_RELEASE);
-    map_unlock();
-}
-
 static void do_work(struct cpu_work *work)
 {
     void (*fn)(void *) = __atomic_load_n(&work->fn, __ATOMIC_ACQUIRE);
@@ -100,21 +86,21 @@ _Noreturn void smp_idle_loop(void)
 }
 
 // Apart from ap_main(): the compiler may read per-CPU data as early in a function as it likes.
-static _Noreturn __attribute__((noinline)) void ap_late(uint32_t number)
+static _Noreturn __attribute__((noinline)) void ap_late(void)
 {
     cpu_init();
     cpu_tables_init();
     idt_load();
     apic_enable();
     this_cpu()->apic_id = apic_id();
-    go_online(number);
+    space_go_online();
     smp_idle_loop();
 }
 
 _Noreturn void ap_main(uint32_t number)
 {
     percpu_init(number);
-    ap_late(number);
+    ap_late();
 }
 
 /* --- the CPU that starts them

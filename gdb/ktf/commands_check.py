@@ -35,8 +35,10 @@ class CheckCommand(Command):
                     halted
 
     Where a CPU holds a lock of the memory manager, what that lock guards may be between two states. Then
-    a line `in progress: CPU N holds LOCK` says so, and what the rules that it covers find follows with
-    `in progress` before it: it is shown, but not counted. Let the guest run on and look again.
+    a line `in progress: CPU N holds LOCK, in FUNCTION` says so, and what the rules that it covers find follows
+    with `in progress` before it: it is shown, but not counted, and a line that begins with `!` says how much
+    that was. Let the guest run on and look again. A lock whose CPU is in no function of mm/ was not given back:
+    it covers nothing, and is a violation of A3.
 
     $ktf_violations is set to the number of violations, -1 if the check could not be made.
 
@@ -86,7 +88,7 @@ class CheckCommand(Command):
                 counts=counts,
                 total=total,
                 violations=found,
-                in_progress=[{"lock": h.lock, "cpu": h.cpu} for h in locks],
+                in_progress=[{"lock": h.lock, "cpu": h.cpu, "where": h.where} for h in locks],
                 unsettled=[v.json() for v in unsettled.all(RULES)],
                 seconds=round(seconds, 3),
             )
@@ -135,15 +137,19 @@ def examine(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, i
 
 
 def unsettled_text(locks: Sequence[Held], unsettled: Report) -> str:
-    """Which locks are held, and what may be no more than their operation half done."""
-    lines = [h.text() for h in locks]
-    for rule in RULES:
-        lines += [f"in progress: {v.text()}" for v in unsettled.kept.get(rule, [])[:SHOWN]]
+    """Which locks are held, and what may be no more than their operation half done; loud where there is any."""
+    lines = [f"in progress: {h.text()}" for h in locks]
+    lines += [f"in progress: {line}" for line in violation_lines(unsettled)]
+    total = unsettled.total()
+    if total:
+        holders = " and ".join(h.text() for h in locks)
+        text = f"! {total} finding{'s' * (total > 1)} not counted, for {holders}"
+        lines.append(f"{text}: let the guest run on and look again")
     return "".join(line + "\n" for line in lines)
 
 
-def text(report: Report, counts: dict[str, int]) -> str:
-    """The violations, a line each, and the line that counts."""
+def violation_lines(report: Report) -> list[str]:
+    """One for each, up to a bound for each rule."""
     lines: list[str] = []
     for rule in RULES:
         kept: list[Violation] = report.kept.get(rule, [])
@@ -151,6 +157,12 @@ def text(report: Report, counts: dict[str, int]) -> str:
         more = report.counts[rule] - min(len(kept), SHOWN)
         if more:
             lines.append(f"{rule}: ... and {more} more")
+    return lines
+
+
+def text(report: Report, counts: dict[str, int]) -> str:
+    """The violations, a line each, and the line that counts."""
+    lines = violation_lines(report)
     total = report.total()
     lines.append(
         f"{counts['entries']} entries, {counts['frames']} frames, {counts['mappings']} mappings: "

@@ -196,7 +196,7 @@ class Broken:
             text = f"{total} violations of {rules}; see ktf-pt-check"
             found.append(f"the frame database is broken: {text}")
         if self.unsettled.total():
-            found += [h.text() for h in self.locks]
+            found += [f"in progress: {h.text()}" for h in self.locks]
         return found
 
 

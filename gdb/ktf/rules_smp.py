@@ -25,14 +25,15 @@ class Held:
 
     lock: str
     cpu: int
+    where: str = ""
 
     def text(self) -> str:
-        """One line."""
-        return f"in progress: CPU {self.cpu} holds {self.lock}"
+        """Who has it, and where."""
+        return f"CPU {self.cpu} holds {self.lock}" + (f", {self.where}" if self.where else "")
 
 
 def held(db: Database, out: Report) -> list[Held]:
-    """The locks held. An owner that is no CPU which runs is a violation of A3, and covers nothing."""
+    """The locks held. An owner that is no CPU which runs, or runs outside of mm/, is a violation of A3, and covers nothing."""
     found = []
     online = _online(db)
     for lock in COVERED:
@@ -47,7 +48,12 @@ def held(db: Database, out: Report) -> list[Held]:
         if owner == 0:
             continue
         if owner <= len(online) and online[owner - 1]:
-            found.append(Held(lock, owner - 1))
+            at = db.session.unwind(owner - 1)
+            if not at.outside():
+                found.append(Held(lock, owner - 1, at.text()))
+                continue
+            text = f"mm.{lock} is held by CPU {owner - 1}, which is in no function of mm/"
+            out.add_blind("A3", f"{text} but in {at.chain()}: it was not given back")
         else:
             out.add_blind("A3", f"mm.{lock} is held by {owner:#x}, which stands for no running CPU")
     return found

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .backtraces import Backtrace
 from .errors import KtfError, NoGuest, NotYet
 from .kernel import Kernel, Segment, VirtualMemory
 from .layout import Types
@@ -96,6 +97,7 @@ class Session:
     rules          how page tables are to be read
     kernel         None without our symbols, or before paging is on
     notes          lines on what is not as it should be, to be shown
+    unwind(N)      the functions that CPU N is inside of, as far as they can be told
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Session:
         image: list[Segment] | None = None,
         phys_bits: int | None = None,
         registers: Callable[[], list[Registers]] | None = None,
+        unwind: Callable[[int], Backtrace] = lambda cpu: Backtrace(),
     ) -> None:
         self.cpus = cpus
         self.cpu = next(c for c in cpus if c.number == selected)
@@ -115,6 +118,7 @@ class Session:
         self.reader = reader
         self.notes: list[str] = []
         self._registers = registers
+        self.unwind = unwind
         self._phys_bits = phys_bits
         self.rules = Rules(self.cpu.levels, self.cpu.nxe, phys_bits or 52)
         self.types = types
@@ -157,6 +161,7 @@ class Session:
                     self.image,
                     self._phys_bits,
                     self._registers,
+                    self.unwind,
                 )
                 other.notes, other.selected, other.cut = self.notes, self.selected, self.cut
                 return other

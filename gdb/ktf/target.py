@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import gdb
 
 from . import stub
+from .backtraces import Backtrace
 from .command import Breakpoint
 from .core import Core, open_core
 from .disassembly import bytes_at
@@ -32,7 +33,7 @@ from .registers import Registers, parse
 from .session import Cpu, Session
 from .settings import setting
 from .stops import break_at
-from .unwound import unwound
+from .unwound import functions, unwound
 
 T = TypeVar("T")
 PACKET = 2048  # bytes of memory in one answer of QEMU's stub
@@ -232,10 +233,8 @@ class Target:
                 )
             self.story = [f"read by core: {core.reader.detail}; a core is always read as it is"]
             selected = min(max(_number(thread), 0), len(core.registers) - 1)
-            bits, registers = core.phys_bits, core.registers
-            session = Session(
-                core.cpus, selected, core.reader, types, image, bits, lambda: registers
-            )
+            own = core.cpus, selected, core.reader, types, image, core.phys_bits
+            session = Session(*own, lambda: core.registers, self._backtrace)
             session.cut, session.notes = core.cut, [core.cut] if core.cut else []
             return session
         link = GdbLink(connection)
@@ -252,9 +251,11 @@ class Target:
         self.story = opened.story(self.wanted_reader)
         opened.reader.begin()
         bits = self._phys_bits.get(connection.num)
-        return Session(
-            cpus, selected, opened.reader, types, image, bits, lambda: _registers(link, thread)
-        )
+        args = cpus, selected, opened.reader, types, image, bits
+        session = Session(*args, lambda: _registers(link, thread))
+        if whole:
+            session.unwind = self._backtrace
+        return session
 
     def _core_file(self, path: str) -> Core:
         """The core of that name, opened again only if it is another file now."""
@@ -318,9 +319,16 @@ class Target:
 
     def unwound(self, cpu: int) -> list[tuple[int, int]]:
         """See command.Context."""
+        return self._on(cpu, unwound) or []
+
+    def _backtrace(self, cpu: int) -> Backtrace:
+        """See Session.unwind."""
+        return self._on(cpu, functions) or Backtrace()
+
+    def _on(self, cpu: int, read: Callable[[], T]) -> T | None:
+        """What read() says of that CPU; None if GDB has no such thread."""
         _, thread = _connected()
-        every = _each_cpu(thread, lambda number: unwound() if number == cpu else [])
-        return dict(every).get(cpu, [])
+        return dict(_each_cpu(thread, lambda n: read() if n == cpu else None)).get(cpu)
 
     def vm_status(self) -> str:
         """See command.Context."""

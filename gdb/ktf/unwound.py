@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# GDB's backtrace as numbers: where each function stands, and where exceptions have saved their frames.
-"""unwound(): of the selected thread, innermost first."""
+# GDB's backtrace as numbers: where each function stands, and where exceptions have saved their frames; and as names.
+"""unwound(), functions(): of the selected thread, innermost first."""
 
 from __future__ import annotations
 
 import gdb
 
+from .backtraces import Backtrace
 from .expressions import U64
 
 DEEPEST = 1024  # frames that are looked at
@@ -29,3 +30,19 @@ def unwound() -> list[tuple[int, int]]:
     except (gdb.error, ValueError):
         pass
     return found
+
+
+def functions() -> Backtrace:
+    """Of the selected thread."""
+    found: list[tuple[str, str]] = []
+    whole = False
+    try:
+        frame: gdb.Frame | None = gdb.newest_frame()
+        while frame is not None and len(found) < DEEPEST:
+            function = frame.function()
+            found.append((frame.name() or "", function.symtab.filename if function else ""))
+            whole = frame.unwind_stop_reason() == gdb.FRAME_UNWIND_OUTERMOST
+            frame = frame.older()
+    except (gdb.error, ValueError):
+        whole = False
+    return Backtrace(tuple(found), whole)

@@ -22,7 +22,8 @@ from synthetic import CR0, CR4, STRUCTS, Machine
 from synthetic_model import BASE, BASES, STACKS, W, leaf
 from synthetic_types import MM_VA, SYMBOLS
 
-from ktf.commands_check import CheckCommand, examine, text
+from ktf.backtraces import Backtrace
+from ktf.commands_check import CheckCommand, examine, text, unsettled_text
 from ktf.database import Database
 from ktf.descriptors import Frames
 from ktf.errors import NotYet
@@ -289,6 +290,54 @@ class RuleTests(unittest.TestCase):
         self.assertEqual(len(lines), 22)
         self.assertIn("and 999980 more", lines[-2])
         self.assertTrue(lines[-1].endswith(": 1000000 violations"))
+
+
+class LockTests(unittest.TestCase):
+    """A lock covers what it guards only while its CPU may be in an operation of the manager."""
+
+    ENDS = (("smp_idle_loop", "arch/x86/smp.c"), ("ap_high", ""))
+
+    def held_by(self, *functions: tuple[str, str], whole: bool = True) -> Report:
+        """CPU 0 has map_lock and is inside of these; a mapcount is wrong."""
+        m = HEALTHY.twin()
+        m.poke("frame_t", m.alias.index, mapcount=m.alias.mapcount + 1)
+        m.mm_struct("map_lock", owner=1, inside=1)
+        session = m.session()
+        session.unwind = lambda cpu: Backtrace(functions if cpu == 0 else (), whole)
+        return examine(session, list(RULES))[0]
+
+    def test_operation(self) -> None:
+        """In a function of mm/, or perhaps in one: nothing counts, and the text says how much that is."""
+        mine = ("vmap_4k", "mm/single_map.c")
+        for functions, whole, where in (
+            ((mine, *self.ENDS), True, "in vmap_4k"),
+            ((("cpu_park", "arch/x86/park.c"), mine, *self.ENDS), True, "in cpu_park for vmap_4k"),
+            ((("map_lock", "mm/internal.h"), ("x", "elsewhere.c")), True, "in map_lock"),
+            ((("x", "/src/mm/x.c"),), True, "in x"),
+            (self.ENDS, False, "in smp_idle_loop"),
+            ((("", ""), *self.ENDS), True, "in unknown code"),
+            ((), False, ""),
+        ):
+            with self.subTest(functions=functions, whole=whole):
+                report = self.held_by(*functions, whole=whole)
+                self.assertEqual(report.total(), 0, report.kept)
+                holder = "CPU 0 holds map_lock" + (f", {where}" if where else "")
+                assert report.unsettled is not None
+                lines = unsettled_text(report.held, report.unsettled).splitlines()
+                self.assertEqual(lines[0], f"in progress: {holder}")
+                self.assertTrue(lines[1].startswith("in progress: P6: mfn "), lines)
+                self.assertTrue(
+                    lines[-1].startswith(f"! 1 finding not counted, for {holder}: "), lines
+                )
+
+    def test_leak(self) -> None:
+        """In none, for certain: everything counts, the lock as well."""
+        for functions in (self.ENDS, (("commit", "tests/guest/comm/x.c"), *self.ENDS)):
+            report = self.held_by(*functions)
+            self.assertEqual(report.held, [])
+            self.assertEqual({r for r, n in report.counts.items() if n}, {"P6", "A3"})
+            text = f"is in no function of mm/ but in {functions[0][0]} < "
+            self.assertIn(text, report.kept["A3"][0].message)
 
 
 class GarbageTests(unittest.TestCase):

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // break=KIND: the guest goes on with a part of it broken. Tests of the tests, which must notice.
+#include "arch/x86/smp.h"
 #include "lib/spinlock.h"
 #include "lib/string.h"
 #include "mm/internal.h"
@@ -43,6 +44,26 @@ static void break_unlock(void)
     spin_unlock(&mm.map_lock);
 }
 
+// A path out of an operation that forgets to give the lock back, and leaves a count wrong.
+static void leak(void *frame)
+{
+    spin_lock(&mm.map_lock);
+    ((frame_t *)frame)->mapcount++;
+}
+
+// By another CPU where there is one, which then waits for work.
+static void break_leak(void)
+{
+    frame_t *frame = find_kern_va_frame(&mm);
+
+    if (smp_count() == 1) {
+        leak(frame);
+    } else {
+        smp_run(1, leak, frame);
+        smp_wait(1);
+    }
+}
+
 static const struct {
     const char *kind;
     void (*run)(void);
@@ -50,7 +71,7 @@ static const struct {
     {"shootdown", break_shootdown},   {"lock", break_map_lock},
     {"frame_lock", break_frame_lock}, {"kmalloc_lock", break_kmalloc_lock},
     {"order", break_order},           {"twice", break_twice},
-    {"unlock", break_unlock},
+    {"unlock", break_unlock},         {"leak", break_leak},
 };
 
 int break_part(const char *kind)
