@@ -406,7 +406,7 @@ def main() -> int:
         status = guest.wait()
         if status != EXIT_SUCCESS:
             wrong.append(f"the guest ended with status {status}: {guest.tail()}")
-    return campaign_end("campaign", wrong, started)
+    return campaign_end("bitflip", wrong, started, args)
 
 
 if __name__ == "__main__":

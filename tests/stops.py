@@ -3,8 +3,9 @@
 """False alarms: a guest whose CPUs all work at random is stopped at random, and ktf-pt-check must have nothing to say.
 
 One guest for each seed: test=stress on 4 CPUs (`-accel tcg,thread=multi`), stopped by GDB as often as asked, and then
-let go; if its test ends before, there is another guest. Where a CPU holds a lock, what that lock covers is told as in progress and not counted. The stress test must
-end as without GDB: all its operations done, nothing failed. Exit status 1 otherwise.
+let go; if its test ends before, there is another guest. Where a CPU holds a lock, what that lock covers is told as in
+progress and not counted; many stops must meet one. The stress test must end as without GDB: all its operations done,
+nothing failed. Exit status 1 otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from campaign import campaign_end
+from campaign import campaign_end, too_few_held
 from qemu import EXIT_SUCCESS, ROOT, Guest, GuestError, gdb_command
 
 WORKERS = 3  # of 4 CPUs, the last one watches
@@ -70,23 +71,25 @@ def main() -> int:
     parser.add_argument("--ops", type=int, default=300000, help="of each CPU that works")
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
     args = parser.parse_args()
-    seed = random.randrange(1 << 31) if args.seed is None else args.seed
+    args.seed = random.randrange(1 << 31) if args.seed is None else args.seed
     os.umask(0o077)
-    print(f"seed {seed}", flush=True)
+    print(f"seed {args.seed}", flush=True)
     started, stops, held = time.monotonic(), 0, 0
     wrong: list[str] = []
     for i in range(4 * args.guests):
         share = min(-(-args.stops // args.guests), args.stops - stops)
         if not share:
             break
-        made, with_lock, bad = one(seed % 1000 + i, share, args.ops, seed + i)
+        made, with_lock, bad = one(args.seed % 1000 + i, share, args.ops, args.seed + i)
         stops, held, wrong = stops + made, held + with_lock, wrong + bad
         print(f"guest {i + 1}: {made} stops, {with_lock} with a lock held", *bad, flush=True)
     if stops != args.stops and not wrong:
         wrong.append(f"{stops} stops instead of {args.stops}: give it more --ops")
+    few = "" if wrong else too_few_held(stops, held)
+    wrong += [few] if few else []
     alarms = sum(w.startswith("alarm: ") for w in wrong)
     print(f"{stops} stops, {held} with a lock held, {alarms} false alarms")
-    return campaign_end("stops", wrong, started)
+    return campaign_end("stops", wrong, started, args)
 
 
 if __name__ == "__main__":
