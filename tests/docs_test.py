@@ -27,7 +27,7 @@ from transcript import FREELY, Comparison, Mismatch
 MARK = "@@docs@@"
 EXCERPT = re.compile(r"<!-- from: (\S+) -->\n```c\n(.*?)```", re.S)
 OURS = ("same", "anew", "ends")  # words of a session that are not the guest's
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 ONLY = ""  # test the sessions with this word alone
 
 
