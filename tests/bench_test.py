@@ -166,7 +166,7 @@ class Debugger(unittest.TestCase):
                 debugger["yardstick_cpu_s"] = dict.fromkeys(READERS, 0.2)
                 self.assertEqual(bench_debugger.over(debugger, bounds), [])
                 for reader in READERS:
-                    times = bounds.stub if reader == "gdbstub" else bench_debugger.AGAINST_BEST
+                    times = bounds.stub if reader == "gdbstub" else bounds.copying
                     debugger[key] = {**dict.fromkeys(READERS, 0.1), reader: 0.101 * times}
                     (said,) = bench_debugger.over(debugger, bounds)
                     self.assertIn(f"{reader}: {key} is {1.01 * times:.2f} times that", said)
