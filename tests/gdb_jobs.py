@@ -51,7 +51,7 @@ def parse_guest(config: dict[str, str]) -> dict[str, Any]:
         "mem": str,
         "machine": str,
         "cmdline": str,
-        "smp": int,
+        "smp": str,
         "uefi": lambda s: bool(int(s)),
         "ramfile": lambda s: bool(int(s)),
         "log": lambda s: bool(int(s)),

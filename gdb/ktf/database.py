@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .claims import AttrBits, Claims
+from .cpus import Cpus
 from .descriptors import Frames
 from .errors import KtfError, NoGuest, NotYet
 from .findings import Report
@@ -109,6 +110,13 @@ class Database:
         if rules.phys_bits == 52 and limit & (limit - 1) == 0 and 1 << 32 <= limit <= 1 << 52:
             rules = replace(rules, phys_bits=limit.bit_length() - 1)
         return rules
+
+    @cached_property
+    def cpus(self) -> Cpus:
+        """By the kernel's numbers, which rules speak of; the session has QEMU's."""
+        known = "cpu" in self.mm.layout.names
+        online = self.mm["cpu"]["online"][0] != 0 if known else np.zeros(0, bool)
+        return Cpus(self.session, self.kernel, online)
 
     @cached_property
     def regions(self) -> Records:

@@ -19,14 +19,17 @@ ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
 def c1(db: Database, out: Report) -> None:
     """Every CPU that pages uses the root of a live address space, and spaces know their root."""
     roots = {s.cr3 for s in db.spaces.rows}
-    for cpu in db.session.cpus:
+    for cpu in db.cpus.every:
         if cpu.paging_problem():
             continue  # not started yet
         if _is_starting(db, cpu):
             continue
         if cpu.cr3 & ROOT_BITS not in roots:
-            text = f"CPU {cpu.number}: CR3 is {cpu.cr3:#x}, which is no address space's root"
-            out.add("C1", text, mfn=cpu.root)
+            text = f"CR3 is {cpu.cr3:#x}, which is no address space's root"
+            out.add("C1", f"{db.cpus.name(cpu)}: {text}", mfn=cpu.root)
+        elif not db.cpus.is_online(cpu) and db.cpus.is_past_start(cpu):
+            text = f"mm.cpu[] says that it is not online, but it runs, at {cpu.rip:#x}"
+            out.add("C1", f"{db.cpus.name(cpu)}: {text}", va=cpu.rip)
     slots = db.slots
     for space in db.spaces.rows:
         if space.root < slots.count and slots.has_frame[space.root]:
@@ -44,10 +47,7 @@ def _is_starting(db: Database, cpu: Cpu) -> bool:
     """Whether it is in arch/x86/ap_start.S, still on the boot's page tables: not one of the kernel's CPUs yet."""
     symbols = db.kernel.types.symbol
     boot = symbols("boot_l4")
-    if boot is None or "cpu" not in db.mm.layout.names or cpu.cr3 & ROOT_BITS != boot.va:
-        return False
-    online = db.mm["cpu"]["online"][0]
-    if cpu.number >= len(online) or online[cpu.number]:
+    if boot is None or cpu.cr3 & ROOT_BITS != boot.va or db.cpus.is_online(cpu):
         return False
     # The trampoline's RIP counts from the start of its page, which CS holds.
     places = [0, *(s.va for s in map(symbols, ("ap_long", "ap_high")) if s is not None)]
@@ -58,7 +58,7 @@ def _c1_current(db: Database, out: Report) -> None:
     """Each running CPU pages, with the root of the space that it is said to have."""
     if "cpu" not in db.mm.layout.names or out.counts["C1"]:
         return
-    cpus = {c.number: c for c in db.session.cpus}
+    cpus = {c.number: c for c in db.cpus.every}
     row = db.mm["cpu"][0]
     for number in range(len(row)):
         if not row.value("online", number):
@@ -70,7 +70,7 @@ def _c1_current(db: Database, out: Report) -> None:
             continue
         space = db.spaces.rows[at]
         if number not in cpus:
-            text = f"mm.cpu[{number}] is online, but the machine has {len(cpus)} CPUs"
+            text = f"mm.cpu[{number}] is online, but none of the machine's {len(cpus)} CPUs is it"
             out.add("C1", text, space=space.name)
         elif text := _differs(db, cpus[number], space):
             out.add("C1", f"CPU {number}: {text}", space=space.name)

@@ -25,11 +25,11 @@ def c2_own(db: Database, out: Report) -> None:
     try:
         online = db.mm["cpu"]["online"][0] != 0
         # One that runs, but is not online yet, is about to make these.
-        starting = {c.number for c in db.session.cpus if not c.paging_problem()}
+        starting = {c.number for c in db.cpus.every if not c.paging_problem()}
         gone = np.array([not up and n not in starting for n, up in enumerate(online.tolist())])
         _percpu(db, out, online, gone)
         # The first CPU is online before it loads its TSS.
-        early = [r.number for r in db.session.registers if not r.segments["tr"].selector]
+        early = [n for n, r in db.cpus.registers.items() if not r.segments["tr"].selector]
         tasks = ~np.isin(np.arange(len(online)), early)
         _gdt(db, out, online, gone, tasks)
         _tss(db, out, online & tasks, gone)

@@ -12,20 +12,13 @@ from .maps import perm_text
 from .paging import U, W, X
 from .readers import PAGE
 from .rules_mappings import frame_text, leaf
-from .session import CR0_WP, CR4_SMAP, CR4_SMEP, CR4_UMIP, Cpu
+from .session import CR0_WP, CR4_SMAP, CR4_SMEP, CR4_UMIP
 
 
 def what(db: Database, i: int) -> str:
     """What leaf i maps, in a few words."""
     frame = int(db.reach.leaf_frame[i])
     return frame_text(db, frame) if frame else f"mfn {int(db.reach.leaf_mfn[i]):#x}"
-
-
-def online(db: Database) -> list[Cpu]:
-    """The CPUs that page and that the kernel has set up."""
-    row = db.mm["cpu"][0]
-    cpus = [c for c in db.session.cpus if not c.paging_problem()]
-    return [c for c in cpus if c.number < len(row) and row.value("online", c.number)]
 
 
 def x1(db: Database, out: Report) -> None:
@@ -38,10 +31,10 @@ def x1(db: Database, out: Report) -> None:
         return leaf(db, "X1", i, f"{what(db, i)} is {rights}: writable and executable")
 
     out.each("X1", bad, describe)
-    for cpu in db.session.cpus:
+    for cpu in db.cpus.every:
         if not cpu.paging_problem() and not cpu.nxe:
             text = "EFER.NXE is off: everything that can be read can be executed"
-            out.add("X1", f"CPU {cpu.number}: {text}")
+            out.add("X1", f"{db.cpus.name(cpu)}: {text}")
 
 
 # --- X2 ------------------------------------------------------------------------------------------------
@@ -76,7 +69,7 @@ def _x2_cpus(db: Database, out: Report) -> None:
     """CR0.WP, SMEP, SMAP and UMIP of each CPU, as the kernel switched them on where there are any."""
     symbol = db.kernel.types.symbol("cpu_cr4")
     wanted = int.from_bytes(db.kernel.read(symbol.va, 8), "little") if symbol else 0
-    for cpu in online(db):
+    for cpu in db.cpus.running():
         if not cpu.cr0 & CR0_WP:
             text = f"CR0 is {cpu.cr0:#x}, WP should be on: the kernel can write what is read-only"
             out.add("X2", f"CPU {cpu.number}: {text}")

@@ -47,8 +47,9 @@ def held(db: Database, out: Report) -> list[Held]:
             continue
         if owner == 0:
             continue
-        if owner <= len(online) and online[owner - 1]:
-            at = db.session.unwind(owner - 1)
+        # One that is about to be online takes the lock for it.
+        if owner <= len(online) and (online[owner - 1] or owner - 1 in db.cpus.starting()):
+            at = db.session.unwind(db.cpus.index(owner - 1))
             if not at.outside():
                 found.append(Held(lock, owner - 1, at.text()))
                 continue
@@ -80,7 +81,7 @@ def b1(db: Database, out: Report) -> None:
         asked = np.uint32(cpus.value("asked", number))
         flushed = np.uint32(cpus.value("flushed", number))
         if not cpus.value("online", number):
-            if asked or flushed:
+            if (asked or flushed) and number not in db.cpus.starting():
                 text = f"CPU {number} is not online, but was asked to flush up to epoch {asked}"
                 out.add("B1", text)
             continue

@@ -85,6 +85,7 @@ def _sums(db: Database, out: Report) -> None:
 def _locks(db: Database, out: Report) -> None:
     """A lock's rank is its own; whoever is inside what it guards, owns it; only CPUs wait for it."""
     ranks, mask = db.kernel.types.enum("lock_rank"), online_mask(db)
+    mask |= sum(1 << n for n in db.cpus.starting() if n < db.cpus.room)  # go_online() may wait
     for lock, rank in LOCKS.items():
         row = db.mm[lock]
         inside, waiting, sleepers = (int(row[n][0]) for n in ("inside", "waiting", "sleepers"))

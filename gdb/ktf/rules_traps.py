@@ -16,7 +16,7 @@ from .paging import U, W, X
 from .readers import PAGE
 from .registers import Registers
 from .rules_percpu import c2_own
-from .rules_rights import Stacks, online
+from .rules_rights import Stacks
 from .session import Cpu
 
 EXCEPTIONS = 32  # vectors of the processor itself
@@ -83,13 +83,11 @@ class Place:
 def c2(db: Database, out: Report) -> None:
     """Of each CPU that the kernel has set up: its tables, stacks and handlers."""
     rights, stacks = Rights(db), Stacks(db)
-    try:
-        every = {r.number: r for r in db.session.registers}
-    except KtfError as e:
-        out.add("C2", f"the CPUs' GDTR, IDTR and TR can't be told: {e}")
+    if db.cpus.problem:
+        out.add("C2", f"the CPUs' GDTR, IDTR and TR can't be told: {db.cpus.problem}")
         return
-    for cpu in online(db):
-        mine = every.get(cpu.number)
+    for cpu in db.cpus.running():
+        mine = db.cpus.registers.get(cpu.number)
         if mine is None:
             out.add("C2", f"CPU {cpu.number}: its GDTR, IDTR and TR can't be told")
             continue

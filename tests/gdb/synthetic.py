@@ -290,6 +290,8 @@ class Machine(Model):
         gdt[1:5] = 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF
         gdt[5] = 103 | (tss & 0xFFFFFF) << 16 | 0x8B << 40 | (tss >> 24 & 0xFF) << 56
         gdt[6] = tss >> 32
+        own = self.rows("percpu", "struct percpu")[0]
+        own["token"], own["others"], own["journal"] = 1, (1 << 64) - 2, rings[0]
         task = self.rows("tss", "struct tss")[0]
         task["ist"][:3], task["io_map"] = [top for _, top in STACKS[1:]], 104
 
@@ -318,21 +320,24 @@ class Machine(Model):
 
     @staticmethod
     def _registers(cpu: Cpu, changed: dict[str, int]) -> Registers:
-        """Those of the CPU; changed: "idt" and the like for bases, "idt_limit", "task" for TR, "ring"."""
+        """Those of the CPU; changed: "idt" and the like for bases, "idt_limit", "task", "cs" and so on for selectors, "user"."""
         limits = {"gdt": 63, "idt": 4095, "tss": 103}
-        selectors = {"tss": changed.get("task", 0x28), "cs": 8 | changed.get("ring", 0)}
+        user = changed.get("user", 0)
+        selectors = {"tss": "task", "cs": "cs", "ss": "ss", "ldt": "ldt"}
+        usual = {"tss": 0x28, "cs": 0x23 if user else 8, "ss": 0x1B if user else 0x10}
+        bases = {**{n: SYMBOLS[n][0] for n in limits}, "gs": SYMBOLS["percpu"][0]}
         segments = {
             "tr"
             if n == "tss"
             else n: Register(
-                selectors.get(n, 0),
-                changed.get(n, SYMBOLS[n][0] if n in SYMBOLS else 0),
+                changed.get(selectors.get(n, ""), usual.get(n, 0)),
+                changed.get(n if n in bases else "", bases.get(n, 0)),
                 changed.get(f"{n}_limit", limits.get(n, 0)),
                 0,
             )
-            for n in ("cs", "gdt", "idt", "tss")
+            for n in ("cs", "ss", "gs", "ldt", "gdt", "idt", "tss")
         }
-        general = {**dict.fromkeys(GENERAL, 0), "rsp": cpu.rsp}
+        general = {**dict.fromkeys(GENERAL, 0), "rsp": cpu.rsp, "rflags": changed.get("rflags", 2)}
         return Registers(0, general, segments, dict.fromkeys(CONTROL, 0), cpu.efer)
 
     def place(self, struct: str, index: int) -> np.ndarray:

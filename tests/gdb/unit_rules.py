@@ -142,7 +142,7 @@ class RuleTests(unittest.TestCase):
                 report = examine(m.session(None, **registers), list(RULES))[0]
                 self.assertEqual({r for r, n in report.counts.items() if n}, {rule})
                 self.assertRegex(report.kept[rule][0].message, word)
-        user = {"rsp": 0x1000, "ring": 3}
+        user = {"rsp": 0x1000, "user": 1}
         self.assertEqual(examine(HEALTHY.session(None, **user), list(RULES))[0].total(), 0)
 
     def test_accessed_and_dirty_don_t_matter(self) -> None:
