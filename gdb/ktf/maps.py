@@ -184,8 +184,10 @@ def _blocks(count: int) -> Iterator[slice]:
     return (slice(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK))
 
 
-def _flags(entry: np.ndarray) -> list[Column]:
-    """The flags of an entry as QEMU prints them: XGPDACTUW, "-" for those that are clear."""
+def _flags(leaves: Leaves) -> list[Column]:
+    """The flags of entries as QEMU prints them: XGPDACTUW, "-" for those that are clear. P is PS, which a 4K page has not:
+    its bit 7 chooses a memory type."""
+    entry = np.where(leaves.level == 1, leaves.entry & ~np.uint64(PS), leaves.entry)
     bits = zip("XGPDACTUW", (63, 8, 7, 6, 5, 4, 3, 2, 1))
     return [
         pick(((entry >> np.uint64(bit)) & np.uint64(1)).astype(np.intp), ["-", letter])
@@ -204,7 +206,7 @@ def leaves_text(space: str, leaves: Leaves) -> Iterator[str]:
                 b": ",
                 hexadecimal(part.pa, 16),
                 b" ",
-                *_flags(part.entry),
+                *_flags(part),
                 b" ",
                 pick(part.level, PAGES),
                 b" ",

@@ -3,12 +3,17 @@
 # guest: mem=128M machine=pc smp=2 ramfile=1
 # guest: mem=4G machine=q35 ramfile=1
 # guest: mem=128M machine=q35 uefi=1 ramfile=0 timeout=120
+# guest: mem=128M machine=pc cmdline="acpi=off test=busy" ramfile=1
 import json
 import os
 
 import gdb
 from inside import check, equal, info_tlb, leaves, passed, run, same_lines
 
+if "busy" in gdb.parse_and_eval("boot_info.cmdline").string():  # pages of each size and type
+    gdb.execute("hbreak busy_ready", to_string=True)
+    gdb.execute("continue", to_string=True)
+    check(" WC " in run("ktf-maps --space kernel --filter wc,4k"), "no 4K page that is WC")
 theirs = info_tlb()
 check(len(theirs) > 50, f"only {len(theirs)} lines of info tlb")
 same_lines(leaves("--space kernel"), theirs)

@@ -263,6 +263,9 @@ class Ranges(unittest.TestCase):
         )
         self.assertEqual(lines[7][:44], "0000000000009000: 0000000000023000 -----CTU-")
         self.assertEqual(lines[10], f"{HIGH:x}: 0000000040000000 XGP-----W 1G 8000000040000183 cr3")
+        typed = Memory(8)
+        typed.map(0x1000, 0x2000, P | RW | NX | PS | PWT)  # of a 4K page bit 7 is no PS
+        self.assertEqual(said(typed, "--leaves").splitlines()[0][34:44], " X-----T-W")
         found = answer(example(), "--leaves")["leaves"]
         self.assertEqual(
             found[8],
