@@ -237,6 +237,8 @@ class Target:
             session = Session(*own, lambda: core.registers, self._backtrace)
             session.cut, session.notes = core.cut, [core.cut] if core.cut else []
             return session
+        if "big" in gdb.execute("show endian", to_string=True):
+            raise KtfError("GDB takes the guest for big-endian: `set endian auto` lets it be")
         link = GdbLink(connection)
         selected = _number(thread)
         cpus = [c for _, c in _each_cpu(thread, _cpu)] if whole else [_cpu(selected)]
@@ -413,7 +415,11 @@ def _line_at(va: int, block: gdb.Block | None) -> str:
 def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
     """The connection and the selected thread; NoGuest if there is nothing stopped behind it."""
     connection = gdb.selected_inferior().connection
-    thread = gdb.selected_thread()
+    try:
+        thread = gdb.selected_thread()
+    except SystemError as e:  # Ctrl-C was pressed while QEMU did not answer
+        text = "connect again with `target remote :1234`"
+        raise NoGuest(f"GDB has lost the guest ({e}): {text}") from e
     if connection is None or thread is None:
         raise NoGuest("no guest: start one (`make debug`), or connect with `target remote :1234`")
     if connection.type == "core":

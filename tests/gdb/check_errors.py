@@ -105,6 +105,23 @@ gdb.selected_frame = no_frame
 check(run("ktf-pt-check").strip().endswith(": 0 violations"), "without a frame")
 gdb.selected_frame = SELECTED
 
+# Where GDB has lost the guest's threads, or takes its bytes the wrong way round.
+THREAD = gdb.selected_thread
+
+
+def no_thread() -> gdb.InferiorThread:
+    """As GDB says it after Ctrl-C while QEMU is stopped."""
+    raise SystemError("could not find gdb thread object")
+
+
+gdb.selected_thread = no_thread
+refused("GDB has lost the guest")
+gdb.selected_thread = THREAD
+gdb.execute("set endian big")
+refused("big-endian")
+gdb.execute("set endian auto")
+check(run("ktf-pt-check").strip().endswith(": 0 violations"), "as before")
+
 # Help says how.
 for command in ("ktf-pt-check", "ktf-frame"):
     text = run(f"help {command}")
