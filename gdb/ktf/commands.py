@@ -198,6 +198,8 @@ class Listing:
         yield f"],{json.dumps(rest, separators=(',', ':'))[1:]}\n"
 
     def _text(self) -> Iterator[str]:
+        if self.session.cut:  # before all that it makes wrong
+            yield f"! {self.session.cut}\n"
         if self.args.has("--leaves"):
             for space in self.spaces:
                 yield from maps.leaves_text(space.name, self._leaves(space))
@@ -206,7 +208,8 @@ class Listing:
             for space in self.spaces:
                 yield from self._ranges(space)
         for note in self._notes():
-            yield f"{note}\n"
+            if note != f"! {self.session.cut}":
+                yield f"{note}\n"
         if self.args.has("-v"):
             yield from self._verbose()
 

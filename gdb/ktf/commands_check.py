@@ -90,11 +90,13 @@ class CheckCommand(Command):
                 violations=found,
                 in_progress=[{"lock": h.lock, "cpu": h.cpu, "where": h.where} for h in locks],
                 unsettled=[v.json() for v in unsettled.all(RULES)],
+                notes=session.notes,
                 seconds=round(seconds, 3),
             )
             context.write(line)
             return
-        context.write(unsettled_text(locks, unsettled) + text(report, counts))
+        notes = "".join(f"! {note}\n" for note in session.notes)
+        context.write(notes + unsettled_text(locks, unsettled) + text(report, counts))
 
     def choices(self, context: Context, option: str) -> Sequence[str]:
         """Names of rules."""

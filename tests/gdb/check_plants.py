@@ -101,7 +101,7 @@ def named(rule: str, violation: dict[str, Any]) -> None:
 
 
 command_line = gdb.parse_and_eval("boot_info.cmdline").string()
-KEYS = "schema command ok counts total violations in_progress unsettled seconds".split()
+KEYS = "schema command ok counts total violations in_progress unsettled notes seconds".split()
 COUNTS = "entries leaves frames mappings spaces".split()
 VIOLATION = "rule space va level entry mfn message".split()
 

@@ -57,7 +57,7 @@ for where in ("--pa $cr3", f"--va {planted}", "--va 0xffffc07000000000"):
 equal(len(json_of(f"ktf-frame --va {planted}")["violations"]), 2, "violations of the planted frame")
 
 answer = json_of("ktf-pt-check")
-names = "counts total violations in_progress unsettled seconds".split()
+names = "counts total violations in_progress unsettled notes seconds".split()
 equal(list(answer), HEAD + names, "ktf-pt-check")
 keys([answer["counts"]], "entries:n leaves:n frames:n mappings:n spaces:n", "counts")
 row = "rule:t space:t? va:x? level:n? entry:x? mfn:x? message:t"
