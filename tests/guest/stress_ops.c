@@ -371,7 +371,7 @@ void stress_one(struct worker *w)
 // As many blocks as there are, the largest first.
 static uint32_t take_all(frame_t **hoard)
 {
-    unsigned order = ORDER_2M;
+    unsigned order = ORDER_MAX;
     uint32_t count = 0;
 
     while (count < HOARD) {
