@@ -39,6 +39,27 @@ static void check_entries(struct check *c, const frame_t *f, uint32_t index)
     c->record_entries += count;
 }
 
+// What vmap() would have refused.
+static void check_attr(struct check *c, const frame_t *f, const mapping_t *m)
+{
+    unsigned type = m->attr >> VATTR_TYPE_SHIFT;
+    uint64_t mfn = f->mfn;
+
+    EXPECT(c, "X2",
+           !(m->attr & VATTR_U) ||
+               table_at(m->at / PT_ENTRIES)->space != space_index(kernel_space()),
+           "frame 0x%lx is mapped for ring 3 in the kernel's space", mfn);
+    EXPECT(c, "P5", type < MEMTYPE_COUNT, "frame 0x%lx is mapped with memory type %u", mfn, type);
+    EXPECT(c, "M2",
+           memtype_holds(&mtrr, type, (mfn + m->offset) << PAGE_SHIFT,
+                         (uint64_t)PAGE_SIZE << m->order),
+           "frame 0x%lx is mapped with a type that the MTRRs change", mfn);
+    EXPECT(c, "M1", f->kind != FRAME_DEVICE || type != MEMTYPE_WB,
+           "device frame 0x%lx is mapped write-back", mfn);
+    EXPECT(c, "M2", ((m->attr ^ mapping_at(f->maps)->attr) & VATTR_TYPE) == 0,
+           "frame 0x%lx is mapped with two memory types", mfn);
+}
+
 static bool check_record(struct check *c, const frame_t *f, uint32_t index)
 {
     const mapping_t *m = mapping_at(index);
@@ -68,14 +89,7 @@ static bool check_record(struct check *c, const frame_t *f, uint32_t index)
         check_fail(c, "P7", "a mapping of frame 0x%lx belongs to no address space", mfn);
         return false;
     }
-    EXPECT(c, "M2",
-           memtype_holds(&mtrr, m->attr >> VATTR_TYPE_SHIFT, (mfn + m->offset) << PAGE_SHIFT,
-                         (uint64_t)PAGE_SIZE << m->order),
-           "frame 0x%lx is mapped with a type that the MTRRs change", mfn);
-    EXPECT(c, "M1", f->kind != FRAME_DEVICE || m->attr >> VATTR_TYPE_SHIFT != MEMTYPE_WB,
-           "device frame 0x%lx is mapped write-back", mfn);
-    EXPECT(c, "M2", ((m->attr ^ mapping_at(f->maps)->attr) & VATTR_TYPE) == 0,
-           "frame 0x%lx is mapped with two memory types", mfn);
+    check_attr(c, f, m);
     return true;
 }
 

@@ -2,6 +2,8 @@
 // The self-check's part on page tables: every one of every space, by its real entries.
 #include "mm/check.h"
 
+#include "mm/boot.h"
+
 // Where the recursion is.
 struct place {
     const space_t *space;
@@ -94,6 +96,37 @@ static void check_window_leaf(struct check *c, const struct place *p, uint64_t v
     }
 }
 
+// The image at its own addresses has no more rights than the kernel's start gives it.
+static void check_image_leaf(struct check *c, uint64_t va, uint64_t bytes, pgentry_t rights)
+{
+    struct region part[IMAGE_PARTS];
+    unsigned count = arch_image_parts(part, ARRAY_SIZE(part));
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct region *r = &part[i];
+        bool writable = rights & PG_W, runs = !(rights & PG_NX);
+        bool may_write = r->kind == FRAME_DATA || r->kind == FRAME_BSS;
+
+        if (r->kind != FRAME_IMAGE && va < VA_IMAGE + r->end &&
+            va + (bytes - 1) >= VA_IMAGE + r->start)
+            EXPECT(c, "X1", (!writable || may_write) && (!runs || r->kind == FRAME_TEXT),
+                   "0x%lx, %s of the image, is %s%s", va, frame_kind_name(r->kind),
+                   writable ? "writable " : "", runs ? "executable" : "");
+    }
+}
+
+// Ring 3 sees no page tables and nothing of the manager's, and writes nothing of the image.
+static void check_user_leaf(struct check *c, const struct place *p, uint64_t va, const frame_t *f,
+                            bool writable)
+{
+    bool managers = f->kind == FRAME_TABLE || f->kind == FRAME_METADATA;
+    bool image = f->kind >= FRAME_IMAGE && f->kind <= FRAME_BSS;
+
+    EXPECT(c, "X2", !managers && !(image && writable), "%s 0x%lx: ring 3 %s frame 0x%lx, %s",
+           p->space->name, va, writable ? "writes" : "reads", (uint64_t)f->mfn,
+           frame_kind_name(f->kind));
+}
+
 static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgentry_t e,
                        uint32_t shadow)
 {
@@ -105,6 +138,8 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
     c->leaves++;
     EXPECT(c, "X1", !writable || ((e | p->above) & PG_NX), "%s 0x%lx is writable and executable",
            p->space->name, va);
+    if (va + ((pages << PAGE_SHIFT) - 1) >= VA_IMAGE)
+        check_image_leaf(c, va, pages << PAGE_SHIFT, rights_below(p->above, e));
     EXPECT(c, "X2", !(e & p->above & PG_U) || (p->space != kernel_space() && (int64_t)va >= 0),
            "%s 0x%lx in the kernel's half can be reached by ring 3", p->space->name, va);
     if (!f) {
@@ -125,6 +160,8 @@ static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgen
     EXPECT(c, "T4", f->kind != FRAME_METADATA || !writable || is_arena(va),
            "%s 0x%lx: metadata 0x%lx can be written outside the arenas", p->space->name, va,
            (uint64_t)f->mfn);
+    if (e & p->above & PG_U)
+        check_user_leaf(c, p, va, f, writable);
     check_window_leaf(c, p, va, f);
 }
 

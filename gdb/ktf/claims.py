@@ -140,8 +140,8 @@ class Claims:
         self.have = self.slots.content.reshape(-1)[self.at]
         # Reserved bits are rule T5's alone.
         reserved = rules.reserved(1, True)
-        compared = ~IGNORED & ~reserved & (1 << 64) - 1
-        self.differs = ((self.want ^ self.have) & np.uint64(compared)) != 0
+        self.compared = ~IGNORED & ~reserved & (1 << 64) - 1
+        self.differs = ((self.want ^ self.have) & np.uint64(self.compared)) != 0
         # Records on no list have no frame to compare with, tables that can't be read nothing to compare.
         self.differs &= (owner > 0) & self.slots.readable[self.at >> 9]
         self.differs[self.missing] = True

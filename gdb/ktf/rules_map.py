@@ -139,8 +139,11 @@ def _a1_gaps(db: Database, regions: Regions, out: Report) -> None:
         at = int(points[empty].min()) if empty.any() else first
         missing = last - first - int(covered[i])
         kind = db.kind_name(int(regions.kinds[i]))
-        text = f"region {int(regions.number[i])} ({kind}, mfn {first:#x} to {last - 1:#x}): "
-        return Violation("A1", f"{text}{missing} pages have no frame, the first is {at:#x}", mfn=at)
+        where = f"region {int(regions.number[i])} ({kind}, mfn {first:#x} to {last - 1:#x})"
+        text = f"{missing} pages have no frame, the first is {at:#x}"
+        if missing < 0:  # of blocks that overlap pages count twice
+            text = f"its frames have {-missing} pages more than it has"
+        return Violation("A1", f"{where}: {text}", mfn=at)
 
     out.each("A1", short, describe)
 

@@ -261,8 +261,11 @@ def _bits_text(db: Database, rule: str, i: int) -> Violation:
     claims = db.claims
     have, want, level = int(claims.have[i]), int(claims.want[i]), int(claims.level[i])
     name = db.mappings.name(int(claims.record[i]))
-    types = [type_name(db, e, level) for e in (have, want)]
-    text = f"entry is {rights(have)} {types[0]}, {name} says {rights(want)} {types[1]}"
+    each = [f"{rights(e)} {type_name(db, e, level)}" for e in (have, want)]
+    text = f"entry is {each[0]}, {name} says {each[1]}"
+    if each[0] == each[1]:
+        bits = (have ^ want) & claims.compared
+        text = f"entry is {have:#x}, {name} says {want:#x}: bits {bits:#x} differ"
     return at_entry(db, rule, int(claims.at[i]), mfn_of(claims, i, claims.have), text)
 
 
@@ -367,10 +370,17 @@ def _p5_vacant(db: Database, out: Report) -> None:
 
 
 def _p5_bits(db: Database, out: Report) -> None:
-    """The kernel's own table of what attributes make of an entry."""
+    """No record has a memory type that there is not; the kernel's own table of what attributes make of an entry."""
+    attrs, none = db.attrs, db.kernel.types.enum("memtype")["MEMTYPE_COUNT"]
+    rows = np.flatnonzero(db.mappings.attr >= none << attrs.shift)
+
+    def typeless(row: int) -> Violation:
+        kind = int(db.mappings.attr[row]) >> attrs.shift
+        return record(db, "P5", row, f"memory type {kind}, there are 0 to {none - 1}")
+
+    out.each("P5", rows, typeless)
     if "leaf_bits" not in db.mm.layout.names:
         return
-    attrs, none = db.attrs, db.kernel.types.enum("memtype")["MEMTYPE_COUNT"]
     attr = np.arange(attrs.table.shape[1])
     refused = (attr & (attrs.w | attrs.x) == attrs.w | attrs.x) | (attr >> attrs.shift >= none)
     have = db.mm["leaf_bits"][0]

@@ -11,7 +11,7 @@ from .findings import Report, Rule, Violation
 from .maps import perm_text
 from .paging import U, W, X
 from .readers import PAGE
-from .rules_mappings import frame_text, leaf
+from .rules_mappings import frame_text, leaf, record
 from .session import CR0_WP, CR4_SMAP, CR4_SMEP, CR4_UMIP
 
 
@@ -31,14 +31,44 @@ def x1(db: Database, out: Report) -> None:
         return leaf(db, "X1", i, f"{what(db, i)} is {rights}: writable and executable")
 
     out.each("X1", bad, describe)
+    _x1_image(db, out)
     for cpu in db.cpus.every:
         if not cpu.paging_problem() and not cpu.nxe:
             text = "EFER.NXE is off: everything that can be read can be executed"
             out.add("X1", f"{db.cpus.name(cpu)}: {text}")
 
 
+# Parts of the kernel's image, from image_PART_start to image_PART_end (boot/kernel.ld), and what they may be at most.
+IMAGE = {"text": X, "rodata": 0, "data": W, "bss": W}
+
+
+def _x1_image(db: Database, out: Report) -> None:
+    """At its own addresses no part of the kernel's image has more rights than the kernel's start gives it."""
+    leaves = db.reach.leaves
+    for part, most in IMAGE.items():
+        start, end = (db.kernel.types.symbol(f"image_{part}_{e}") for e in ("start", "end"))
+        if start is None or end is None or start.va >= end.va:
+            continue
+        # From the first large page that may reach it on.
+        low, last = np.uint64(start.va & -(1 << 30)), np.uint64(end.va - 1)
+        at = np.flatnonzero((leaves.va >= low) & (leaves.va <= last))
+        at = at[leaves.va[at] + (leaves.take(at).size - np.uint64(1)) >= np.uint64(start.va)]
+        have = leaves.perm[at] & np.uint8(W | X)
+        bad = at[(have & np.uint8(~most & 255) != 0) & (have != W | X)]  # both: said above
+
+        def describe(i: int, part: str = part, most: int = most) -> Violation:
+            rights = f"{what(db, i)} is {perm_text(int(leaves.perm[i]))}"
+            text = f"{rights}, the {part} of the kernel's image: should be {perm_text(most)}"
+            return leaf(db, "X1", i, text)
+
+        out.each("X1", bad, describe)
+
+
 # --- X2 ------------------------------------------------------------------------------------------------
 
+# Kinds of frames that ring 3 may not write, and those that it may not even read.
+NOT_WRITTEN = ("FRAME_IMAGE", "FRAME_TEXT", "FRAME_RODATA", "FRAME_DATA", "FRAME_BSS")
+NOT_READ = ("FRAME_TABLE", "FRAME_METADATA")
 # Protection in CR4, and what is open without it.
 PROTECTION = (
     (CR4_SMEP, "SMEP", "the kernel can execute what user code can reach"),
@@ -62,7 +92,42 @@ def x2(db: Database, out: Report) -> None:
         return leaf(db, "X2", i, f"{text}, should not")
 
     out.each("X2", bad, describe)
+    _x2_frames(db, np.setdiff1d(some, bad, assume_unique=True), out)
+    _x2_records(db, out)
     _x2_cpus(db, out)
+
+
+def _x2_frames(db: Database, at: np.ndarray, out: Report) -> None:
+    """Of some leaves that ring 3 reaches: not what the kernel works with."""
+    reach, kinds = db.reach, db.kinds
+    kind = db.frames.kind[reach.leaf_frame[at]]
+    read = np.isin(kind, [kinds[k] for k in NOT_READ])
+    written = np.isin(kind, [kinds[k] for k in NOT_WRITTEN])
+    written &= (reach.leaves.perm[at] & W) != 0
+
+    def describe(i: int) -> Violation:
+        rights = perm_text(int(reach.leaves.perm[i]))
+        does = "writes" if reach.leaves.perm[i] & W else "reads"
+        text = f"{what(db, i)} is {rights} by all levels together: ring 3 {does} the kernel's own"
+        return leaf(db, "X2", i, f"{text}, should not")
+
+    out.each("X2", at[read | written], describe)
+
+
+def _x2_records(db: Database, out: Report) -> None:
+    """No mapping of the kernel's space is for ring 3, though the levels above keep it out (an entry alone: P4)."""
+    reach, maps = db.reach, db.mappings
+    at = np.flatnonzero(maps.attr & np.uint8(db.attrs.u))
+    slot = (maps.at[at] >> 9).astype(np.int64)
+    kernel = [r.index for r in db.spaces.rows if r.kernel]
+    at = at[(slot < db.slots.count) & ~db.claims.no_table[at]]
+    at = at[np.isin(db.slots.space[(maps.at[at] >> 9).astype(np.int64)], kernel)]
+    if not len(at):
+        return
+    open_to_all = reach.leaf_at[(reach.leaves.perm & U) != 0]  # said above
+    at = at[~np.isin(maps.at[at], open_to_all)]
+    text = "user access, in the kernel's space; should not have it"
+    out.each("X2", at, lambda row: record(db, "X2", row, text))
 
 
 def _x2_cpus(db: Database, out: Report) -> None:

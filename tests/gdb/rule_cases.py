@@ -27,6 +27,12 @@ def case(rule: str, also: str = "") -> Callable[[Break], Break]:
     return add
 
 
+def named(name: str, rule: str, function: Break, also: str = "") -> None:
+    """The same for a function that has no name of its own."""
+    function.__name__ = name
+    CASES.append((rule, also, function))
+
+
 def of(m: Machine, mfn: int) -> int:
     """Index of a block's descriptor."""
     return m.blocks[mfn].index

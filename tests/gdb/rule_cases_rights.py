@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rule_cases import VA, case
+from rule_cases import VA, case, named
 from synthetic import Machine
-from synthetic_model import NX, STACKS, UC, Mapping, U, W, X, leaf
+from synthetic_model import NX, PAGE, STACKS, UC, Mapping, U, W, X, leaf
 from synthetic_types import MM_VA
 
 
@@ -42,6 +42,39 @@ def large_page_of_several_types(m: Machine) -> int:
     return VA + (1 << 30)
 
 
+def image_page(m: Machine, mfn: int, attr: int) -> int:
+    """A block of the kernel's image with other rights, record and entries alike; its address."""
+    record = m.blocks[mfn].maps[0]
+    for i in range(1 << record.order):
+        m.set_entry(1, record.va + i * PAGE, 1, leaf(mfn + i, 1, attr))
+    m.poke("mapping_t", record.index, attr=attr)
+    return record.va
+
+
+for mfn, part, attr in (
+    (0x210, "text", W),
+    (0x220, "rodata", W),
+    (0x220, "rodata", X),
+    (0x228, "data", X),
+    (0x230, "bss", X),
+):
+    # C2: handlers stand in the text, the IDT in the bss.
+    also = "C2" if part in ("text", "bss") else ""
+    named(f"image_{part}_{attr}", "X1", lambda m, n=mfn, a=attr: image_page(m, n, a), also)  # type: ignore[misc]
+
+
+@case("P5")
+def type_that_there_is_not(m: Machine) -> int:
+    """Memory type 6, record and entry alike."""
+    return retyped(m, m.page.maps[0], 6 << 3)
+
+
+@case("P5")
+def type_above_all(m: Machine) -> int:
+    """The last one that fits."""
+    return retyped(m, m.page.maps[0], 7 << 3 | W)
+
+
 @case("M2")
 def mtrr_of_no_type(m: Machine) -> None:
     """A default type that there is not."""
@@ -62,6 +95,48 @@ def kernel_page_for_ring_3(m: Machine) -> int:
         mfn = m.tables[m.roots[space]].mfn  # type: ignore[union-attr]
         m.words[mfn, VA >> 39 & 511] |= np.uint64(4)
     return VA
+
+
+@case("X2")
+def user_bit_in_the_kernels_space(m: Machine) -> int:
+    """A mapping for ring 3 that the levels above keep from it."""
+    return retyped(m, m.page.maps[0], W | U)
+
+
+def shared(m: Machine, mfn: int, attr: int) -> int:
+    """The mapping at 0x400000 of a user space is of that frame now, consistently."""
+    record = m.alias.maps[0]
+    m.set_entry(2, record.va, 1, leaf(mfn, 1, attr))
+    after, block = m.alias.maps[1].index, m.blocks[mfn]
+    m.poke("frame_t", m.alias.index, maps=after, mapcount=m.alias.mapcount - 1)
+    m.poke("mapping_t", after, prev=0)
+    first = m.peek("frame_t", block.index, "maps")
+    m.poke("mapping_t", first, prev=record.index)
+    m.poke("mapping_t", record.index, next=first, attr=attr)
+    m.poke("frame_t", block.index, maps=record.index, mapcount=block.mapcount + 1)
+    return record.va
+
+
+for mfn, what in ((0x210, "text"), (0x220, "rodata"), (0x228, "data"), (0x230, "bss")):
+    named(f"user_writes_{what}", "X2", lambda m, n=mfn: shared(m, n, U | W))  # type: ignore[misc]
+
+
+@case("X2")
+def user_reads_a_table(m: Machine) -> int:
+    """A page table that a program can read."""
+    return shared(m, m.tables[m.roots[1]].mfn, U)  # type: ignore[union-attr]
+
+
+@case("X2", "T4")
+def user_writes_a_table(m: Machine) -> int:
+    """Or write."""
+    return shared(m, m.tables[m.roots[1]].mfn, U | W)  # type: ignore[union-attr]
+
+
+@case("X2")
+def user_reads_descriptors(m: Machine) -> int:
+    """A page of descriptors that a program can read."""
+    return shared(m, int(m.arena_mfn[0][0]), U)
 
 
 def mapped(m: Machine, va: int, record: Mapping | None = None) -> int:

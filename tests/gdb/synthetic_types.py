@@ -290,6 +290,10 @@ SYMBOLS = {
     "ap_high": (IMAGE + 0x212000, 1),
     "image_text_start": (IMAGE + 0x210000, 1),
     "image_text_end": (IMAGE + 0x220000, 1),
+    "image_rodata_start": (IMAGE + 0x220000, 1),
+    "image_rodata_end": (IMAGE + 0x228000, 1),
+    "image_data_start": (IMAGE + 0x228000, 1),
+    "image_data_end": (IMAGE + 0x22C000, 1),
     "image_bss_start": (IMAGE + 0x22C000, 1),
     "image_bss_end": (IMAGE + 0x240000, 1),
 }

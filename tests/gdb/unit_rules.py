@@ -4,25 +4,29 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
 import unittest
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import rule_cases_frames  # noqa: F401  adds its cases to those of rule_cases
-import rule_cases_rights  # noqa: F401  adds its cases to those of rule_cases
+from fake_guest import Plain
 from rule_cases import CASES as LINKED_CASES
 from rule_cases import VA, page_moved
+from rule_cases_rights import retyped
 from rule_cases_state import STATE_CASES
 from synthetic import CR0, CR4, STRUCTS, Machine
-from synthetic_model import BASE, BASES, STACKS, W, leaf
+from synthetic_model import BASE, BASES, STACKS, UC, W, leaf
 from synthetic_types import MM_VA, SYMBOLS
 
 from ktf.backtraces import Backtrace
+from ktf.commands import MapsCommand
 from ktf.commands_check import CheckCommand, examine, text, unsettled_text
 from ktf.database import Database
 from ktf.descriptors import Frames
@@ -279,6 +283,48 @@ class RuleTests(unittest.TestCase):
         self.assertTrue(report.counts["T4"])
         said = " ".join(v.message for kept in report.kept.values() for v in kept)
         self.assertLessEqual(max(len(x) for x in re.findall("0x([0-9a-f]+)", said)), 16, said)
+
+    def test_words(self) -> None:
+        """What a message tells apart differs; counts are counts; who is right is told as right."""
+
+        def bit(m: Machine, number: int, attr: int = W) -> None:
+            va = retyped(m, m.large.maps[1], attr)
+            m.set_entry(1, va, 2, m.set_entry(1, va, 2, 0) ^ 1 << number)
+
+        def overlap(m: Machine) -> None:
+            block = next(b for b in m.blocks.values() if b.refcount == b.mapcount == 0)
+            m.poke("frame_t", block.index, order=block.order + 3)
+
+        cases: tuple[tuple[Callable[[Machine], None], str, str | None], ...] = (
+            (lambda m: bit(m, 20), "P5", r"entry is 0x\w+, .* says .*: bits 0x100000 differ"),
+            (lambda m: bit(m, 12, UC), "P4", r": bits 0x1000 differ$"),
+            (lambda m: bit(m, 12, UC), "P5", r": bits 0x1000 differ "),
+            (overlap, "A1", r": its frames have \d+ pages more than it has$"),
+            (lambda m: m.poke("struct mm", 0, levels=5), "A4", "is 5, should be 4 as the CPU has"),
+            (lambda m: m.poke("space_t", 1, levels=6), "T7", "6 levels, but the CPU uses 4"),
+            (lambda m: m.poke("space_t", 1, levels=6), "A4", None),
+        )
+        for function, rule, words in cases:
+            with self.subTest(rule=rule, words=words):
+                m = HEALTHY.twin()
+                function(m)
+                said = [v.message for v in self.examine(m).kept.get(rule, [])]
+                self.assertEqual(any(re.search(words or "", s) for s in said), words is not None)
+                self.assertNotRegex(" ".join(said), r" -\d+ pages")
+
+    def test_cut(self) -> None:
+        """Of a core that is cut that comes first, in the text and in JSON."""
+        session = HEALTHY.twin().session()
+        session.cut = "the core file is cut: 1 of 2 bytes are there"
+        session.notes = [session.cut]
+        for command in (CheckCommand(), MapsCommand()):
+            context = Plain(session)
+            command.invoke(context, "")
+            self.assertEqual(context.text.splitlines()[0], f"! {session.cut}")
+            self.assertEqual(context.text.count(session.cut), 1)
+            context = Plain(session)
+            command.invoke(context, "--json")
+            self.assertIn(session.cut, str(json.loads(context.text)["notes"]))
 
     def test_many(self) -> None:
         """However much is broken, all is counted and little is kept."""
