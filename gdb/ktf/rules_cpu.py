@@ -8,6 +8,7 @@ import numpy as np
 
 from .database import Database
 from .findings import Report, Rule
+from .rules_control import c1_control
 from .rules_state import c1_masks
 from .session import Cpu
 from .slots import SpaceRow
@@ -40,6 +41,7 @@ def c1(db: Database, out: Report) -> None:
                 )
                 out.add("C1", text, space=space.name, mfn=space.mfn)
     _c1_current(db, out)
+    c1_control(db, out)
     c1_masks(db, out)
 
 

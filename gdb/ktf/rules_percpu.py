@@ -48,7 +48,7 @@ def _rows(db: Database, name: str, struct: str) -> tuple[Records, int] | None:
 
 
 def _percpu(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> None:
-    """A CPU's number, token, mask and ring are its own; its GS base leads to them."""
+    """A CPU's number, token, mask and ring are its own; rules_control: its GS base leads to them."""
     found = _rows(db, "percpu", "struct percpu")
     ring = db.kernel.types.symbol("journal_ring")
     if found is None or ring is None:
@@ -133,10 +133,18 @@ def _tss(db: Database, out: Report, online: np.ndarray, gone: np.ndarray) -> Non
         )
         out.add("C2", f"CPU {n}: {text}", va=va + n * rows.layout.size)
     for n in np.flatnonzero(online).tolist():
-        top = int(rows["rsp"][n, 0])
-        if top and not stacks.holds(top):
-            text = f"tss[{n}]: RSP0 is {top:#x}, which lies on no known stack"
+        top, mine = int(rows["rsp"][n, 0]), db.cpus.registers.get(n)
+        user = mine is not None and mine["cs"] & 3 == 3
+        if (top or user) and not _own_stack(stacks, top, n):
+            where = f"stack '{stacks.name_at(top)}'" if stacks.name_at(top) else "no known stack"
+            text = f"tss[{n}]: RSP0 is {top:#x}, on {where}, should be on 'cpu{n}'"
             out.add("C2", f"CPU {n}: {text}", va=va + n * rows.layout.size)
+
+
+def _own_stack(stacks: Stacks, top: int, number: int) -> bool:
+    """Whether ring 3 may be left for it."""
+    name = stacks.name_at(top)
+    return " " not in name and stacks.is_of(name, number)
 
 
 def _idt(db: Database, out: Report) -> None:
@@ -150,8 +158,9 @@ def _idt(db: Database, out: Report) -> None:
     handler |= rows["offset_high"].astype(np.uint64) << np.uint64(32)
     want = np.uint64(stubs.va) + np.arange(len(rows), dtype=np.uint64) * np.uint64(STUB)
     ist = np.zeros(len(rows), np.int64)
-    if rows["ist"].any():  # before the stacks are there no gate has one
-        ist[list(STACKED)] = [db.constant(name) for name in STACKED.values()]
+    ist[list(STACKED)] = [db.constant(name) for name in STACKED.values()]
+    if not any(db.kernel.variable_bytes("ipi_ready") or b"\1"):
+        ist[rows["ist"] == 0] = 0  # while the first CPU is not set up gates need not have one yet
     types = db.kernel.types.enum("idt_gate_type")
     gate = types["IDT_GATE_INTERRUPT"]
     kind = rows["type"].copy()

@@ -11,6 +11,7 @@ from .findings import Report, Rule, Violation
 from .maps import perm_text
 from .paging import U, W, X
 from .readers import PAGE
+from .rules_control import x2_control
 from .rules_mappings import frame_text, leaf, record
 from .session import CR0_WP, CR4_SMAP, CR4_SMEP, CR4_UMIP
 
@@ -95,6 +96,7 @@ def x2(db: Database, out: Report) -> None:
     _x2_frames(db, np.setdiff1d(some, bad, assume_unique=True), out)
     _x2_records(db, out)
     _x2_cpus(db, out)
+    x2_control(db, out)
 
 
 def _x2_frames(db: Database, at: np.ndarray, out: Report) -> None:
@@ -157,6 +159,9 @@ def _is_text(name: bytes) -> bool:
     return not rest.strip(b"\0") and all(32 <= b < 127 for b in letters)
 
 
+BOOT_STACK = "boot-stack"
+
+
 class Stacks:
     """The kernel's stacks, stacks[0 .. stack_count): bottom and top of each, and its name."""
 
@@ -169,6 +174,7 @@ class Stacks:
         if place is None or size is None:
             self.problem = "the symbols have no stacks"
             self.bottom = self.top = np.zeros(0, np.uint64)
+            self.names: list[str] = []
             return
         rows = kernel.layout("struct stack_info").records(kernel.read(place.va, place.size))
         count = int.from_bytes(kernel.read(size.va, size.size), "little")
@@ -187,9 +193,23 @@ class Stacks:
 
     def holds(self, rsp: int) -> bool:
         """Whether a stack pointer lies on one of them, or on the boot stack: its top is an empty stack's."""
+        return bool(self.name_at(rsp))
+
+    def name_at(self, rsp: int) -> str:
+        """Of the stack that it lies on; "" if that is none."""
         if len(self.boot) == 2 and self.boot[0] < rsp <= self.boot[1]:
-            return True
-        return bool(((self.bottom < np.uint64(rsp)) & (np.uint64(rsp) <= self.top)).any())
+            return BOOT_STACK
+        on = np.flatnonzero((self.bottom < np.uint64(rsp)) & (np.uint64(rsp) <= self.top))
+        return self.names[int(on[0])] if len(on) else ""
+
+    def top_of(self, name: str) -> int:
+        """Of the stack of that name."""
+        return int(self.top[self.names.index(name)])
+
+    @staticmethod
+    def is_of(name: str, number: int) -> bool:
+        """Whether it is one of that CPU's; the boot stack is the first one's."""
+        return name == BOOT_STACK and number == 0 or name.split(" ")[0] == f"cpu{number}"
 
     def sound(self, i: int) -> bool:
         """True if stack i is whole pages of the kernel's half, above the one before and its guards."""

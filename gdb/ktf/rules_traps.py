@@ -15,6 +15,7 @@ from .maps import perm_text
 from .paging import U, W, X
 from .readers import PAGE
 from .registers import Registers
+from .rules_control import c2_control
 from .rules_percpu import c2_own
 from .rules_rights import Stacks
 from .session import Cpu
@@ -96,6 +97,7 @@ def c2(db: Database, out: Report) -> None:
         judge.stack_pointer()
         judge.task()
         judge.gates()
+    c2_control(db, out, stacks)
     c2_own(db, out)
 
 

@@ -13,6 +13,7 @@ from .findings import Report, Rule, Violation
 from .layout import Records
 from .memtype import EFFECTIVE, MIXED, NAMES, UC, WB, WC, WP, WT, MemoryTypes, Mtrr, memory_types
 from .readers import PAGE
+from .rules_control import m2_control
 from .rules_mappings import frame_text, leaf
 
 ALLOWED = (UC, WC, WT, WP, WB)  # in MTRRs
@@ -51,6 +52,7 @@ def m2(db: Database, out: Report) -> None:
         _m2_kinds(db, types.mtrr, out)
     _m2_several(db, types, out)
     _m2_within(db, types, out)
+    m2_control(db, out)
 
 
 def _m2_sources(db: Database, out: Report) -> None:

@@ -278,6 +278,7 @@ class Machine(Model):
         assert root is not None
         self.symbol("kernel_cr3").view(np.uint64)[0] = root.mfn << 12
         self.symbol("smp_up").view(np.uint32)[0] = 1
+        self.symbol("ipi_ready")[0] = 1
         gates = self.rows("idt", "struct idt_gate")
         handler = IMAGE + 0x210000 + 16 * np.arange(256, dtype=np.uint64)
         gates["offset_low"] = handler & np.uint64(0xFFFF)

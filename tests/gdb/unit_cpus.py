@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from synthetic import Machine
+from synthetic_model import STACKS
 from synthetic_types import SYMBOLS
 
 from ktf.commands_check import examine
@@ -117,6 +118,46 @@ class StartTests(unittest.TestCase):
         self.assertIn("A3: mm.map_lock is held by 0x5", self.examine(with_second(m))[1])
         db = Database(with_second(m, gs=4, gdt=4))
         self.assertEqual((sorted(db.cpus.registers), db.cpus.index(4)), ([0, 4], 1))
+
+
+class OwnTests(unittest.TestCase):
+    """What a CPU has of its own; single registers are in unit_rules."""
+
+    def test_stacks(self) -> None:
+        """An exception has led to a stack of the IST; ring 3 is left for the CPU's own one."""
+        m = HEALTHY.twin()
+        table, index = m.entry_at(1, STACKS[1][1] - 4096, 1)
+        m.words[int(m.words[table, index]) >> 12 & 0xFFFFFF, 512 - 4] = 8
+        self.assertEqual(examine(m.session(rsp=STACKS[1][1] - 0x100), list(RULES))[0].total(), 0)
+        user = {"rsp": 0x1000, "user": 1}
+        m.rows("tss", "struct tss")["rsp"][0, 0] = STACKS[0][1]
+        self.assertEqual(examine(m.session(None, **user), list(RULES))[0].total(), 0)
+        m.rows("tss", "struct tss")["rsp"][0, 0] = STACKS[2][1]
+        text = examine(m.session(None, **user), list(RULES))[0].kept["C2"][0].message
+        self.assertIn("on stack 'cpu0 NMI', should be on 'cpu0'", text)
+
+    def test_other_stack(self) -> None:
+        """A stack of another CPU's; the boot stack is the first CPU's."""
+        m = HEALTHY.twin()
+        m.rows("stacks", "struct stack_info")["name"][0] = b"cpu3"
+        said = [v.message for v in examine(m.session(), list(RULES))[0].kept["C2"]]
+        self.assertIn("on stack 'cpu3', which is another CPU's", " ".join(said))
+
+    def test_gates(self) -> None:
+        """No gate has its stack: wrong once the first CPU is set up."""
+        m = HEALTHY.twin()
+        m.rows("idt", "struct idt_gate")["ist"] = 0
+        said = [v.message for v in examine(m.session(), list(RULES))[0].kept["C2"]]
+        self.assertEqual([t.split(":")[0] for t in said], ["vector 2", "vector 8", "vector 18"])
+        m.symbol("ipi_ready")[0] = 0
+        self.assertEqual(examine(m.session(), list(RULES))[0].total(), 0)
+
+    def test_cr3_low(self) -> None:
+        """PCD in CR3."""
+        m = HEALTHY.twin()
+        report = examine(m.session(m.session().cpu.cr3 | 0x10), list(RULES))[0]
+        self.assertIn("the root's address alone", report.kept["C1"][0].message)
+        self.assertEqual(report.total(), 1)
 
 
 if __name__ == "__main__":

@@ -140,14 +140,30 @@ class RuleTests(unittest.TestCase):
             ("C2", "guard|not mapped", {"rsp": STACKS[0][0] - 0x800}),
             ("C2", "r-x-", {"rsp": 0xFFFFFFFF80211000}),
             ("C2", "no known stack", {"rsp": MM_VA + 0x100}),
+            ("X2", "PKE", {"cr4": CR4 | 1 << 22}),
+            ("X2", "PKS", {"cr4": CR4 | 1 << 24}),
+            ("X2", "IOPL", {"rflags": 0x3002}),
+            ("M2", "CD and NW", {"cr0": CR0 | 1 << 30}),
+            ("M2", "CD and NW", {"cr0": CR0 | 1 << 29}),
+            ("C1", "PCIDE", {"cr4": CR4 | 1 << 17}),
+            ("C2", "FSGSBASE", {"cr4": CR4 | 1 << 16}),
+            ("C2", "CET", {"cr4": CR4 | 1 << 23}),
+            ("C2", "CS is 0x9", {"cs": 9}),
+            ("C2", "CS is 0x38", {"cs": 0x38}),
+            ("C2", "SS is 0x38", {"ss": 0x38}),
+            ("C2", "LDTR is 0x28", {"ldt": 0x28}),
+            ("C2", "GS base is 0x0", {"gs": 0}),
+            ("C2", "GS base", {"gs": SYMBOLS["percpu"][0] + 104}),
+            ("C2", "'cpu0 #DF', but no exception", {"rsp": STACKS[1][1] - 0x100}),
+            ("C2", "RSP0 is 0x0, on no known stack", {"user": 1, "rsp": 0x1000}),
         ):
             with self.subTest(registers=registers):
                 m = HEALTHY.twin()
                 report = examine(m.session(None, **registers), list(RULES))[0]
                 self.assertEqual({r for r, n in report.counts.items() if n}, {rule})
                 self.assertRegex(report.kept[rule][0].message, word)
-        user = {"rsp": 0x1000, "user": 1}
-        self.assertEqual(examine(HEALTHY.session(None, **user), list(RULES))[0].total(), 0)
+        for good in ({"ss": 0}, {"rsp": SYMBOLS["boot_stack_top"][0] - 8}):
+            self.assertEqual(examine(HEALTHY.session(None, **good), list(RULES))[0].total(), 0)
 
     def test_accessed_and_dirty_don_t_matter(self) -> None:
         """The CPU sets them in any present entry."""
