@@ -418,7 +418,7 @@ def _connected() -> tuple[gdb.TargetConnection, gdb.InferiorThread]:
     try:
         thread = gdb.selected_thread()
     except SystemError as e:  # Ctrl-C was pressed while QEMU did not answer
-        text = "connect again with `target remote :1234`"
+        text = "`disconnect`, then `target remote :1234` again"
         raise NoGuest(f"GDB has lost the guest ({e}): {text}") from e
     if connection is None or thread is None:
         raise NoGuest("no guest: start one (`make debug`), or connect with `target remote :1234`")
