@@ -189,10 +189,22 @@ static void check_types(struct check *c)
     EXPECT(c, "M2", cpu_mtrrs_hold(), "the MTRRs are not those of the boot");
 }
 
+// What the kernel never switches on.
+static void check_off(struct check *c, uint64_t cr0, uint64_t cr4)
+{
+    EXPECT(c, "M2", !(cr0 & (CR0_CD | CR0_NW)), "CR0 is 0x%lx: nothing is cached", cr0);
+    EXPECT(c, "X2", !(cr4 & (CR4_PKE | CR4_PKS)), "CR4 is 0x%lx: protection keys limit rights",
+           cr4);
+    EXPECT(c, "C1", !(cr4 & CR4_PCIDE), "CR4 is 0x%lx: CR3 names a PCID", cr4);
+    EXPECT(c, "C2", !(cr4 & (CR4_FSGSBASE | CR4_CET)),
+           "CR4 is 0x%lx, FSGSBASE and CET should be off", cr4);
+}
+
 static void check_control(struct check *c)
 {
     uint64_t cr4 = read_cr4();
 
+    check_off(c, read_cr0(), cr4);
     EXPECT(c, "X2", read_cr0() & CR0_WP, "CR0.WP is off: ring 0 writes what is mapped read-only");
     EXPECT(c, "X2", (cr4 & cpu_cr4) == cpu_cr4, "CR4 is 0x%lx, should have all of 0x%lx", cr4,
            cpu_cr4);

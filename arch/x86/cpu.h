@@ -18,8 +18,13 @@ enum cr4_bits {
     CR4_OSFXSR = 1 << 9, // movaps and the like don't fault
     CR4_UMIP = 1 << 11,
     CR4_LA57 = 1 << 12,
+    CR4_FSGSBASE = 1 << 16,
+    CR4_PCIDE = 1 << 17,
     CR4_SMEP = 1 << 20,
     CR4_SMAP = 1 << 21,
+    CR4_PKE = 1 << 22,
+    CR4_CET = 1 << 23,
+    CR4_PKS = 1 << 24,
 };
 enum rflags_bits {
     RFLAGS_IF = 1 << 9,

@@ -67,6 +67,31 @@ GUEST_TEST(check_pat)
     CHECK_EQ(mm_check(), 0);
 }
 
+// What this CPU can switch on, and the kernel does not.
+GUEST_TEST(check_control)
+{
+    uint64_t cr0 = read_cr0(), cr4 = read_cr4();
+    bool seen;
+
+    write_cr0(cr0 | CR0_CD);
+    seen = named("M2");
+    write_cr0(cr0);
+    CHECK(seen);
+    if (cpuid(0, 0).eax >= 7 && cpuid(7, 0).ebx & 1) {
+        write_cr4(cr4 | CR4_FSGSBASE);
+        seen = named("C2");
+        write_cr4(cr4);
+        CHECK(seen);
+    }
+    if (cpuid(0, 0).eax >= 7 && cpuid(7, 0).ecx & (1u << 3)) {
+        write_cr4(cr4 | CR4_PKE);
+        seen = named("X2");
+        write_cr4(cr4);
+        CHECK(seen);
+    }
+    CHECK_EQ(mm_check(), 0);
+}
+
 GUEST_TEST(check_tables)
 {
     BREAK("C2", idt[VECTOR_DF].ist, IST_DOUBLE_FAULT ^ IST_NMI);
