@@ -78,6 +78,12 @@ void spin_wake(spinlock_t *lock)
     cpu_unpark(cpu);
 }
 
+void spin_missing(const spinlock_t *lock)
+{
+    panic("%s is broken: CPU %u changes what it guards, and has it not", names[lock->rank],
+          cpu_number());
+}
+
 #if KTF_DEBUG && !defined(KTF_HOST)
 void spin_check_lock(const spinlock_t *lock)
 {

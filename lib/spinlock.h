@@ -35,6 +35,8 @@ extern uint32_t spin_broken;
 void spin_wait(spinlock_t *lock, uint32_t token);
 /* The lock was given back, and somebody waits for it. */
 void spin_wake(spinlock_t *lock);
+/* This CPU changes what the lock guards, and has it not: panics. */
+_Noreturn void spin_missing(const spinlock_t *lock);
 
 #if KTF_DEBUG && !defined(KTF_HOST)
 /* Panic if: the CPU holds a lock of this rank or of a higher one; another CPU is inside what the
@@ -112,4 +114,15 @@ static always_inline void spin_unlock(spinlock_t *lock)
 static inline bool spin_held(const spinlock_t *lock)
 {
     return __atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == cpu_token();
+}
+
+/* Debug builds: panics unless this CPU holds it. */
+static always_inline void spin_check_held(const spinlock_t *lock)
+{
+#if KTF_DEBUG
+    if (unlikely(!spin_held(lock)))
+        spin_missing(lock);
+#else
+    (void)lock;
+#endif
 }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Blocks: made, split, merged, taken from the orders and given back.
-#include "arch/x86/percpu.h"
-#include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"
 #include "mm/journal.h"
@@ -157,7 +155,7 @@ static void forget_device(frame_t *frame)
 static void assert_locked(void)
 {
     if (unlikely(mm.live && !spin_held(&mm.frame_lock)))
-        panic("frame_lock is broken: CPU %u changes what it guards, and has it not", cpu_number());
+        spin_missing(&mm.frame_lock);
 }
 
 void block_release(frame_t *frame)

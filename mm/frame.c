@@ -87,6 +87,7 @@ int get_frame(unsigned order, frame_t **out)
         frame_unlock();
         return get_slow(order, out, CALLER);
     }
+    spin_check_held(&mm.frame_lock);
     frame = ring_use_last(list);
     frame->refcount = 1;
     list->refs++;
@@ -113,6 +114,7 @@ static int ref(frame_t *frame)
 {
     int err = frame_usable(frame);
 
+    spin_check_held(&mm.frame_lock);
     if (err)
         return err;
     if (frame->refcount == UINT32_MAX - 1)
@@ -137,6 +139,7 @@ int ref_frame(frame_t *frame)
 // One owner less. frame_lock is held.
 static void drop(frame_t *frame)
 {
+    spin_check_held(&mm.frame_lock);
     mm.order[frame->order].refs--;
     if (__atomic_sub_fetch(frame_counts_at(frame), 1, __ATOMIC_ACQ_REL) == 0)
         block_release(frame);
@@ -183,6 +186,7 @@ static always_inline bool put_last(frame_t *frame, const void *caller)
     struct order_list *list;
     unsigned order;
 
+    spin_check_held(&mm.frame_lock);
     if (unlikely(index >= mm.frame_limit))
         return false;
     word = frame_word(frame);

@@ -194,6 +194,7 @@ static int switch_to(space_t *space)
     struct mm_cpu *me = &mm.cpu[cpu_number()];
     space_t *from = space_at(me->space);
 
+    spin_check_held(&mm.map_lock);
     if (!space_is_live(space))
         return -EINVAL;
     space->cpus |= ~cpu_others();
