@@ -129,6 +129,8 @@ static void check_all(struct check *c)
 {
     check_tree(c);
     if (!c->blind)
+        check_slot_frames(c);
+    if (!c->blind)
         check_windows(c);
     if (!c->blind)
         check_state(c);

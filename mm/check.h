@@ -42,8 +42,9 @@ void check_blind(struct check *c, const char *rule, const char *fmt, ...)
             check_fail(c, rule, __VA_ARGS__);                                                      \
     } while (0)
 
-/* In this order; the first three say whether the others can look. */
+/* In this order; the first four say whether the others can look. */
 void check_tree(struct check *c);
+void check_slot_frames(struct check *c);
 void check_windows(struct check *c);
 void check_state(struct check *c);
 void check_rings(struct check *c);
@@ -82,6 +83,8 @@ void check_machine(struct check *c);
  * any does. */
 bool check_rights(uint64_t va, pgentry_t *rights);
 
+/* Whether the slot has a table of that level. For a slot without one the window shows nothing. */
+bool slot_has_table(uint32_t slot, unsigned level);
 /* The slot of va's table of that level, found by following the entries themselves as the window
  * shows them. 0 if the path ends above. */
 uint32_t raw_table(const space_t *space, uint64_t va, unsigned level);

@@ -2,6 +2,63 @@
 // The self-check's part on the slots of page tables: those in use, in stock, and free ones.
 #include "mm/check.h"
 
+/* --- before any table is looked at
+ * ---------------------------------------------------------------- */
+
+// True if the arenas have room for as many slots as there are.
+static bool check_slot_count(struct check *c)
+{
+    const uint64_t shadows = (uint64_t)mm.arena[ARENA_SHADOWS].pages * PAGE_SIZE;
+
+    if (mm.slot_count == shadows / sizeof(struct shadow) &&
+        ROUND_UP(mm.slot_count * sizeof(struct table), PAGE_SIZE) ==
+            (uint64_t)mm.arena[ARENA_TABLES].pages * PAGE_SIZE)
+        return true;
+    check_blind(c, "A3", "%u slots, and shadows for %lu", mm.slot_count,
+                shadows / sizeof(struct shadow));
+    return false;
+}
+
+// The root of a space is the table that says so: a space could name any other slot.
+static bool is_root_of(uint32_t slot, uint32_t space)
+{
+    return !index_in(ARENA_SPACES, space) || space_at(space)->levels != table_at(slot)->level ||
+           space_at(space)->root == slot;
+}
+
+// The frame of a table leads back to it, or to a table that has this frame as well: then it is the
+// table that errs, and who follows the frame finds one.
+static bool frame_leads_back(uint32_t slot)
+{
+    uint32_t index = table_at(slot)->frame;
+    const frame_t *f = frame_at(index);
+
+    return !index_in(ARENA_FRAMES, index) || f->kind != FRAME_TABLE || f->slot == slot ||
+           (f->slot < mm.slot_count && table_at(f->slot)->frame == index);
+}
+
+// Who follows entries and roots relies on it that they lead to slots with tables.
+void check_slot_frames(struct check *c)
+{
+    if (!check_slot_count(c))
+        return;
+    for (uint32_t slot = 1; slot < mm.slot_count; slot++) {
+        const struct table *t = table_at(slot);
+
+        if (!t->level)
+            continue;
+        if (!frame_leads_back(slot))
+            check_blind(c, "T3", "the frame of the table in slot %u says slot %u", slot,
+                        frame_at(t->frame)->slot);
+        else if (!is_root_of(slot, t->space))
+            check_blind(c, "T7", "slot %u is a root of %u levels, its space's root is slot %u",
+                        slot, t->level, space_at(t->space)->root);
+    }
+}
+
+/* --- all slots
+ * ------------------------------------------------------------------------------------ */
+
 // What is asked of all slots.
 struct slots {
     uint32_t live, stock, free;
@@ -140,16 +197,8 @@ static void check_unused(struct check *c)
 
 void check_slots(struct check *c)
 {
-    const uint64_t shadows = (uint64_t)mm.arena[ARENA_SHADOWS].pages * PAGE_SIZE;
     struct slots seen = {0, 0, 0};
 
-    if (mm.slot_count != shadows / sizeof(struct shadow) ||
-        ROUND_UP(mm.slot_count * sizeof(struct table), PAGE_SIZE) !=
-            (uint64_t)mm.arena[ARENA_TABLES].pages * PAGE_SIZE) {
-        check_fail(c, "A3", "%u slots, and shadows for %lu", mm.slot_count,
-                   shadows / sizeof(struct shadow));
-        return;
-    }
     for (uint32_t slot = 1; slot < mm.slot_count; slot++)
         check_slot(c, slot, &seen);
     check_unused(c);

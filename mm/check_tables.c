@@ -14,17 +14,22 @@ struct place {
     const struct place *parent; // NULL: this is the root
 };
 
+bool slot_has_table(uint32_t slot, unsigned level)
+{
+    return slot && slot < mm.slot_count && table_at(slot)->level == level;
+}
+
 uint32_t raw_table(const space_t *space, uint64_t va, unsigned level)
 {
     uint32_t slot = space->root;
 
-    if (slot >= mm.slot_count || space->levels > PT_LEVELS_MAX)
+    if (space->levels > PT_LEVELS_MAX || !slot_has_table(slot, space->levels))
         return 0;
     for (unsigned l = space->levels; l > level && slot; l--) {
         pgentry_t e = table_entries(slot)[level_index(VADDR(va), l)];
         const frame_t *f = (e & PG_P) && !(e & PG_PS) ? find_mfn_frame(pgentry_mfn(e, l)) : NULL;
 
-        slot = f && f->kind == FRAME_TABLE && f->slot < mm.slot_count ? f->slot : 0;
+        slot = f && f->kind == FRAME_TABLE && slot_has_table(f->slot, l - 1) ? f->slot : 0;
     }
     return slot;
 }
@@ -281,7 +286,8 @@ static void check_shared(struct check *c, const space_t *space)
 /* --- address spaces
  * ------------------------------------------------------------------------------- */
 
-static void check_root(struct check *c, const space_t *space)
+// True if the root can be followed.
+static bool check_root(struct check *c, const space_t *space)
 {
     const struct table *t = table_at(space->root);
 
@@ -292,6 +298,7 @@ static void check_root(struct check *c, const space_t *space)
            space->levels == mm.levels && t->level == mm.levels && !t->parent && !t->index &&
                !t->va && t->space == space_index(space),
            "%s: slot %u is no root of %u levels", space->name, space->root, mm.levels);
+    return slot_has_table(space->root, space->levels);
 }
 
 // The tables that it used last are its own.
@@ -336,7 +343,8 @@ static void check_space(struct check *c, const space_t *space, uint32_t newer)
            "%s: its id is %u, the next one is %u", space->name, space->id, newer);
     EXPECT(c, "A3", name_is_whole(space), "a space's name, %.21s, has no end, or more behind it",
            space->name);
-    check_root(c, space);
+    if (!check_root(c, space))
+        return;
     check_table(c, &root);
     if (!kernel)
         check_shared(c, space);

@@ -48,6 +48,7 @@ static void slots(void)
 {
     uint32_t window;
     struct table *t;
+    frame_t *f;
 
     busy_boot();
     window = broken_at(kernel_space(), VA_WINDOW, 1).slot;
@@ -60,6 +61,9 @@ static void slots(void)
     BREAK("T7", table_at(busy.user->root)->parent, 1);
     BREAK("T7", table_at(busy.user->root)->va, 1u << 12);
     BREAK("A4", kernel_space()->id, 1);
+    f = frame_at(table_at(broken_at(kernel_space(), VA_VMAP, 3).slot)->frame);
+    BREAK("T3", f->slot, f->slot ^ mm.free_slot);
+    BREAK("T3", f->slot, f->slot ^ window);
     t = table_at(mm.stock_slot);
     BREAK("T7", t->stock, 2);
     BREAK("T7", t->pins, 1);
@@ -105,6 +109,10 @@ static void spaces(void)
     BREAK("A4", busy.user->tables, 1);
     BREAK("A3", busy.user->name[9], 'x');
     BREAK("T7", busy.user->levels, 1);
+    BREAK("T7", busy.user->root, busy.user->root ^ mm.free_slot);
+    BREAK("T7", busy.user->root, busy.user->root);
+    BREAK("T7", kernel_space()->root, kernel_space()->root ^ mm.free_slot);
+    BREAK("T7", kernel_space()->root, 1u << 30);
 }
 
 /* --- frames
