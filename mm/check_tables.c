@@ -125,11 +125,10 @@ static void check_user_leaf(struct check *c, const struct place *p, uint64_t va,
                             bool writable)
 {
     bool managers = f->kind == FRAME_TABLE || f->kind == FRAME_METADATA;
-    bool image = f->kind >= FRAME_IMAGE && f->kind <= FRAME_BSS;
 
-    EXPECT(c, "X2", !managers && !(image && writable), "%s 0x%lx: ring 3 %s frame 0x%lx, %s",
-           p->space->name, va, writable ? "writes" : "reads", (uint64_t)f->mfn,
-           frame_kind_name(f->kind));
+    EXPECT(c, "X2", !managers && !(is_image(f->kind) && writable),
+           "%s 0x%lx: ring 3 %s frame 0x%lx, %s", p->space->name, va, writable ? "writes" : "reads",
+           (uint64_t)f->mfn, frame_kind_name(f->kind));
 }
 
 static void check_leaf(struct check *c, const struct place *p, uint64_t va, pgentry_t e,

@@ -348,6 +348,12 @@ int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsi
 /* --- types.c -------------------------------------------------------------------------------------
  */
 
+/* Whether it is a part of the kernel's image, which ring 3 must not write. */
+static inline bool is_image(unsigned kind)
+{
+    return kind >= FRAME_IMAGE && kind <= FRAME_BSS;
+}
+
 /* What mm.leaf_bits holds for that level, 1 or 2, and enum vattr. */
 static inline pgentry_t leaf_bits_of(unsigned level, unsigned attr)
 {

@@ -27,7 +27,10 @@ static int check_attr(const struct part *p)
         return -EINVAL;
     if ((p->attr & VATTR_U) && p->space == kernel_space())
         return -EINVAL;
-    if ((p->attr & VATTR_W) && (p->frame->kind == FRAME_TABLE || p->frame->kind == FRAME_METADATA))
+    if ((p->attr & (VATTR_W | VATTR_U)) &&
+        (p->frame->kind == FRAME_TABLE || p->frame->kind == FRAME_METADATA))
+        return -EBUSY;
+    if ((p->attr & VATTR_W) && (p->attr & VATTR_U) && is_image(p->frame->kind))
         return -EBUSY;
     return 0;
 }

@@ -16,9 +16,9 @@
  * attributes -ELARGE   a large page is in the way    -ETABLE a page table is in the way of a large
  * page -ETYPE    the memory type differs from the frame's other mappings, or device memory
  * write-back, or the MTRRs make another type of it (or several) -EBUSY    a page table or the
- * manager's own memory, writable; or an address in the manager's own windows -EOVERFLOW the count
- * is full            -ENOMEM no frame for a table or a record Whatever the error, nothing has
- * changed. */
+ * manager's own memory, writable or for ring 3; the kernel's image, writable by ring 3; or an
+ * address in the manager's own windows -EOVERFLOW the count is full            -ENOMEM no frame for
+ * a table or a record Whatever the error, nothing has changed. */
 
 /* Maps the whole block at va, by the largest pages that block and va allow. */
 int vmap(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;

@@ -117,6 +117,9 @@ static uint32_t attr_errors(const struct mpart *p, unsigned attr)
         errors |= 1u << EINVAL;
     if (p->block->kind == FRAME_DEVICE && (attr & VATTR_WB))
         errors |= 1u << ETYPE;
+    if (p->block->kind >= FRAME_IMAGE && p->block->kind <= FRAME_BSS && (attr & VATTR_W) &&
+        (attr & VATTR_U))
+        errors |= 1u << EBUSY;
     return errors;
 }
 

@@ -102,8 +102,6 @@ static void op_map(void)
         return;
     if (user && !c.space)
         return;
-    if (user)
-        attr &= allowed(p.block, attr | VATTR_U);
     c.errors |= model_map_errors(&p, level, user ? attr | VATTR_U : attr);
     if (judge("vmap", fns[user][level](c.space, c.va, c.frame, attr), c.errors))
         model_map(&p, level, user ? attr | VATTR_U : attr);
@@ -273,8 +271,6 @@ static void op_map_range(void)
     attr = pick_attr(p.block, p.space);
     c.errors |= pieces.errors;
     for (unsigned i = 0; i < pieces.count; i++)
-        attr = allowed(pieces.part[i].block, attr);
-    for (unsigned i = 0; i < pieces.count; i++)
         c.errors |= model_map_errors(&pieces.part[i], 0, attr);
     if (!judge("vmap_range", vmap_range(c.space, c.va, c.frame, p.offset, pages, attr), c.errors))
         return;
@@ -326,7 +322,6 @@ static void op_frames(void)
         frames[n] = n ? b->frame : c.frame == p.block->frame ? b->frame : c.frame;
         if (page >= MODEL_PAGES || !fits(&part[n]) || page / MODEL_WINDOW != p.page / MODEL_WINDOW)
             return;
-        attr = allowed(b, attr);
     }
     for (size_t i = 0; i < count; i++)
         c.errors |= put ? model_cover_errors(&part[i]) : model_map_errors(&part[i], 0, attr);

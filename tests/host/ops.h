@@ -41,9 +41,6 @@ struct mblock *pick_block(void);
 unsigned pick_space(void);
 /* A descriptor that is none, and what is said of it. */
 frame_t *bad_frame(uint32_t *errors);
-/* Less the right to write, where ring 3 would write the kernel's image: vmap() allows it, X2 does
- * not. */
-unsigned allowed(const struct mblock *b, unsigned attr);
 unsigned pick_attr(const struct mblock *b, unsigned space);
 /* True if the part lies within one place of its space. */
 bool fits(const struct mpart *p);

@@ -58,13 +58,6 @@ frame_t *bad_frame(uint32_t *errors)
     return *errors & 1u << EINVAL ? NULL : (frame_t *)((uintptr_t)&mm.order + 1);
 }
 
-unsigned allowed(const struct mblock *b, unsigned attr)
-{
-    bool image = b->kind >= FRAME_IMAGE && b->kind <= FRAME_BSS;
-
-    return image && (attr & VATTR_U) ? attr & ~(unsigned)VATTR_W : attr;
-}
-
 unsigned pick_attr(const struct mblock *b, unsigned space)
 {
     static const unsigned types[] = {VATTR_WB, VATTR_WT, VATTR_UCM, VATTR_UC,
@@ -74,7 +67,6 @@ unsigned pick_attr(const struct mblock *b, unsigned space)
     if (chance(space ? 60 : 2))
         attr |= VATTR_U;
     attr |= chance(2) ? VATTR_W | VATTR_X : 0;
-    attr = allowed(b, attr);
     if (b->mapped && chance(90))
         return attr | b->type;
     if (b->kind == FRAME_DEVICE && chance(90))

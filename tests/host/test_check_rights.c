@@ -3,10 +3,10 @@
 #include "tests/host/broken.h"
 
 // A mapping has other attributes, its record and its first entry alike.
-static void changed(const char *rule, uint64_t va, unsigned attr, pgentry_t bits)
+static void changed_in(space_t *space, const char *rule, uint64_t va, unsigned attr, pgentry_t bits)
 {
-    mapping_t *m = mapping_at(*broken_shadow(kernel_space(), va, 1));
-    pgentry_t *e = broken_entry(kernel_space(), va, 1);
+    mapping_t *m = mapping_at(*broken_shadow(space, va, 1));
+    pgentry_t *e = broken_entry(space, va, 1);
 
     m->attr ^= attr;
     *e ^= bits;
@@ -16,13 +16,17 @@ static void changed(const char *rule, uint64_t va, unsigned attr, pgentry_t bits
     broken_whole("attributes");
 }
 
-// A frame is mapped for ring 3.
-static void shared(frame_t *f, unsigned attr)
+static void changed(const char *rule, uint64_t va, unsigned attr, pgentry_t bits)
 {
-    OK(vmap_user(busy.user, VADDR(0x700000), f, attr));
-    broken_named("X2", frame_kind_name(f->kind));
-    OK(vunmap(busy.user, VADDR(0x700000), f));
-    broken_whole(frame_kind_name(f->kind));
+    changed_in(kernel_space(), rule, va, attr, bits);
+}
+
+// A page of the frame in a user space gets the right that vmap() would have refused.
+static void shared(frame_t *f, unsigned attr, unsigned refused, pgentry_t bit)
+{
+    OK(vmap_part(busy.user, VADDR(0x700000), f, 0, 0, attr));
+    changed_in(busy.user, "X2", 0x700000, refused, bit);
+    OK(vunmap_part(busy.user, VADDR(0x700000), f, 0, 0));
 }
 
 static void image(void)
@@ -32,7 +36,7 @@ static void image(void)
         const struct region *r = &machine.part[i];
         bool may_write = r->kind == FRAME_DATA || r->kind == FRAME_BSS;
 
-        shared(find_paddr_frame(PADDR(r->start)), VATTR_W);
+        shared(find_paddr_frame(PADDR(r->start)), VATTR_U, VATTR_W, PG_W);
         if (r->kind != FRAME_IMAGE && !may_write)
             changed("X1", VA_IMAGE + r->start, VATTR_W, PG_W);
         if (r->kind != FRAME_IMAGE && r->kind != FRAME_TEXT)
@@ -46,8 +50,8 @@ static void image(void)
 static void managers(void)
 {
     busy_boot();
-    shared(frame_at(table_at(busy.user->root)->frame), VATTR_R);
-    shared(find_kern_va_frame(busy.page), VATTR_R); // its descriptor
+    shared(frame_at(table_at(busy.user->root)->frame), VATTR_R, VATTR_U, PG_U);
+    shared(find_kern_va_frame(busy.page), VATTR_R, VATTR_U, PG_U); // its descriptor
 }
 
 static void records(void)

@@ -71,6 +71,15 @@ static int frames(space_t *s, vaddr_t va, frame_t *f, unsigned attr)
     return vmap_frames(s, va, list, 1, attr);
 }
 
+// The first frame of that part of the kernel's image.
+static frame_t *image(unsigned kind)
+{
+    for (const struct region *r = mm.region; r < mm.region + mm.region_count; r++)
+        if (r->kind == kind)
+            return find_paddr_frame(PADDR(r->start));
+    return NULL;
+}
+
 static void common_errors(map_fn *map)
 {
     frame_t local = {.kind = FRAME_AVAILABLE, .refcount = 1};
@@ -101,6 +110,12 @@ static void common_errors(map_fn *map)
     REFUSES(-EBUSY, map(NULL, VADDR(VA_SPACES), f0, VATTR_W));
     REFUSES(-EBUSY, map(NULL, AT, find_kern_va_frame((void *)VA_FRAMES), VATTR_W));
     REFUSES(-EBUSY, map(user, VADDR(0x1000), frame_at(table_at(user->root)->frame), VATTR_W));
+    REFUSES(-EBUSY, map(user, VADDR(0x1000), frame_at(table_at(user->root)->frame), VATTR_U));
+    REFUSES(-EBUSY, map(user, VADDR(0x1000), find_kern_va_frame((void *)VA_FRAMES), VATTR_U));
+    for (unsigned kind = FRAME_IMAGE; kind <= FRAME_BSS; kind++)
+        REFUSES(-EBUSY, map(user, VADDR(0x1000), image(kind), VATTR_W | VATTR_U));
+    OK(map(user, VADDR(0x1000), image(FRAME_BSS), VATTR_U));
+    REFUSES(-EBUSY, vprotect_part(user, VADDR(0x1000), image(FRAME_BSS), 0, 0, VATTR_W | VATTR_U));
     SAME(mm_check(), 0);
 }
 
