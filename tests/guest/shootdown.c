@@ -15,12 +15,14 @@
 
 enum {
     ROUNDS = 200,
+    TURN = 8, // so many of them the watcher stays on one CPU
     SEEN_SPINS = 20000000,
 };
 
 // What the watcher and the CPU that unmaps tell each other.
 static struct {
     uint64_t va;
+    uint32_t cpu;    // where the watcher runs: on each other CPU in turn
     uint32_t mapped; // rounds begun; equal to `gone` while nothing is mapped
     uint32_t gone;   // rounds whose unmap has returned
     uint32_t seen;   // the round in which the watcher last read the page
@@ -69,13 +71,34 @@ static void watcher_start(vaddr_t va, bool writes)
     memset(&watch, 0, sizeof(watch));
     watch.va = va.v;
     watch.writes = writes;
-    smp_run(1, watcher, NULL);
+    watch.cpu = 1;
+    smp_run(watch.cpu, watcher, NULL);
 }
 
 static void watcher_stop(void)
 {
     set(&watch.stop, 1);
-    smp_wait(1);
+    smp_wait(watch.cpu);
+}
+
+// All CPUs but this one, in turn.
+static uint32_t other_cpu(uint32_t turn)
+{
+    return 1 + turn % (smp_count() - 1);
+}
+
+// Nothing is mapped.
+static void round_begin(uint32_t round)
+{
+    uint32_t cpu = other_cpu(round / TURN);
+
+    if (cpu != watch.cpu) {
+        watcher_stop();
+        set(&watch.stop, 0);
+        watch.cpu = cpu;
+        smp_run(cpu, watcher, NULL);
+    }
+    set(&watch.mapped, round);
 }
 
 // The watcher has the page in its TLB, if it runs at all.
@@ -110,7 +133,7 @@ GUEST_TEST(shootdown_unmap)
     CHECK_EQ(get_frame(0, &frame), 0);
     watcher_start(WATCHED_VA, false);
     for (uint32_t round = 1; round <= ROUNDS; round++) {
-        set(&watch.mapped, round);
+        round_begin(round);
         CHECK_EQ(vmap_kern(WATCHED_VA, frame, VATTR_W), 0);
         unseen += !wait_seen(round);
         CHECK_EQ(round & 1 ? vunmap(NULL, WATCHED_VA, frame) : vput(NULL, WATCHED_VA, frame), 0);
@@ -143,10 +166,11 @@ static int drop_table(void)
     return err ? err : put_frame(beside);
 }
 
-// The same when it is one page of a range, of more pages than are flushed one by one.
+// The same when it is one page of a range, the last or one in the middle: of few pages, which are
+// flushed one by one, or of more.
 GUEST_TEST(shootdown_range)
 {
-    vaddr_t va = VADDR(WATCHED_VA.v + 37 * PAGE_SIZE);
+    vaddr_t va = VADDR(WATCHED_VA.v + 64 * PAGE_SIZE), first;
     frame_t *frame;
 
     if (smp_count() < 2)
@@ -155,12 +179,13 @@ GUEST_TEST(shootdown_range)
     CHECK_EQ(keep_table(), 0);
     watcher_start(va, false);
     for (uint32_t round = 1; round <= ROUNDS; round++) {
-        uint64_t pages = round & 1 ? 64 : 40;
+        uint64_t pages = 1 + round / 2 % 64;
 
-        set(&watch.mapped, round);
-        CHECK_EQ(vmap_range(NULL, WATCHED_VA, frame, 0, pages, VATTR_W), 0);
+        first = VADDR(va.v - (round & 1 ? pages - 1 : pages / 2) * PAGE_SIZE);
+        round_begin(round);
+        CHECK_EQ(vmap_range(NULL, first, frame, 0, pages, VATTR_W), 0);
         CHECK(wait_seen(round));
-        CHECK_EQ(vunmap_range(NULL, WATCHED_VA, frame, 0, pages), 0);
+        CHECK_EQ(vunmap_range(NULL, first, frame, 0, pages), 0);
         set(&watch.gone, round);
         linger();
     }
@@ -238,7 +263,7 @@ GUEST_TEST(shootdown_run)
     for (uint32_t round = 1; round <= ROUNDS; round++) {
         uint32_t epoch = mm.epoch;
 
-        set(&watch.mapped, round);
+        round_begin(round);
         CHECK_EQ(run_map_by(round % 3, &loose[first]), 0);
         CHECK(wait_seen(round));
         CHECK_EQ(run_unmap_by(round % 3, &loose[first]), 0);
@@ -262,7 +287,8 @@ static void page_round(frame_t *frame, uint32_t round)
     uint32_t epoch = mm.epoch;
     uint64_t value;
 
-    set(&watch.mapped, round);
+    if (smp_count() > 1)
+        round_begin(round);
     CHECK_EQ(vmap_page(WATCHED_VA, frame, 0, VATTR_W, CALLER), 0);
     CHECK_EQ(probe_read(WATCHED_VA, &value), 0);
     if (smp_count() > 1)
@@ -301,12 +327,12 @@ static void read_once(void *arg)
     set(arg, (uint32_t)probe_read(WATCHED_VA, &value));
 }
 
-static uint32_t read_by_other(void)
+static uint32_t read_by(uint32_t cpu)
 {
     uint32_t err = 1;
 
-    smp_run(1, read_once, &err);
-    smp_wait(1);
+    smp_run(cpu, read_once, &err);
+    smp_wait(cpu);
     return now(&err);
 }
 
@@ -320,12 +346,14 @@ GUEST_TEST(shootdown_rest)
     CHECK_EQ(get_frame(0, &frame), 0);
     CHECK_EQ(keep_table(), 0);
     for (unsigned round = 0; round < ROUNDS; round++) {
+        uint32_t cpu = other_cpu(round);
+
         CHECK_EQ(vmap_kern(WATCHED_VA, frame, VATTR_W), 0);
-        CHECK_EQ(read_by_other(), 0);
+        CHECK_EQ(read_by(cpu), 0);
         for (unsigned i = 0; i < round * 100; i++) // time to come to rest
             cpu_pause();
         CHECK_EQ(vunmap(NULL, WATCHED_VA, frame), 0);
-        CHECK(read_by_other() != 0);
+        CHECK(read_by(cpu) != 0);
     }
     CHECK_EQ(drop_table(), 0);
     CHECK_EQ(put_frame(frame), 0);
@@ -342,7 +370,7 @@ GUEST_TEST(shootdown_protect)
     CHECK_EQ(vmap_kern(WATCHED_VA, frame, VATTR_R), 0);
     watcher_start(WATCHED_VA, true);
     for (uint32_t round = 1; round <= ROUNDS; round++) {
-        set(&watch.mapped, round);
+        round_begin(round);
         CHECK_EQ(vprotect(NULL, WATCHED_VA, frame, VATTR_W), 0);
         CHECK(wait_seen(round));
         CHECK_EQ(vprotect(NULL, WATCHED_VA, frame, VATTR_R), 0);
