@@ -19,6 +19,12 @@ static const char *const names[RANK_COUNT] = {
     [RANK_CONSOLE] = "the console's lock",
 };
 
+// A panic's text must not be its end: any word may be wrong by then.
+static const char *name_of(uint32_t rank)
+{
+    return rank < RANK_COUNT ? names[rank] : "a lock without a rank";
+}
+
 static uint64_t my_bit(void)
 {
     return ~cpu_others();
@@ -46,7 +52,7 @@ void spin_wait(spinlock_t *lock, uint32_t token)
     uint32_t spins = 0;
 
     if (__atomic_load_n(&lock->owner, __ATOMIC_RELAXED) == token)
-        panic("CPU %u takes %s twice", token - 1, names[lock->rank]);
+        panic("CPU %u takes %s twice", token - 1, name_of(lock->rank));
     do {
         if (unlikely(spin_broken >> lock->rank & 1))
             return;
@@ -80,7 +86,7 @@ void spin_wake(spinlock_t *lock)
 
 void spin_missing(const spinlock_t *lock)
 {
-    panic("%s is broken: CPU %u changes what it guards, and has it not", names[lock->rank],
+    panic("%s is broken: CPU %u changes what it guards, and has it not", name_of(lock->rank),
           cpu_number());
 }
 
@@ -91,7 +97,7 @@ void spin_check_lock(const spinlock_t *lock)
 
     if (me->held >> lock->rank)
         panic("wrong order of locks: CPU %u takes %s, and holds %s%s", me->number,
-              names[lock->rank], names[31 - __builtin_clz(me->held)],
+              name_of(lock->rank), name_of(31 - (uint32_t)__builtin_clz(me->held)),
               me->held >> lock->rank & 1 ? " already" : "");
     me->held |= 1u << lock->rank;
 }
@@ -101,8 +107,8 @@ void spin_check_enter(spinlock_t *lock)
     uint32_t other = __atomic_exchange_n(&lock->inside, cpu_token(), __ATOMIC_SEQ_CST);
 
     if (other && !panicking())
-        panic("%s is broken: CPU %u has it, and CPU %u is inside", names[lock->rank], cpu_number(),
-              other - 1);
+        panic("%s is broken: CPU %u has it, and CPU %u is inside", name_of(lock->rank),
+              cpu_number(), other - 1);
 }
 
 void spin_check_leave(spinlock_t *lock)
@@ -113,9 +119,9 @@ void spin_check_leave(spinlock_t *lock)
 
     if (other != me->token && !panicking()) {
         if (!other)
-            panic("%s is broken: CPU %u gives it back, nobody has it", names[lock->rank],
+            panic("%s is broken: CPU %u gives it back, nobody has it", name_of(lock->rank),
                   me->number);
-        panic("%s is broken: CPU %u gives it back, and CPU %u has it", names[lock->rank],
+        panic("%s is broken: CPU %u gives it back, and CPU %u has it", name_of(lock->rank),
               me->number, other - 1);
     }
     me->held &= ~(1u << lock->rank);

@@ -133,6 +133,8 @@ static void check_all(struct check *c)
     if (!c->blind)
         check_windows(c);
     if (!c->blind)
+        check_shown(c);
+    if (!c->blind)
         check_state(c);
     if (c->blind)
         return;
@@ -153,6 +155,9 @@ static int check_locked(void)
     struct check c;
 
     memset(&c, 0, sizeof(c));
+    check_ranks(&c);
+    if (c.blind)
+        return c.violations;
     map_lock();
     frame_lock();
     mm_check_rule = NULL;

@@ -42,10 +42,12 @@ void check_blind(struct check *c, const char *rule, const char *fmt, ...)
             check_fail(c, rule, __VA_ARGS__);                                                      \
     } while (0)
 
-/* In this order; the first four say whether the others can look. */
+/* In this order; the first six say whether the others can look. */
+void check_ranks(struct check *c);
 void check_tree(struct check *c);
 void check_slot_frames(struct check *c);
 void check_windows(struct check *c);
+void check_shown(struct check *c);
 void check_state(struct check *c);
 void check_rings(struct check *c);
 void check_spaces(struct check *c);

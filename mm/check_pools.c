@@ -55,6 +55,17 @@ void check_windows(struct check *c)
     check_spare_words(c);
 }
 
+// The window shows each table: without its entry there, a look at the table's own would fault.
+void check_shown(struct check *c)
+{
+    for (uint32_t slot = 1; slot < mm.slot_count; slot++) {
+        const struct table *t = table_at(slot);
+
+        if ((t->level || t->stock) && !is_mapped((uintptr_t)table_entries(slot)))
+            check_blind(c, "T4", "the window does not show the table in slot %u", slot);
+    }
+}
+
 /* --- pages of objects
  * ----------------------------------------------------------------------------- */
 

@@ -9,10 +9,6 @@
 #include "mm/frame.h"
 #include "mm/vmap.h"
 
-enum {
-    WINDOW_BYTES = 32 << 20,
-};
-
 struct stack_info stacks[STACK_MAX];
 uint32_t stack_count;
 
@@ -63,7 +59,7 @@ int stack_create(const char *name, unsigned pages, vaddr_t *top)
     // One page below for the guard; the one above is below the next stack's guard, so that neither
     // is shared.
     bottom = (stack_count == 0 ? VA_STACKS : stacks[stack_count - 1].top.v + PAGE_SIZE) + PAGE_SIZE;
-    if (bytes > VA_STACKS + WINDOW_BYTES - PAGE_SIZE - bottom)
+    if (bytes > VA_STACKS + STACK_WINDOW_BYTES - PAGE_SIZE - bottom)
         return -ENOMEM;
     err = map_pages(VADDR(bottom), pages);
     if (err != 0)

@@ -6,6 +6,7 @@
 
 enum {
     STACK_MAX = 272, // four for each of 64 CPUs, and some
+    STACK_WINDOW_BYTES = 32 << 20,
 };
 
 // Invariant: [bottom, top) is mapped writable in VA_STACKS, the page below bottom and the page at

@@ -119,6 +119,7 @@ static void records(void)
     BREAK("P3", m->home, 3);
     BREAK("P3", m->home_level, 1);
     BREAK("P3", m->order, 1);
+    BREAK("P3", m->order, m->order ^ 31); // with as many entries it would take minutes
     BREAK("P3", m->offset, 1);
     BREAK("P3", m->level, 1);
     BREAK("P7", m->at, UINT32_C(1) << 30);
