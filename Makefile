@@ -248,4 +248,4 @@ help: ## this list
 	    while IFS='|' read -r n t; do printf '  %-10s%s\n' $$n "$$t"; done
 	@echo 'Variables:'
 	@sed -n 's/^\([A-Z_]*\) *= *\(.*\)## *\(.*\)/\1|\2|\3/p' $(firstword $(MAKEFILE_LIST)) | \
-	    while IFS='|' read -r n d t; do printf '  %-10s%s%s\n' $$n "$$t" "$${d:+ (default $$d)}"; done
+	    while IFS='|' read -r n d t; do printf '  %-16s%s%s\n' $$n "$$t" "$${d:+ (default $$d)}"; done

@@ -78,7 +78,7 @@ BROKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("PANIC: map_lock is broken: CPU ",),
     ),
     "frame_lock": (
-        {"smp": 4, "cmdline": "test=stress break=frame_lock stress-ops=20000"},
+        {"smp": 4, "cmdline": "test=stress break=frame_lock stress-ops=200000"},
         ("PANIC: frame_lock is broken: CPU ",),
     ),
     "order": (
