@@ -13,7 +13,8 @@ FUZZ_SECONDS = 60## how long `make fuzz` runs
 BY       = watch## culprit: by write watches, or `journal`: by a check at its events
 JOURNAL_EVENTS = 4096## the journal's last events that are there for sure, and places in each CPU's ring: a power of two, 64 to 8192
 DEBUG    = 1## 0: without kmalloc's red zones, poison and callers, and without the checks of locks (bench builds it so)
-ONLY     =## check: only tests whose name contains this (or matches it as a shell pattern)
+ONLY     =## check: only tests whose name contains this, or matches it as a shell pattern; several divided by commas
+SUITE    =## check: on a bare Debian of that release instead (bookworm, trixie, sid), the demo first; needs root
 JOBS     =## check: tests at once (default: one per CPU)
 ACPICA_SRC =## a Linux source tree whose ACPICA is built in, "none" (default: Debian's linux-source package, if there)
 V        =## 1: show every command
@@ -30,12 +31,12 @@ DIRS := boot arch/x86 lib mm acpi tests/guest
 
 # ACPICA is Debian's: of the kernel's source package only it and its headers are unpacked, into build/.
 ACPICA         := $(BUILD)/acpica# its sources, objects and archive; builds may share them
-ACPICA_PACKAGE := $(lastword $(sort $(wildcard /usr/src/linux-source-*.tar.xz)))
+ACPICA_PACKAGE := $(shell ls /usr/src/linux-source-*.tar.xz 2>/dev/null | sort -V | tail -n 1)
 ACPICA_TREE    := $(or $(filter-out none,$(ACPICA_SRC)),$(if $(ACPICA_SRC),,$(ACPICA_PACKAGE:%=$(ACPICA)/src)))
 ifneq ($(filter-out none,$(ACPICA_SRC)),)
 $(if $(wildcard $(ACPICA_SRC)/drivers/acpi/acpica/*.c),,$(error ACPICA_SRC=$(ACPICA_SRC): no drivers/acpi/acpica there))
 endif
-ACPICA_STAMP   := $(if $(ACPICA_SRC),,$(ACPICA_TREE:%=%/unpacked))
+ACPICA_STAMP   := $(if $(ACPICA_SRC),,$(ACPICA_TREE:%=%/from-$(notdir $(ACPICA_PACKAGE))))
 ACPICA_LIB     := $(ACPICA_TREE:%=$(ACPICA)/acpica.a)
 ACPICA_CFLAGS   = -Iacpi/include -isystem $(ACPICA_TREE)/include -D_LINUX -DBUILDING_ACPICA
 ACPI_SRCS      := $(wildcard acpi/*.c tests/guest/acpi*.c)
@@ -120,9 +121,10 @@ $(BUILD)/kernel.elf: $(OBJS) $(ACPICA_LIB) boot/kernel.ld $(BUILD)/sources $(BUI
 $(ACPI_SRCS:%=$(BUILD)/obj/%.o): private CFLAGS += $(ACPICA_CFLAGS)
 $(ACPI_SRCS:%=$(BUILD)/obj/%.o): | $(ACPICA_STAMP)
 
-$(ACPICA)/src/unpacked: $(ACPICA_PACKAGE)
+# Of another release's package nothing stays.
+$(ACPICA)/src/from-%: /usr/src/%
 	$(if $(Q),@echo '  UNPACK  $<')
-	$(Q)mkdir -p $(@D)
+	$(Q)rm -rf $(@D) && mkdir -p $(@D)
 	$(Q)tar -xJf $< -C $(@D) --strip-components=1 --wildcards '*/drivers/acpi/acpica/*' '*/include/acpi/*'
 	$(Q)touch $@
 
@@ -195,10 +197,16 @@ demo: packages ## the main job, shown: boot, attach GDB, frames and mappings, a 
 # With a PATH of the listed packages' commands: a build that calls another one fails here as it would on a fresh machine.
 LISTED_PATH = PATH="$$($(PYTHON) tests/packages.py $(BUILD)/check/bin)"
 
+ifneq ($(SUITE),)
+check:
+	$(Q)tests/packages.sh suite
+	$(Q)$(PYTHON) tests/suite.py '$(SUITE)' --only='$(ONLY)' --jobs='$(JOBS)'
+else
 check: packages ## every test; ends with `N passed, N failed`
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) all host $(BUILD)/fuzz/mm
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)$(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)'
+endif
 
 fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
 	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) $(BUILD)/fuzz/mm

@@ -8,6 +8,7 @@ tests/packages.py DIRECTORY prints that PATH, for the check's own build.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,12 @@ LIST = Path(__file__).resolve().parent / "packages.txt"
 COMMAND_DIRS = ("/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/")
 
 
-def listed() -> dict[str, list[str]]:
-    """Package -> what we call of it, all groups."""
+def listed(*groups: str) -> dict[str, list[str]]:
+    """Package -> what we call of it; of these groups, or of all."""
     rows = [
         line.split() for line in LIST.read_text().splitlines() if line and not line.startswith("#")
     ]
-    return {row[1]: row[2:] for row in rows}
+    return {row[1]: row[2:] for row in rows if not groups or row[0] in groups}
 
 
 def installed() -> dict[str, bool]:
@@ -45,16 +46,45 @@ def files(*packages: str) -> set[str]:
     return {line for line in out.splitlines() if line.startswith("/")}
 
 
-def with_dependencies(package: str) -> list[str]:
-    """The package and the installed ones it depends on directly: they come along with it."""
-    form = "${Pre-Depends}, ${Depends}"
+def with_dependencies(package: str, depth: int = 2) -> list[str]:
+    """The package, and of those that it depends on, so many steps deep, the installed ones: they come along with it."""
+    form, have = "${Pre-Depends}, ${Depends}\n", set(installed())
+    found = {package}
+    for _ in range(depth):
+        out = subprocess.run(
+            ["dpkg-query", "-W", "-f", form, *found], capture_output=True, text=True, check=True
+        ).stdout
+        words = out.replace("|", ",").replace("\n", ",").split(",")
+        found |= {word.split()[0].split(":")[0] for word in words if word.split()} & have
+    return sorted(found)
+
+
+def holders(packages: list[str]) -> list[str]:
+    """The dependencies of these packages that hold a command which the list names for one of them."""
+    held = {os.path.basename(path) for path in files(*packages) if path.startswith(COMMAND_DIRS)}
+    found = []
+    for package, things in listed().items():
+        commands = {t for t in things if re.fullmatch(r"[\w.-]+", t)} - held
+        if package in packages and commands:
+            others = [name for name in with_dependencies(package) if name not in packages]
+            found += [
+                name for name in others if commands & {os.path.basename(f) for f in files(name)}
+            ]
+    return found
+
+
+def mirror() -> list[str]:
+    """Where this machine has its own Debian packages from: one URI, or none if that is not known."""
+    if shutil.which("apt-get") is None:
+        return []
+    form = "$(ORIGIN) $(LABEL) $(REPO_URI) $(RELEASE)"
     out = subprocess.run(
-        ["dpkg-query", "-W", "-f", form, package], capture_output=True, text=True, check=True
+        ["apt-get", "indextargets", "--format", form], capture_output=True, text=True
     ).stdout
-    names = {
-        word.split()[0].split(":")[0] for word in out.replace("|", ",").split(",") if word.split()
-    }
-    return [package, *sorted(names & set(installed()))]
+    rows = [line.split() for line in out.splitlines()]
+    return [
+        r[2] for r in rows if len(r) == 4 and r[:2] == ["Debian", "Debian"] and "-" not in r[3]
+    ][:1]
 
 
 def restricted_path(directory: Path) -> str:
@@ -67,6 +97,7 @@ def restricted_path(directory: Path) -> str:
     if not have:
         return os.environ["PATH"]
     names = [name for name, essential in have.items() if essential or name in listed()]
+    names += holders(names)
     directory.mkdir(parents=True, exist_ok=True)
     for path in files(*names):
         link = directory / os.path.basename(path)

@@ -25,11 +25,24 @@ wanted() {
 # Whether one thing that a package provides is there. Asks no package manager, so it serves any system.
 provided() {
     case $1 in
-    /*) compgen -G "$1" >/dev/null ;;
+    /*) any_file "$1" ;;
     python:*) /usr/bin/python3 -c "import ${1#python:}" 2>/dev/null ;;
     cc:*) echo 'int main(void){return 0;}' | gcc "${1#cc:}" -x c -o /dev/null - 2>/dev/null ;;
+    clang:*) # the fuzzer's library brings main() itself
+        echo 'int LLVMFuzzerTestOneInput(const char *d, long n); int LLVMFuzzerTestOneInput(const char *d, long n){return d && n < 0;}' |
+            clang "${1#clang:}" -x c -o /dev/null - 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
+}
+
+# Whether a file matches one of the patterns.
+any_file() {
+    local pattern patterns
+    IFS='|' read -ra patterns <<<"$1"
+    for pattern in "${patterns[@]}"; do
+        compgen -G "$pattern" >/dev/null && return
+    done
+    return 1
 }
 
 # Packages of the groups of which something is not there, each with what that is.

@@ -324,8 +324,13 @@ def run_job(job: Job, report: Report) -> None:
 
 
 def select(jobs: Sequence[Job], only: str) -> list[Job]:
-    """Those whose name holds the text or matches the shell pattern; all for ''."""
-    return [j for j in jobs if not only or only in j.name or fnmatch.fnmatchcase(j.name, only)]
+    """Those whose name holds one of the words, divided by commas, or matches it as a shell pattern; all for ''."""
+    words = [word for word in only.split(",") if word]
+    return [
+        j
+        for j in jobs
+        if not words or any(w in j.name or fnmatch.fnmatchcase(j.name, w) for w in words)
+    ]
 
 
 def run_all(jobs: Sequence[Job], workers: int) -> Report:
@@ -378,7 +383,9 @@ def main() -> int:
     """Entry."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", default="", help="names that contain this, or match it as a shell pattern"
+        "--only",
+        default="",
+        help="names that contain one of these (a,b), or match it as a shell pattern",
     )
     parser.add_argument("--jobs", default="", help="tests at once")
     parser.add_argument("--stress", default="", help="OPERATIONS,SEED: the long stress run alone")

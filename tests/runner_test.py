@@ -204,7 +204,14 @@ class Execute(WithFiles):
 
     def test_select(self) -> None:
         jobs = [Job(name, lambda log: []) for name in ("guest/4G-pc", "gdb/maps.1", "gdb/maps.2")]
-        for only, count in (("", 3), ("gdb", 2), ("gdb/maps.1", 1), ("gdb/*.2", 1), ("nothing", 0)):
+        for only, count in (
+            ("", 3),
+            ("gdb", 2),
+            ("gdb/maps.1", 1),
+            ("gdb/*.2", 1),
+            ("nothing", 0),
+            ("nothing,gdb/*.2,4G", 2),
+        ):
             self.assertEqual(len(run.select(jobs, only)), count, only)
 
 
