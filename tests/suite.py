@@ -42,6 +42,7 @@ NO_ANSWER = re.compile(
     r"Temporary failure resolving|Could not resolve|Could not connect|Unable to connect|Cannot initiate the connection"
     r"|Connection (timed out|refused|failed)|Failed to fetch|Network is unreachable|No route to host"
 )
+COMPILED = re.compile(r"  (CC|AS|HOSTCC|HOSTLD|FUZZCC|FUZZLD) ")
 FULL = re.compile(r"No space left on device|not have enough (free )?space", re.IGNORECASE)
 
 
@@ -162,14 +163,14 @@ def sources() -> list[str]:
     return sorted(str(p) for p in every if not {*p.parts} & {*skipped, "__pycache__"})
 
 
-def script(root: Path, cache: Path, make: Sequence[str]) -> str:
+def script(root: Path, cache: Path, make: str) -> str:
     """What runs inside of the namespaces."""
     at = shlex.quote(str(root))
     env = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8"
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         if name in os.environ:
             env += f" {name}={shlex.quote(os.environ[name])}"
-    inside = f"cd /{SOURCES} && " + " && ".join(make)
+    inside = f"cd /{SOURCES} && {make}"
     lines = [
         "set -e",
         f"mount --rbind /dev {at}/dev",
@@ -179,8 +180,8 @@ def script(root: Path, cache: Path, make: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def follow(command: Sequence[str], log: Path) -> tuple[int, list[str]]:
-    """Runs it, shows and keeps what it says; exit status and lines."""
+def follow(command: Sequence[str], log: Path, quiet: bool) -> tuple[int, list[str]]:
+    """Runs it and keeps what it says, shows it unless quiet; exit status and lines. The closing line is ours to say."""
     lines = []
     with log.open("a") as f:
         process = subprocess.Popen(
@@ -193,18 +194,11 @@ def follow(command: Sequence[str], log: Path) -> tuple[int, list[str]]:
         )
         assert process.stdout is not None
         for line in process.stdout:
-            # The closing line is ours to say; the words of apt-get go to the log alone.
             lines.append(line.rstrip("\n"))
             f.write(line)
-            if not TOTAL.match(line.strip()) and not NOISE.match(line):
+            if not quiet and not TOTAL.match(line.strip()) and not COMPILED.match(line):
                 print(line, end="", flush=True)
         return process.wait(), lines
-
-
-NOISE = re.compile(
-    r"(Get|Hit|Ign|Selecting|Preparing|Unpacking|Setting up|Processing|\(Reading|Reading|Building|Fetched"
-    r"|update-initramfs|Adding|Created|I:|  (CC|AS|LD|HOSTCC|HOSTLD|FUZZCC|FUZZLD) )"
-)
 
 
 def totals(lines: Sequence[str]) -> tuple[int, int] | None:
@@ -224,12 +218,12 @@ def check(suite: str, only: str, jobs: str) -> int:
         cache.mkdir(exist_ok=True)
         log.unlink(missing_ok=True)
 
-        def make(*words: str) -> tuple[int, list[str]]:
+        def make(*words: str, quiet: bool = False) -> tuple[int, list[str]]:
             print(f"suite: {suite}: {shlex.join(('make', *words))}", flush=True)
-            inside = script(root, cache, [shlex.join(("make", *words))])
-            return follow(isolated("bash", "-c", inside, proc=root / "proc"), log)
+            inside = script(root, cache, shlex.join(("make", *words)))
+            return follow(isolated("bash", "-c", inside, proc=root / "proc"), log, quiet)
 
-        status, lines = make("packages")
+        status, lines = make("packages", quiet=True)
         if status:
             raise why("\n".join(lines), f"{suite}: `make packages`", log)
         demo, _ = make("demo")
