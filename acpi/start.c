@@ -3,6 +3,7 @@
 #include "acpi/osl.h"
 
 #include "arch/x86/cpu.h"
+#include "arch/x86/exit.h"
 #include "arch/x86/tlb.h"
 #include "lib/printk.h"
 
@@ -132,6 +133,8 @@ void ktf_acpi_power_off(void)
         return;
     printk("ACPI: powering off\n");
     flags = interrupts_save(); // as ACPI wants it
+    machine_end.kind = MACHINE_POWERS_OFF;
     failed(acpi_enter_sleep_state(SLEEP_OFF), "\\_S5");
+    machine_end.kind = MACHINE_RUNS;
     interrupts_restore(flags);
 }

@@ -62,6 +62,22 @@ class Monitor:
             raise GuestError(f"monitor: {name}: {reply['error'].get('desc', reply['error'])}")
         return reply.get("return")
 
+    def wait_event(self, *names: str) -> dict[str, Any] | None:
+        """The next event of these, however long that takes; None if QEMU ended without."""
+        self.sock.settimeout(None)
+        seen = 0
+        while True:
+            for event in self.events[seen:]:
+                if event["event"] in names:
+                    return event
+            seen = len(self.events)
+            line = self.file.readline()
+            with contextlib.suppress(ValueError):
+                message = json.loads(line) if line else None
+                if message is None:
+                    return None
+                self.events.append(message)
+
     def rest(self) -> list[dict[str, Any]]:
         """All events so far, those included that QEMU told before it ended; waits for its end."""
         with contextlib.suppress(OSError, GuestError):

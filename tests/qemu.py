@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -26,6 +27,8 @@ from monitor import Monitor
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / os.environ.get("BUILD", "build")
 OVMF = "/usr/share/ovmf/OVMF.fd"
+GUEST_SHUTDOWN = "guest-shutdown"  # QMP's word for an end that the guest asked for
+PANICKED = "GUEST_PANICKED"  # the event of pvpanic
 EXIT_SUCCESS = 33  # isa-debug-exit makes 2c + 1 of the kernel's c = 16
 EXIT_FAILURE = 35
 
@@ -285,8 +288,8 @@ class Guest:
     def wait(self) -> int:
         """Waits for the guest to end by itself; its status, of which only EXIT_SUCCESS is success.
 
-        A guest that reset or shut down is not one that ended: QEMU stays, with the registers as they were. Then, and
-        when the kernel panicked, this raises at once.
+        A guest that was reset is not one that ended: QEMU stays, with the registers as they were. Then, and when the
+        kernel panicked or switched the machine off, this raises at once.
         """
         for _ in self._poll("its end"):
             if self.process.poll() is not None and not self.timed_out:
@@ -301,11 +304,29 @@ class Guest:
                     continue  # it is about to end
                 if self.process.poll() is not None:
                     continue  # it ended in between
+                if status == "shutdown" and self.reason() == GUEST_SHUTDOWN:
+                    return self._exit_status()
                 if status not in ("running", "paused", "prelaunch"):
-                    raise GuestError(
-                        f"the guest reset or shut down (status {status}); serial:\n{self.tail()}"
-                    )
+                    how = "was reset, by a triple fault or itself" if self.reason() else "stopped"
+                    raise GuestError(f"the guest {how} (status {status}); serial:\n{self.tail()}")
         raise AssertionError("unreachable")
+
+    def reason(self) -> str:
+        """Why QEMU says that the machine went down: "guest-shutdown", "guest-reset", ...; "" if it has not."""
+        events = [] if self._monitor is None else self._monitor.events
+        return next((e["data"]["reason"] for e in events if e["event"] == "SHUTDOWN"), "")
+
+    def _exit_status(self) -> int:
+        """Of a guest that asked for its end, and whose QEMU waits in `shutdown` with the status that it will end with.
+
+        QEMU 7.2 ends at isa-debug-exit whatever -no-shutdown says; 10.0 keeps that status. A power-off has none.
+        """
+        with contextlib.suppress(GuestError):
+            self.qmp("quit")  # it may end before it has answered
+        status = self.process.wait(max(1.0, self.deadline - time.monotonic()))
+        if status == 0:
+            raise GuestError(f"the guest switched the machine off; serial:\n{self.tail()}")
+        return status
 
     def cont(self) -> None:
         """Lets a stopped guest run."""
@@ -331,16 +352,68 @@ def gdb_command(port: int | None, *more: str, symbols: bool = True) -> list[str]
 
 
 def run_console(args: argparse.Namespace) -> int:
-    """`make run`: the guest on this terminal, until it ends."""
+    """`make run`: the guest on this terminal, until it ends. The status is the guest's, 0 for success."""
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=private_dir(BUILD / "guests")))
+    private_file(directory / "qemu.log")
     command = machine_args(
         args.mem, args.smp, args.machine, args.cpu, args.uefi, args.cmdline, None
     )
-    command += boot_args() + ["-nographic"]
-    command += ["-d", "int,cpu_reset", "-D", str(private_file(BUILD / "run.log"))]
-    status = subprocess.call(["setpriv", "--pdeathsig", "KILL"] + command)
-    if status != EXIT_SUCCESS:
-        print(f"guest ended with status {status} ({EXIT_SUCCESS} is success)", file=sys.stderr)
-    return 0 if status in (0, EXIT_SUCCESS) else 1  # 0: the user quit
+    command += boot_args() + ["-nographic", "-qmp", "unix:qmp,server=on,wait=off"]
+    command += ["-d", "int,cpu_reset", "-D", "qemu.log"]
+    try:
+        qemu = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL"] + command, cwd=directory, umask=0o077
+        )
+        event = wait_end(qemu, directory / "qmp")
+        status = qemu.wait()
+        text = what_ended(event, status, directory / "qemu.log", args.cmdline)
+        if text:
+            print(f"\n{text}", file=sys.stderr)
+        if event is not None and event["event"] in (PANICKED, "SHUTDOWN") and status == 0:
+            return 0 if event.get("data", {}).get("reason") == GUEST_SHUTDOWN else 1
+        return 0 if status in (0, EXIT_SUCCESS) else status  # 0: the user quit
+    finally:
+        shutil.rmtree(directory)
+
+
+def wait_end(qemu: subprocess.Popen[bytes], path: Path) -> dict[str, Any] | None:
+    """Waits until the guest is at its end, and ends QEMU. QMP's event of that end; None if QEMU ended without, or by the user."""
+    monitor = None
+    while monitor is None and qemu.poll() is None:
+        try:
+            monitor = Monitor(path, 10)
+        except (OSError, GuestError):
+            time.sleep(0.01)
+    if monitor is None:
+        return None
+    try:
+        event = monitor.wait_event("SHUTDOWN", PANICKED)
+        if event is not None and event["data"].get("guest", True):
+            with contextlib.suppress(GuestError):
+                monitor.sock.settimeout(10)
+                monitor.command("quit")
+            return event
+    except OSError:
+        pass  # it has ended in the midst of a word
+    finally:
+        monitor.close()
+    return None
+
+
+def what_ended(event: dict[str, Any] | None, status: int, log: Path, cmdline: str) -> str:
+    """A line on the end, "" for one by success or by the user."""
+    debug = shlex.join(["make", "debug", f"CMDLINE={cmdline}"] if cmdline else ["make", "debug"])
+    ask = f"`{debug}`, then `continue` and `ktf-postmortem`, says why"
+    if event is not None and event["event"] == PANICKED:
+        return f"The guest has panicked: {ask}."
+    if event is not None and event["data"]["reason"] != GUEST_SHUTDOWN:
+        triple = "Triple fault" in log.read_text(errors="replace")
+        return f"The guest was reset{', by a triple fault' * triple}: {ask}."
+    if event is not None and status == 0:
+        return "The guest switched the machine off."
+    if status not in (0, EXIT_SUCCESS):
+        return f"The guest ended with status {status} ({EXIT_SUCCESS} is success)."
+    return ""
 
 
 def run_debug(args: argparse.Namespace) -> int:

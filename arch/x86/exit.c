@@ -16,6 +16,8 @@ enum {
 
 static bool exit_wanted;
 
+volatile struct machine_end machine_end;
+
 _Noreturn void machine_halt(void)
 {
     cpu_halt();
@@ -23,7 +25,11 @@ _Noreturn void machine_halt(void)
 
 _Noreturn void machine_exit(bool success)
 {
-    outb(DEBUG_EXIT_PORT, success ? DEBUG_EXIT_SUCCESS : DEBUG_EXIT_FAILURE);
+    uint8_t code = success ? DEBUG_EXIT_SUCCESS : DEBUG_EXIT_FAILURE;
+
+    machine_end.status = 2u * code + 1;
+    machine_end.kind = MACHINE_EXITS;
+    outb(DEBUG_EXIT_PORT, code);
     machine_halt();
 }
 

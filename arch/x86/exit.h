@@ -3,6 +3,26 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * How the kernel asks for the machine's end, written just before it does: a debugger sees the same
+ * stopped machine after each. It means nothing while the machine still runs. status: QEMU's exit
+ * status, where the kernel chooses one.
+ */
+enum machine_end_kind {
+    MACHINE_RUNS,
+    MACHINE_EXITS,      // by isa-debug-exit
+    MACHINE_POWERS_OFF, // by ACPI's S5
+};
+
+struct machine_end {
+    enum machine_end_kind kind;
+    uint32_t status;
+};
+
+extern volatile struct machine_end machine_end;
+
 
 /*
  * Ends the guest by QEMU's isa-debug-exit: status 33 for success, 35 for failure. Halts for good
