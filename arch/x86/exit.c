@@ -28,6 +28,7 @@ _Noreturn void machine_exit(bool success)
     uint8_t code = success ? DEBUG_EXIT_SUCCESS : DEBUG_EXIT_FAILURE;
 
     machine_end.status = 2u * code + 1;
+    machine_end.success = success;
     machine_end.kind = MACHINE_EXITS;
     outb(DEBUG_EXIT_PORT, code);
     machine_halt();

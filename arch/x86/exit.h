@@ -7,8 +7,8 @@
 
 /*
  * How the kernel asks for the machine's end, written just before it does: a debugger sees the same
- * stopped machine after each. It means nothing while the machine still runs. status: QEMU's exit
- * status, where the kernel chooses one.
+ * stopped machine after each. It means nothing while the machine still runs. status, success: QEMU's
+ * exit status, and what it stands for; of MACHINE_EXITS.
  */
 enum machine_end_kind {
     MACHINE_RUNS,
@@ -19,6 +19,7 @@ enum machine_end_kind {
 struct machine_end {
     enum machine_end_kind kind;
     uint32_t status;
+    bool success;
 };
 
 extern volatile struct machine_end machine_end;

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # When the guest goes down with GDB attached: says so, and keeps the commands that would let it run from hanging GDB.
-"""watch(target): hooks GDB's stops. QEMU tells a triple fault as SIGQUIT, and never answers a `continue` after it."""
+"""watch(target): hooks GDB's stops. QEMU tells a machine that is off as SIGQUIT, and never answers a `continue` after it."""
 
 from __future__ import annotations
 
 import gdb
 
+from .ended import asked_end
 from .errors import KtfError
+from .intlog import triple_fault
+from .stop import DOWN, PANICKED
 from .target import Target, connect
 
-# QEMU's status of a machine that stays as it is. It has one word for all that can turn a machine off.
-DOWN = {
-    "shutdown": "is down, by a triple fault, a reset or a power-off,",
-    "guest-panicked": "has panicked",
-}
+UNKNOWN = "is down, by a triple fault, a reset, a power-off or an exit"
 GUARD = "ktf-may-run"
 GUARDED = "continue step stepi next nexti finish until advance jump signal call".split()
 HOOK = "ktf_alarm"
@@ -46,13 +45,29 @@ def _stopped(event: gdb.StopEvent) -> None:
     if _target is None:
         return
     _alive = isinstance(event, gdb.BreakpointEvent)
+    _target.stops += 1
     _target.last_stop = "breakpoint" if _alive else ""
     if not isinstance(event, gdb.SignalEvent):
         return
     status = _status()
-    if status in DOWN:
+    if status == PANICKED:
+        gdb.write("The guest has panicked: `ktf-postmortem` says why.\n")
+    elif status == DOWN:
         _forbid_calls()
-        gdb.write(f"The guest {DOWN[status].rstrip(',')}: `ktf-postmortem` says why.\n")
+        how, wanted = _how(_target)
+        gdb.write(f"The guest {how}{'.' if wanted else ': `ktf-postmortem` says why.'}\n")
+
+
+def _how(target: Target) -> tuple[str, bool]:
+    """How the machine came to be off, and whether its kernel wanted that. By the log and the selected CPU alone."""
+    try:
+        if triple_fault(target.fault_log()):
+            return "is down, by a triple fault", False
+        kernel = target.glance().kernel
+        asked = asked_end(kernel) if kernel is not None else None
+    except (KtfError, gdb.error):
+        asked = None
+    return (UNKNOWN, False) if asked is None else (asked.text(), True)
 
 
 def _status() -> str:
@@ -90,11 +105,10 @@ class Guard(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         """An error, which keeps GDB from running that command."""
         self.dont_repeat()
-        status = "" if _target is None or _alive else _status()
-        if status in DOWN:
+        if _target is not None and not _alive and _status() == DOWN:
             _forbid_calls()
             raise gdb.GdbError(
-                f"{argument or 'this'}: the guest {DOWN[status]} and can't go on: GDB would wait for "
+                f"{argument or 'this'}: the guest {_how(_target)[0]}, and can't go on: GDB would wait for "
                 "ever. `ktf-postmortem` says why; `monitor quit` ends it"
             )
         _allow_calls()

@@ -105,6 +105,9 @@ class Context(Protocol):
     def thread_of(self, cpu: int) -> int | None:
         """GDB's number of the thread that is this CPU; None if it has none."""
 
+    def select_once(self, cpu: int) -> int | None:
+        """Selects the thread of that CPU, the first time at a stop; its number, None if nothing was changed."""
+
 
 class Command:
     """A command. Subclasses set name and options and write run(); their docstring is the help."""

@@ -8,7 +8,7 @@ from .command import JSON, Args, Command, Context, json_line
 from .errors import UsageError
 from .postmortem import Inquest
 from .readers import CoreReader
-from .stop import DOWN, find_stop
+from .stop import DOWN, PANIC, TRIPLE, Stop, find_stop
 
 
 class PostmortemCommand(Command):
@@ -19,7 +19,10 @@ class PostmortemCommand(Command):
     After a panic or a triple fault (start QEMU with -no-reboot -no-shutdown, so that the machine stays):
     the chain of exceptions, the code that failed, and for each thing that the CPU needed (RIP, RSP, CR2,
     IDT, GDT, TSS, the handler) the walk, the frame and what the journal knows of it. All CPUs are looked
-    at: the one that GDB has selected need not be the one that failed. The chain is that of QEMU's log
+    at: the one that GDB has selected need not be the one that failed. The first time at a stop the thread
+    of the CPU that failed is selected, so that `bt` and `info registers` are of it; the last line says so.
+    A guest that ended as it wanted to (by isa-debug-exit, a power-off) is told from one that was reset,
+    where its kernel wrote that down or a port was just written. The chain is that of QEMU's log
     (-d int,cpu_reset -D FILE) where there is one, else it is derived from registers, instruction, IDT,
     TSS and page tables; CR2 alone holds the last address of a chain, not the first.
 
@@ -50,11 +53,22 @@ class PostmortemCommand(Command):
         inquest = Inquest(session, context, stop)
         if args.has("--json"):
             context.write(json_line(self.name, **inquest.values()))
+            self._select(context, stop)
             return
         context.write("".join(f"{line}\n" for line in inquest.lines()))
         live = not isinstance(session.reader, CoreReader)
         if live and context.vm_status() == DOWN:
             context.write("The machine is halted for good: `continue` would hang GDB.\n")
+        thread = self._select(context, stop)
+        if thread is not None:
+            context.write(
+                f"Thread {thread} is selected now: `bt` and `info registers` are of CPU {stop.cpu}.\n"
+            )
+
+    def _select(self, context: Context, stop: Stop) -> int | None:
+        """Of a guest that failed."""
+        failed = stop.kind in (TRIPLE, PANIC) or bool(stop.lost)
+        return context.select_once(stop.cpu) if failed else None
 
 
 COMMANDS: list[Command] = [PostmortemCommand()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from .registers import NOTE, Registers, from_note
 from .session import Cpu
 
 # Our own note, beside QEMU's: version, CPUs, physical bits (0: unknown); then for each CPU its EFER. From version 2
-# on the texts of Ended follow, each behind its length.
-OWN_NAME, OWN_VERSION = b"KTF\0", 2
+# on the texts of Ended follow, each behind its length; in version 3 one more, a character for each CPU: 1 in HLT, 0 not.
+OWN_NAME, OWN_VERSION = b"KTF\0", 3
 OWN_HEAD, OWN_TEXT = struct.Struct("<IIQ"), struct.Struct("<I")
 NO_EFER = (1 << 64) - 1
 
@@ -47,8 +47,13 @@ class Ended:
 
     def pack(self) -> bytes:
         """For the note."""
-        texts = [text.encode() for text in (self.status, self.stop, self.log)]
-        return b"".join(OWN_TEXT.pack(len(text)) + text for text in texts)
+        return b"".join(map(_packed, (self.status, self.stop, self.log)))
+
+
+def _packed(text: str) -> bytes:
+    """Behind its length."""
+    data = text.encode()
+    return OWN_TEXT.pack(len(data)) + data
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ def own_note(registers: list[Registers], phys_bits: int | None, ended: Ended = E
     """The contents of a note named KTF."""
     efer = [NO_EFER if r.efer is None else r.efer for r in registers]
     head = OWN_HEAD.pack(OWN_VERSION, len(efer), phys_bits or 0)
-    return head + struct.pack(f"<{len(efer)}Q", *efer) + ended.pack()
+    halted = "".join("?" if r.halted is None else str(int(r.halted)) for r in registers)
+    return head + struct.pack(f"<{len(efer)}Q", *efer) + ended.pack() + _packed(halted)
 
 
 def open_core(path: str) -> Core:
@@ -86,9 +92,12 @@ def open_core(path: str) -> Core:
         file = OpenFile(path)
         reader = _reader(path, file)
         notes, cut = list(_notes(file.descriptor)), _cut(file)
-        efer, phys_bits, ended = _own([n for name, n in notes if name == OWN_NAME])
+        efer, phys_bits, ended, known = _own([n for name, n in notes if name == OWN_NAME])
         qemu = [n for name, n in notes if name == b"QEMU\0" and len(n) >= NOTE.size]
-        registers = [from_note(i, n, efer.get(i)) for i, n in enumerate(qemu)]
+        halted = {i: c == "1" for i, c in enumerate(known) if c in "01"}
+        registers = [
+            replace(from_note(i, n, efer.get(i)), halted=halted.get(i)) for i, n in enumerate(qemu)
+        ]
     except OSError as e:
         raise KtfError(f"{path}: {e.strerror}") from e
     except (Corrupt, struct.error, OverflowError) as e:
@@ -98,29 +107,32 @@ def open_core(path: str) -> Core:
     return Core(reader, registers, phys_bits, ended, cut)
 
 
-def _own(notes: list[bytes]) -> tuple[dict[int, int], int | None, Ended]:
-    """EFER of the CPUs, the size of physical addresses, and the stop, where the core is one of ours."""
+def _own(notes: list[bytes]) -> tuple[dict[int, int], int | None, Ended, str]:
+    """EFER of the CPUs, the size of physical addresses, the stop, which CPUs halt, where the core is one of ours."""
     if not notes:
-        return {}, None, Ended()
+        return {}, None, Ended(), ""
     version, count, bits = OWN_HEAD.unpack_from(notes[0])
     if not 1 <= version <= OWN_VERSION:
         raise Corrupt(f"its note named KTF has version {version}, we know 1 to {OWN_VERSION}")
     efer = struct.unpack_from(f"<{count}Q", notes[0], OWN_HEAD.size)
     known = {i: value for i, value in enumerate(efer) if value != NO_EFER}
-    ended = _ended(notes[0], OWN_HEAD.size + 8 * count) if version > 1 else Ended()
-    return known, bits if 32 <= bits <= 52 else None, ended
+    number = {1: 0, 2: 3}.get(version, 4)
+    texts = _texts(notes[0], OWN_HEAD.size + 8 * count, number) + [""] * (4 - number)
+    return known, bits if 32 <= bits <= 52 else None, Ended(*texts[:3]), texts[3]
 
 
-def _ended(note: bytes, at: int) -> Ended:
-    """The texts from there on."""
+def _texts(note: bytes, at: int, count: int) -> list[str]:
+    """So many texts, from there on."""
     texts = []
-    for _ in range(3):
+    for _ in range(count):
+        if at + OWN_TEXT.size > len(note):
+            raise Corrupt("its note named KTF ends before a text")
         (size,) = OWN_TEXT.unpack_from(note, at)
         at += OWN_TEXT.size + size
         if at > len(note):
             raise Corrupt("its note named KTF ends in a text")
         texts.append(note[at - size : at].decode("utf-8", "replace"))
-    return Ended(*texts)
+    return texts
 
 
 def _cut(file: OpenFile) -> str:

@@ -29,6 +29,7 @@ from .trace import Trace
 
 EVENTS = 5  # of the journal, at each place
 NAMED = 3  # exceptions that share a handler
+OUT_DX, OUT_IMMEDIATE = (0xEE, 0xEF), (0xE6, 0xE7)  # opcodes of `out`
 
 
 @dataclass
@@ -185,11 +186,14 @@ class Inquest(Reasons):
             return (
                 f"a triple fault{at}, of which neither log nor registers tell the first exception"
             )
+        if self.stop.asked is not None:
+            return f"the guest {self.stop.asked.text()}: CPU {self.stop.cpu} is stopped{at}"
+        if self.stop.kind == DOWN and self.stop.logged_triple:
+            known = "a triple fault, by QEMU's log, of which no CPU's registers show a trace"
+            return f"{known}: CPU {self.stop.cpu} is stopped{at}"
         if self.stop.kind == DOWN:
-            causes = (
-                "a reset or power-off, or a triple fault that neither log nor registers tell of"
-            )
-            return f"the machine is off, by {causes}: CPU {self.stop.cpu} is stopped{at}"
+            causes = "an exit, a reset or a power-off, or a triple fault that left no trace"
+            return f"the machine is off, by {causes}: CPU {self.stop.cpu} is stopped{at}{self._wrote()}"
         unknown = "; whether its kernel gave up, that kernel's symbols would tell"
         unknown = unknown if self.session.kernel is None else ""
         if not self.stop.told:
@@ -198,6 +202,22 @@ class Inquest(Reasons):
         if unknown:
             return f"no exception: the guest is stopped{at}{unknown}"
         return f"the guest has not crashed: it is stopped{at}"
+
+    def _wrote(self) -> str:
+        """The port that the instruction before rip has written, if it is such a one: how a kernel ends a machine."""
+        rip = self.registers["rip"]
+        try:
+            code = self._memory().read(rip - 2 & U64, 2)
+        except KtfError:
+            return ""
+        if code[1] in OUT_DX:
+            port = self.registers["rdx"] & 0xFFFF
+        elif code[0] in OUT_IMMEDIATE:
+            port = code[1]
+        else:
+            return ""
+        value = self.registers["rax"] & 0xFF
+        return f", and has just written {value:#x} to port {port:#x}"
 
     def _first(self, fault: Fault) -> tuple[str, str | None]:
         """The first exception and why it came."""
@@ -319,7 +339,7 @@ class Inquest(Reasons):
                 }
                 for p in self.places()
             ],
-            "notes": [*self.session.notes, *self.notes],
+            "notes": [*self.session.notes, *self.notes, *self._unsure()],
         }
 
     def lines(self) -> Iterator[str]:
@@ -342,13 +362,21 @@ class Inquest(Reasons):
         if broken:
             yield ""
             yield f"rules broken: {' '.join(broken)}; `ktf-pt-check` shows where"
-        yield from (f"! {note}" for note in [*self.session.notes, *self.notes])
+        yield from (f"! {note}" for note in [*self.session.notes, *self.notes, *self._unsure()])
+
+    def _unsure(self) -> list[str]:
+        """Where nothing tells which of several CPUs failed."""
+        others = ", ".join(map(str, self.stop.alike[:NAMED]))
+        more = f" and {len(self.stop.alike) - NAMED} more" * (len(self.stop.alike) > NAMED)
+        if self.stop.kind != TRIPLE or not others:
+            return []
+        return [f"CPU {others}{more} can't go on either: nothing tells which CPU failed first"]
 
     def _stop_line(self) -> str:
         thread = self.context.thread_of(self.stop.cpu)
         other = f" (thread {thread})" if thread and self.stop.cpu != self.session.selected else ""
         panic = f"panic: {self.stop.message}" if self.stop.message else "panic"
-        kind = {TRIPLE: "triple fault", PANIC: panic}
+        kind = {TRIPLE: "triple fault", PANIC: panic, DOWN: "the machine is off"}
         text = kind.get(self.stop.kind, self.stop.kind)
         return f"CPU {self.stop.cpu} of {len(self.session.cpus)}{other}, {text}"
 

@@ -43,7 +43,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Registers:
-    """One CPU. efer is None where nobody knows it."""
+    """One CPU. efer and halted (in HLT, until an interrupt comes) are None where nobody knows them."""
 
     number: int
     general: dict[str, int]
@@ -51,6 +51,7 @@ class Registers:
     control: dict[str, int]
     efer: int | None
     kernel_gs_base: int = 0
+    halted: bool | None = None
 
     def __getitem__(self, name: str) -> int:
         """By name: "rip", "cr3", "cs" (its selector), "fs_base"."""
@@ -100,6 +101,7 @@ _VALUE = re.compile(r"\b([A-Z][A-Z0-9]{1,3}) ?=([0-9a-f]{8,16})\b")
 _SEGMENT = re.compile(
     r"^([CDEFGS]S|LDT|TR) ?=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+)", re.M
 )
+_HALTED = re.compile(r"\bHLT=([01])\b")
 _TABLE = re.compile(r"^(GDT|IDT)= +([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
 
 
@@ -135,4 +137,6 @@ def _one(number: int, text: str) -> Registers:
         raise Corrupt(f"the monitor does not tell {' '.join(missing)} of CPU {number}")
     general = {name: values.get(name, 0) for name in GENERAL}
     control = {name: values.get(name, 0) for name in CONTROL}
-    return Registers(number, general, segments, control, values.get("efer"))
+    hlt = _HALTED.search(text)
+    halted = hlt[1] == "1" if hlt else None
+    return Registers(number, general, segments, control, values.get("efer"), halted=halted)

@@ -9,9 +9,10 @@ from enum import IntEnum
 
 from .command import Context
 from .delivery import Chain, processor
+from .ended import Asked, asked_end
 from .errors import KtfError
 from .exceptions import DF, NMI, PF, Fault
-from .intlog import last_chain
+from .intlog import last_chain, triple_fault
 from .kernel import Kernel, VirtualMemory
 from .registers import Registers
 from .saved import Saved, exceptions, read_frame, saved
@@ -21,6 +22,7 @@ TRIPLE, PANIC, STOPPED = "triple-fault", "panic", "stopped"
 PANICKED = "guest-panicked"  # QEMU's word for a guest that has told pvpanic so
 DOWN = "shutdown"  # QEMU's word for a machine that stays off: by a triple fault, a reset or a power-off
 DOUBLE = Fault(DF)
+RFLAGS_IF = 1 << 9
 
 
 class Likely(IntEnum):
@@ -35,13 +37,15 @@ class Likely(IntEnum):
 
 @dataclass
 class Stop:
-    """kind: triple-fault, panic, breakpoint, stopped, or shutdown. registers: of the code that failed, in which rip stands.
+    """kind: triple-fault, panic, exit, power-off, shutdown, breakpoint or stopped. registers: of the code, in which rip stands.
 
     logged: the chain is QEMU's log's; else it was derived. text: the instruction. message: of a panic. told: somebody
     has said how the machine stands. no_tables: why the CPU has no page tables to walk, "" if it has.
     lost: exceptions whose handler is at rip and can't be executed.
     outer, inner: what was being handled as the chain began, and what came up in handling it; the outermost first.
     ended: of a panic that had not been told yet, the CPU that its NMI ended, and the machine with it.
+    alike: CPUs of which the evidence says the same as of this one. asked: how the kernel asked for this end.
+    logged_triple: QEMU's log has a triple fault, though none of the CPUs is seen to be the one.
     """
 
     kind: str
@@ -56,6 +60,9 @@ class Stop:
     outer: list[Saved] = field(default_factory=list)
     inner: list[Saved] = field(default_factory=list)
     ended: Stop | None = None
+    alike: list[int] = field(default_factory=list)
+    asked: Asked | None = None
+    logged_triple: bool = False
 
     @property
     def cpu(self) -> int:
@@ -93,24 +100,43 @@ def find_stop(session: Session, context: Context) -> Stop:
 
 
 def _down(session: Session, context: Context, certain: bool, panicked: bool) -> Stop | None:
-    """The CPU that can't go on: all are looked at, the selected one first. certain: the machine is down.
+    """The CPU that can't go on, by what speaks for it, whichever GDB has selected. certain: the machine is down.
 
     What is not certain counts where a CPU has failed by all that its registers tell; else, unless the guest has panicked,
     a CPU that could deliver no exception is told.
     """
     log = context.fault_log()
-    chosen = session.cpu.number
-    every = sorted(session.registers, key=lambda r: (r.number != chosen, r.number))
-    found = [_judged(session, context, registers, log) for registers in every]
-    best = min(range(len(found)), key=lambda i: (found[i][0], i))
-    likely, stop = found[best]
+    found = [_judged(session, context, registers, log) for registers in session.registers]
+    likely, stop = min(found, key=lambda f: (*_evidence(*f), f[1].cpu))
+    alike = [s.cpu for l, s in found if _evidence(l, s) == _evidence(likely, stop)]
+    stop.alike = [cpu for cpu in alike if cpu != stop.cpu]
     if likely is Likely.FAILED or certain and likely < Likely.NOT:
         return stop
     if certain:
-        return replace(stop, kind=DOWN)
+        return _off(session, triple_fault(log))
     if likely is Likely.NO_DELIVERY and not panicked:
         return replace(stop, kind=STOPPED, told=False)
     return None
+
+
+def _evidence(likely: Likely, stop: Stop) -> tuple[int, ...]:
+    """Of one CPU, to be compared with that of others: what counts most comes first, the least is the most suspect."""
+    faults = [f.address for f in stop.chain.faults if f.address is not None]
+    own = bool(faults) and stop.registers.control["cr2"] == faults[-1]
+    return likely, not stop.logged, rest(stop.registers), not own
+
+
+def rest(registers: Registers) -> int:
+    """How much a CPU rests: 0 it executes instructions, 1 it halts for good, 2 it halts until an interrupt comes."""
+    return int(bool(registers.halted)) * (2 if registers["rflags"] & RFLAGS_IF else 1)
+
+
+def _off(session: Session, logged: bool) -> Stop:
+    """A machine that is off, though all its CPUs are well: as the kernel has asked, if it has. logged: by a triple fault."""
+    asked = asked_end(session.kernel) if session.kernel is not None and not logged else None
+    chosen = session.selected
+    order = sorted(session.registers, key=lambda r: (rest(r), r.number != chosen, r.number))
+    return Stop(asked.kind if asked else DOWN, order[0], asked=asked, logged_triple=logged)
 
 
 def _judged(
@@ -140,10 +166,9 @@ def _judged(
 
 
 def _lost(session: Session, context: Context) -> Stop | None:
-    """The first CPU that goes from one exception to the next for ever, the selected one before the others."""
-    chosen = session.cpu.number
+    """The first CPU that goes from one exception to the next for ever; it does not rest."""
     off = [c.number for c in session.cpus if c.no_tables()]
-    for registers in sorted(session.registers, key=lambda r: (r.number != chosen, r.number)):
+    for registers in sorted(session.registers, key=lambda r: (rest(r), r.number)):
         if registers.number not in off:
             fault, vectors = processor(session, context, registers).lost()
             if fault is not None and vectors:
@@ -221,11 +246,10 @@ def _handled(session: Session, context: Context, found: list[Saved]) -> Stop:
 def _untold(session: Session, context: Context, kernel: Kernel) -> Stop | None:
     """A panic that could write nothing down: by the exceptions that the CPUs are inside of.
 
-    A CPU that has come there by another one's NMI counts after all others.
+    A CPU that has come there by another one's NMI counts after all others; then one that rests.
     """
-    chosen = session.cpu.number
     best: tuple[bool, list[Saved]] | None = None
-    for registers in sorted(session.registers, key=lambda r: (r.number != chosen, r.number)):
+    for registers in sorted(session.registers, key=lambda r: (rest(r), r.number)):
         every = saved(session, context, kernel, registers)
         found = exceptions(every)
         asked = bool(every) and every[0].fault.vector == NMI

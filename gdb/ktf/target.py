@@ -194,7 +194,9 @@ class Target:
         self._phys_bits: dict[int, int | None] = {}
         self._core: tuple[tuple[object, ...], Core] | None = None
         self._last: weakref.ref[Session] | None = None
-        self.last_stop = ""  # kept by alarm.py
+        self.last_stop = ""  # kept by alarm.py, and so is this
+        self.stops = 0
+        self._selected_at: tuple[int, int] | None = None
 
     # The guest -------------------------------------------------------------------------------------
 
@@ -359,6 +361,19 @@ class Target:
         """See command.Context."""
         threads = gdb.selected_inferior().threads()
         return next((t.num for t in threads if _number(t) == cpu), None)
+
+    def select_once(self, cpu: int) -> int | None:
+        """See command.Context. What the user selects afterwards stays."""
+        connection, thread = _connected()
+        here = connection.num, self.stops
+        if here == self._selected_at:
+            return None
+        self._selected_at = here
+        for other in gdb.selected_inferior().threads():
+            if _number(other) == cpu and _number(thread) != cpu:
+                other.switch()
+                return int(other.num)
+        return None
 
     # The user --------------------------------------------------------------------------------------
 

@@ -157,6 +157,10 @@ class Plain:
         """As QEMU's stub numbers them."""
         return cpu + 1
 
+    def select_once(self, cpu: int) -> int | None:
+        """There is nothing to select."""
+        return None
+
     @property
     def text(self) -> str:
         """All that was printed."""

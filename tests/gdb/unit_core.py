@@ -28,13 +28,13 @@ LOAD = struct.Struct("<IIQQQQQQ")
 HIGH = 0xFFFF_8000_0000_0000
 
 
-def with_registers(session: Session) -> Session:
+def with_registers(session: Session, halted: bool | None = None) -> Session:
     """The same with all registers of its CPU, whose numbers are made up but for those that count."""
     cpu = session.cpu
     general = {n: i for i, n in enumerate(GENERAL)}
     segments = {n: Segment(8 * i, 0x1000 * i, 0xFFFF, 0) for i, n in enumerate(SEGMENTS)}
     control = {n: int(getattr(cpu, n, 0)) for n in CONTROL}
-    registers = Registers(0, general, segments, control, cpu.efer)
+    registers = Registers(0, general, segments, control, cpu.efer, halted=halted)
     return Session([cpu], 0, session.reader, session.types, session.image, 46, lambda: [registers])
 
 
@@ -101,15 +101,24 @@ class Writing(unittest.TestCase):
         self.assertEqual(open_core(self.path).ended, Ended())
         whole = own_note(session.registers, 46, ended)
         first = struct.pack("<I", 1) + whole[4:24]  # as version 1 was: no texts
-        for note, expected in ((first, Ended()), (whole, ended)):
+        second = struct.pack("<I", 2) + whole[4:-5]  # three texts
+        for note, expected in ((first, Ended()), (second, ended), (whole, ended)):
             with mock.patch.object(core_write, "own_note", return_value=note):
                 core_write.write_core(session, self.path)
             self.assertEqual(open_core(self.path).ended, expected)
-        for note in (whole[:-1], struct.pack("<I", 3) + whole[4:]):
+        for note in (whole[:-1], whole[:-5], struct.pack("<I", 4) + whole[4:]):
             with mock.patch.object(core_write, "own_note", return_value=note):
                 core_write.write_core(session, self.path)
             with self.assertRaisesRegex(KtfError, "its note named KTF"):
                 open_core(self.path)
+
+    def test_halted(self) -> None:
+        """Which CPUs halt comes back, also that nobody knew."""
+        for halted in (True, False, None):
+            session = with_registers(Memory(8).session(), halted)
+            core_write.write_core(session, self.path)
+            self.assertEqual(open_core(self.path).registers, session.registers)
+            self.assertEqual(session.registers[0].halted, halted)
 
     def test_cut(self) -> None:
         """A file that is shorter than its headers say."""

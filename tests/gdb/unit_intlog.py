@@ -7,7 +7,7 @@ from __future__ import annotations
 import unittest
 
 from ktf.exceptions import BP, DF, GP, PF, Fault
-from ktf.intlog import last_chain, parse
+from ktf.intlog import last_chain, parse, triple_fault
 
 RIP, RSP = 0xFFFFFFFF80231AAB, 0xFFFFFFC034004F78
 # What stands behind each line in the log, cut to some of it.
@@ -44,6 +44,27 @@ class Lines(unittest.TestCase):
         self.assertEqual(first.fault, Fault(PF, 2, 0x1000))
         self.assertEqual((first.rip, first.rsp, first.software), (RIP, RSP, False))
         self.assertEqual((second.fault, second.software), (Fault(BP), True))
+
+    def test_beyond_the_idt(self) -> None:
+        """#GP's error code where the IDT ends before the vector: QEMU 7.2 counts 16 bytes a vector, others 8, as the SDM."""
+        for error in (BP * 16 + 2, BP * 8 + 2):
+            chain = last_chain(line(BP, software=True) + line(GP, error) + line(DF), RIP, RSP)
+            self.assertEqual(chain, [Fault(BP), Fault(GP, BP * 8 + 2), Fault(DF)])
+
+    def test_other_codes(self) -> None:
+        """What is no such code stays: of another place, of no vector before it, of a segment's selector."""
+        for text, error in (
+            (line(GP, 0x32), 0x32),
+            (line(BP, rip=RIP + 1) + line(GP, 0x32), 0x32),
+            (line(BP) + line(GP, 0x30), 0x30),
+            (line(PF, 2, 0x1000) + line(GP, 0x32), 0x32),
+        ):
+            self.assertEqual(parse(text)[-1].fault.error, error)
+
+    def test_triple_fault(self) -> None:
+        """QEMU's own line, not the words in another one."""
+        self.assertTrue(triple_fault(line(DF) + "Triple fault\nCPU Reset (CPU 0)\n"))
+        self.assertFalse(triple_fault(line(DF) + "no Triple fault\n"))
 
     def test_cut(self) -> None:
         """A line that begins before the text or ends behind it says nothing; those between count."""

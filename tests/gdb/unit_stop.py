@@ -131,6 +131,44 @@ class Stops(unittest.TestCase):
         stop = self.find(*cpus, status="debug")
         self.assertEqual((stop.kind, stop.cpu, stop.told), ("stopped", 0, True))
 
+    def test_rest(self) -> None:
+        """All CPUs stand where they can't go on, for a table that they share: the one that does not rest has failed."""
+        for bad in range(4):
+            for selected in range(4):
+                cpus = [replace(self.down(i), halted=i != bad) for i in range(4)]
+                stop = self.find(*cpus, selected=selected)
+                self.assertEqual((stop.kind, stop.cpu, stop.alike), ("triple-fault", bad, []))
+                self.assertEqual(self.find(*cpus, selected=selected, status="").cpu, bad)
+
+    def test_cr2(self) -> None:
+        """Of two that run, the one whose CR2 is the chain's address."""
+        cpus = [self.down(i) for i in range(3)]
+        cpus[2] = replace(cpus[2], control={**cpus[2].control, "cr2": OVERFLOW[0].address or 0})
+        for selected in range(3):
+            stop = self.find(*cpus, selected=selected)
+            self.assertEqual((stop.cpu, stop.alike), (2, []))
+
+    def test_alike(self) -> None:
+        """Nothing tells them apart: the first one, whichever is selected, and that is said."""
+        for selected in range(3):
+            stop = self.find(self.idle(0), self.down(1), self.down(2), selected=selected)
+            self.assertEqual((stop.cpu, stop.alike), (1, [2]))
+
+    def test_logged_counts_more(self) -> None:
+        """A CPU that rests, and is in the log: an interrupt ended it."""
+        log = line(PF, 2, STACK - 8, PUSH, STACK) + line(DF, 0, None, PUSH, STACK)
+        mine = replace(self.down(2), halted=True)
+        stop = self.find(self.idle(0), self.down(1, rsp=STACK + 8), mine, log=log)
+        self.assertEqual((stop.cpu, stop.logged), (2, True))
+
+    def test_off(self) -> None:
+        """A machine that is off, with CPUs that are well: QEMU's log may know of a triple fault all the same."""
+        self.computer = Computer()
+        for log, known in (("", False), ("Triple fault\n", True)):
+            cpus = [replace(self.idle(i), halted=i != 1) for i in range(3)]
+            stop = self.find(*cpus, log=log)
+            self.assertEqual((stop.kind, stop.cpu, stop.logged_triple), ("shutdown", 1, known))
+
     def test_not_told(self) -> None:
         """CPUs that are well: off by other means, or nobody knows."""
         self.computer = Computer()
