@@ -4,27 +4,33 @@
 
 from __future__ import annotations
 
+import time
+
 import gdb
 
 from .ended import asked_end
 from .errors import KtfError
 from .intlog import triple_fault
+from .qemu import find_process
 from .stop import DOWN, PANICKED
 from .target import Target, connect
 
 UNKNOWN = "is down, by a triple fault, a reset, a power-off or an exit"
 GUARD = "ktf-may-run"
 GUARDED = "continue step stepi next nexti finish until advance jump signal call".split()
-HOOK = "ktf_alarm"
+HOOK, CLOSED_HOOK = "ktf_alarm", "ktf_alarm_closed"
+CLOSING = 0.05  # seconds that a QEMU which has closed its connection may take to end
 _target: Target | None = None
 _alive = False  # the last stop is one that only a running guest makes
 _calls_taken = False  # by us; the user's own setting is left alone
+_qemu: tuple[int, int] = (0, 0)  # number of the connection, and the process behind it
 
 
 def watch(target: Target) -> None:
     """From now on; what an earlier loading of the commands left is taken back."""
     global _target
     connect(gdb.events.stop, HOOK, _stopped)
+    connect(gdb.events.connection_removed, CLOSED_HOOK, _closed)
     Guard()
     for name in GUARDED:
         _hook(name)
@@ -70,6 +76,39 @@ def _how(target: Target) -> tuple[str, bool]:
     return (UNKNOWN, False) if asked is None else (asked.text(), True)
 
 
+def _closed(event: gdb.ConnectionEvent) -> None:
+    """A line where QEMU has ended: 7.2 does at isa-debug-exit, and takes the guest along without a stop."""
+    if event.connection.num != _qemu[0]:
+        return
+    end = time.monotonic() + CLOSING
+    while _lives(_qemu[1]):
+        if time.monotonic() > end:
+            return  # GDB has let go of it
+        time.sleep(CLOSING / 10)
+    gdb.write(
+        "QEMU has ended, and the guest with it: the guest by isa-debug-exit, or somebody from outside.\n"
+    )
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rpartition(b") ")[2][:1] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def _know_qemu() -> None:
+    """Which process is behind the connection, once for each connection."""
+    global _qemu
+    connection = gdb.selected_inferior().connection
+    if isinstance(connection, gdb.RemoteTargetConnection) and connection.num != _qemu[0]:
+        try:
+            _qemu = connection.num, find_process(connection.details or "")
+        except (KtfError, OSError):
+            _qemu = 0, 0
+
+
 def _status() -> str:
     assert _target is not None
     if getattr(gdb.selected_inferior().connection, "type", "") == "core":
@@ -105,6 +144,7 @@ class Guard(gdb.Command):
     def invoke(self, argument: str, from_tty: bool) -> None:
         """An error, which keeps GDB from running that command."""
         self.dont_repeat()
+        _know_qemu()
         if _target is not None and not _alive and _status() == DOWN:
             _forbid_calls()
             raise gdb.GdbError(

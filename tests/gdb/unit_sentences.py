@@ -10,6 +10,7 @@ import unittest
 from synthetic_cpu import DATA, IDT, IDT_PAGES, STACK, TEXT, Computer, Stopped
 
 from ktf.delivery import Chain
+from ktf.ended import Asked
 from ktf.exceptions import BP, DF, GP, PF, PRESENT, USER, Fault
 from ktf.postmortem import Inquest
 from ktf.saved import Saved
@@ -113,12 +114,38 @@ class Sentences(unittest.TestCase):
         """Never healthy where nobody has said so."""
         for status, words in (
             ("", "nothing here tells whether the guest has crashed: CPU 0 is stopped in f"),
-            ("shutdown", "the machine is off, by a reset or power-off, or a triple fault"),
+            (
+                "shutdown",
+                "the machine is off, by an exit, a reset or a power-off, or a triple fault",
+            ),
             ("debug", "no exception: the guest is stopped in f"),
         ):
             session = self.computer.session(self.computer.cpu(0))
             stop = find_stop(session, Stopped(session, {}, status))
             self.assertIn(words, self.cause(session, stop))
+
+    def test_asked(self) -> None:
+        """A kernel that has asked for its end; a port that was just written; a triple fault that only the log knows."""
+        self.computer.write(TEXT + 0x80, b"\xe6\xf4" + b"\x90" * 8 + b"\xef")
+        mine = self.computer.cpu(0, rip=TEXT + 0x82)
+        session = self.computer.session(mine)
+        for asked, words in (
+            (Asked("exit", 33, True), "ended by itself, with success (QEMU's exit status 33)"),
+            (Asked("exit", 35, False), "ended by itself, as a failure (QEMU's exit status 35)"),
+            (Asked("power-off"), "switched the machine off"),
+        ):
+            said = self.cause(session, Stop(asked.kind, mine, asked=asked))
+            self.assertEqual(said, f"the guest has {words}: CPU 0 is stopped in f at f.c:130")
+        for at, words in (
+            (0x82, ", and has just written 0x0 to port 0xf4"),
+            (0x8B, ", and has just written 0x0 to port 0x0"),
+            (0x86, ""),
+        ):
+            mine = self.computer.cpu(0, rip=TEXT + at, rax=0x100, rdx=0x10000)
+            said = self.cause(session, Stop("shutdown", mine))
+            self.assertTrue(said.endswith(f"is stopped in f at f.c:{at}{words}"), said)
+        said = self.cause(session, Stop("shutdown", mine, logged_triple=True))
+        self.assertIn("a triple fault, by QEMU's log, of which no CPU's registers", said)
 
 
 if __name__ == "__main__":
