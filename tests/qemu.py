@@ -306,6 +306,8 @@ class Guest:
                     continue  # it ended in between
                 if status == "shutdown" and self.reason() == GUEST_SHUTDOWN:
                     return self._exit_status()
+                if status == "guest-panicked":
+                    raise GuestError(f"the kernel panicked; serial:\n{self.tail(40)}")
                 if status not in ("running", "paused", "prelaunch"):
                     how = "was reset, by a triple fault or itself" if self.reason() else "stopped"
                     raise GuestError(f"the guest {how} (status {status}); serial:\n{self.tail()}")
@@ -358,7 +360,9 @@ def run_console(args: argparse.Namespace) -> int:
     command = machine_args(
         args.mem, args.smp, args.machine, args.cpu, args.uefi, args.cmdline, None
     )
-    command += boot_args() + ["-nographic", "-qmp", "unix:qmp,server=on,wait=off"]
+    # Where -qmp is given, -nographic alone has no Ctrl-a x and no monitor on the console.
+    command += boot_args() + ["-nographic", "-serial", "mon:stdio"]
+    command += ["-qmp", "unix:qmp,server=on,wait=off"]
     command += ["-d", "int,cpu_reset", "-D", "qemu.log"]
     try:
         qemu = subprocess.Popen(
