@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
-from glob import glob
 from pathlib import Path
 
 from qemu import BUILD, ROOT, GuestError, private_dir
 from qemu import boot_args as our_disc
 
-KERNELS = "/boot/vmlinuz-*-cloud-amd64"  # package linux-image-cloud-amd64
+# Where linux-image-cloud-amd64, or what it depends on, puts a kernel; a copy in /boot is made when it is installed.
+KERNELS = ("boot/vmlinuz-*-cloud-amd64", "usr/lib/modules/*-cloud-amd64/vmlinuz")
 READY = "ktf-linux-ready"  # what the program says when it has done what it is for
 PROGRAMS = {
     "linux": "linux_init",  # maps memory of all sorts
@@ -22,20 +23,35 @@ PROGRAMS = {
 
 def boot_args(kind: str = "linux") -> list[str]:
     """QEMU's arguments to boot it with the program of that kind (PROGRAMS); GuestError if there is no such kernel."""
-    kernels = sorted(glob(KERNELS))
-    if not kernels:
-        raise GuestError(f"no {KERNELS}: `make packages` installs linux-image-cloud-amd64")
+    kernel = newest_kernel()
     directory = private_dir(BUILD / "linux")
     words = "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable"
     args = [
         "-kernel",
-        kernels[-1],
+        str(kernel),
         "-initrd",
         str(initramfs(directory, PROGRAMS[kind])),
         "-append",
         words,
     ]
     return args + (our_disc() if kind == "linux-acpi" else [])
+
+
+def newest_kernel(root: Path = Path("/")) -> Path:
+    """Of the cloud kernels that are installed the one with the highest version; GuestError if there is none."""
+    found = [path for pattern in KERNELS for path in root.glob(pattern)]
+    if not found:
+        places = " and no ".join(str(root / pattern) for pattern in KERNELS)
+        raise GuestError(f"no {places}: `make packages` installs linux-image-cloud-amd64")
+    return max(found, key=release)
+
+
+def release(kernel: Path) -> list[tuple[int, ...]]:
+    """A kernel's version as something that can be compared: the numbers of each part between dashes."""
+    name = (
+        kernel.name.removeprefix("vmlinuz-") if kernel.parent.name == "boot" else kernel.parent.name
+    )
+    return [tuple(map(int, re.findall(r"\d+", part))) for part in name.split("-")]
 
 
 def initramfs(directory: Path, program: str) -> Path:

@@ -21,6 +21,7 @@ import demo
 import run
 from gdb_jobs import gdb_jobs, guest_lines, parse_guest
 from job import PYTHON, Job, execute
+from linux_guest import newest_kernel
 from qemu import BUILD, ROOT, Guest, GuestError, free_port, listens, parse, size_bytes
 from results import Result, gdb_results, guest_results, host_results, unit_results
 
@@ -461,6 +462,31 @@ class Launcher(unittest.TestCase):
             return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] not in "ZX"
         except (FileNotFoundError, ProcessLookupError):
             return False
+
+
+class Linux(WithFiles):
+    """Which of the installed kernels the foreign guest boots."""
+
+    def test_newest(self) -> None:
+        """By its version, in whichever place it lies."""
+        with self.assertRaisesRegex(GuestError, "make packages"):
+            newest_kernel(self.dir)
+        for name in (
+            "boot/vmlinuz-6.1.0-9-cloud-amd64",
+            "boot/vmlinuz-6.1.0-50-cloud-amd64",
+            "usr/lib/modules/6.12.9+deb13-cloud-amd64/vmlinuz",
+            "boot/vmlinuz-6.12.117+deb13-cloud-amd64",
+            "usr/lib/modules/6.12.117+deb13.1-cloud-amd64/vmlinuz",
+            "boot/vmlinuz-7.2-cloud-amd64",
+            "usr/lib/modules/7.2.1+deb14-cloud-amd64/vmlinuz",
+            "boot/vmlinuz-10.0.1-cloud-amd64",
+        ):
+            path = self.dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            self.assertEqual(newest_kernel(self.dir), path)
+        (self.dir / "boot/vmlinuz-99.0-amd64").touch()
+        self.assertEqual(newest_kernel(self.dir), path, "that is no cloud kernel")
 
 
 class Fixture(unittest.TestCase):
