@@ -97,11 +97,6 @@ $(BUILD)/sources: FORCE
 	$(Q)mkdir -p $(@D)
 	$(Q)printf '%s\n' $(SRCS) $(HOST_SRCS) | cmp -s - $@ || printf '%s\n' $(SRCS) $(HOST_SRCS) >$@
 
-# What is called most goes without a frame of its own; rbp stays its caller's, so a backtrace only skips it.
-$(BUILD)/obj/acpi/memory.c.o $(BUILD)/obj/mm/find.c.o $(BUILD)/obj/mm/frame.c.o $(BUILD)/obj/mm/page.c.o \
-    $(BUILD)/obj/mm/run.c.o $(BUILD)/obj/mm/single_map.c.o $(BUILD)/obj/mm/single_unmap.c.o: \
-    private CFLAGS += -fomit-frame-pointer -ffixed-rbp
-
 $(BUILD)/obj/%.c.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  CC      $<')

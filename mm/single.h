@@ -7,9 +7,9 @@
 #include "mm/journal.h"
 #include "mm/vmap.h"
 
-// What is not as simple as that is for functions that the fast ones end in, so that these need no
-// stack. Descriptors and records are looked at by whole words here: a compiler handles bit-fields
-// one by one.
+// What is not as simple as that is for functions that the fast ones end in, so that these save no
+// registers. Descriptors and records are looked at by whole words here: a compiler handles
+// bit-fields one by one.
 #define slow __attribute__((noinline, cold))
 
 // A function that the public ones end in, so that it has their return address.

@@ -46,11 +46,11 @@ static slow int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned l
 static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
                                  uint64_t at, pgentry_t bits, const void *caller, unsigned level)
 {
-    uint32_t index = mm.records.head, next;
     uint64_t counts = frame_counts(frame), more, address;
+    uint32_t index, next;
     mapping_t *m;
 
-    if (unlikely(!index))
+    if (unlikely(!mm.records.head))
         return map_refill(space, va, frame, level, attr, CALLER_OF(caller));
     if (unlikely(!bits || !counts ||
                  __builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more) ||
@@ -58,14 +58,24 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
                                               __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)))
         return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
     address = block_address(frame, level);
-    next = frame->maps;
-    if (unlikely((address & WORD_BITS) || (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE))))
+    if (unlikely(address & WORD_BITS))
         return map_unpin(space, va, frame, level, attr, CALLER_OF(caller));
+    bits += address;
+    __asm__("" : "+r"(bits)); // from here on without the address
+    next = frame->maps;
+    if (next) {
+        mapping_t *first = mapping_at(next);
+
+        if (unlikely((first->attr ^ attr) & VATTR_TYPE))
+            return map_unpin(space, va, frame, level, attr, CALLER_OF(caller));
+        first->prev = mm.records.head;
+    }
+    index = mm.records.head; // not before: a register less is in use until here
     m = mapping_at(index);
+    __asm__("" : "+r"(m)); // one register: else it may be worked out anew for each field
+    // And prev. Before the next line, which may then do with next's register.
+    *(words_t *)&m->next = next;
     mm.records.head = m->at;
-    *(words_t *)&m->next = next; // and prev
-    if (next)
-        mapping_at(next)->prev = index;
     m->at = (uint32_t)at;
     *(word_t *)record_tag(m) = new_word(WORD_TAG, level) + attr;
     ((word_t *)m)[WORD_EXTENT] = new_word(WORD_EXTENT, level);
@@ -73,7 +83,7 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
     mm.records.count--; // not beside the head: the two would be put together to be stored at once
     recent_table(space, level)->used++;
     *shadow_of(at) = index;
-    *entry_of(at) = bits + address;
+    *entry_of(at) = bits;
     journal(JOURNAL_MAP, CALLER_OF(caller), va.v, frame_word(frame), frame_counts(frame), 1);
     spin_unlock(&mm.map_lock);
     return 0;

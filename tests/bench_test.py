@@ -28,8 +28,8 @@ BY_READER = "maps_s pt_check_s maps_cpu_s pt_check_cpu_s yardstick_cpu_s gdb_rss
 
 
 def figures() -> dict[str, Any]:
-    """One object, every figure just what it shall be at most."""
-    most = {key: row[0] for key, row in bench.limits().items()}
+    """One object, every figure just what it may be at most."""
+    most = {key: row[1] for key, row in bench.limits().items()}
     found: dict[str, Any] = {key: most[key] for key in PLAIN.split()}
     for keys, subs in KEYED.items():
         for key in keys.split():
@@ -109,6 +109,13 @@ class Shapes(unittest.TestCase):
 
 class Limits(unittest.TestCase):
     """What must not be more."""
+
+    def test_slack(self) -> None:
+        """A bound is near what is measured, or it would let a slower operation pass."""
+        for key, (measured, most) in bench.limits().items():
+            with self.subTest(key=key):
+                self.assertLessEqual(measured, most)
+                self.assertLessEqual(most, measured * 1.05)
 
     def test_each_is_kept(self) -> None:
         for key, (_, most) in bench.limits().items():
