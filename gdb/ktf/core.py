@@ -23,6 +23,9 @@ OWN_HEAD, OWN_TEXT = struct.Struct("<IIQ"), struct.Struct("<I")
 NO_EFER = (1 << 64) - 1
 
 PT_LOAD, PT_NOTE = 1, 4
+PN_XNUM = 0xFFFF  # as e_phnum: section header 0 counts them, in its sh_info
+SHDR = struct.Struct("<IIQQQQIIQQ")  # of it all is 0 but sh_info, the eighth
+HEADS_MOST = 1 << 22  # program headers that are read
 NOTES_MOST = 1 << 24  # bytes of notes that are read
 PHDR = np.dtype(
     {
@@ -140,7 +143,7 @@ def _cut(file: OpenFile) -> str:
     rows = np.frombuffer(_heads(file.descriptor), PHDR)
     rows = rows[(rows["kind"] == PT_LOAD) & (rows["filesz"] > 0)]
     length = os.fstat(file.descriptor).st_size
-    whole = max((int(row["offset"]) + int(row["filesz"]) for row in rows), default=0)
+    whole = max(map(sum, zip(rows["offset"].tolist(), rows["filesz"].tolist())), default=0)
     if length >= whole:
         return ""
     return f"the core file is cut: {length:,} of {whole:,} bytes are there"
@@ -173,14 +176,34 @@ def _heads(descriptor: int) -> bytes:
     head = os.pread(descriptor, 64, 0)
     if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
         raise Corrupt("not an ELF64 file")
-    (offset,) = struct.unpack_from("<Q", head, 32)
+    offset, sections = struct.unpack_from("<QQ", head, 32)
     size, count = struct.unpack_from("<HH", head, 54)
     if count and size != PHDR.itemsize:
         raise Corrupt(f"its program headers have {size} bytes, not {PHDR.itemsize}")
+    length = os.fstat(descriptor).st_size
+    if count == PN_XNUM:
+        count = _counted(descriptor, sections, length)
+    if size * count > length - offset:
+        raise Corrupt(f"the ELF file's {count:,} program headers lie outside of it")
     heads = os.pread(descriptor, size * count, offset)
     if len(heads) != size * count:
-        raise Corrupt("the ELF file's program headers lie outside of it")
+        raise Corrupt(f"only {len(heads):,} bytes of its program headers can be read")
     return heads
+
+
+def _counted(descriptor: int, sections: int, length: int) -> int:
+    """How many program headers there are, by section header 0, where e_phnum is too small for it."""
+    if not sections:
+        raise Corrupt("its program headers are counted by section header 0, which it does not have")
+    if SHDR.size > length - sections:
+        raise Corrupt("section header 0, which counts its program headers, lies outside of it")
+    count = int(SHDR.unpack(os.pread(descriptor, SHDR.size, sections))[7])
+    if not PN_XNUM <= count <= HEADS_MOST:
+        raise Corrupt(
+            f"section header 0 counts {count:,} program headers: "
+            f"it should be {PN_XNUM:,} to {HEADS_MOST:,}"
+        )
+    return count
 
 
 def _notes(descriptor: int) -> Iterator[tuple[bytes, bytes]]:

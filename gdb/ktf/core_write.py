@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .core import OWN_NAME, Ended, own_note
+from .core import HEADS_MOST, OWN_NAME, PN_XNUM, SHDR, Ended, own_note
 from .errors import KtfError
 from .paging import Leaves, W, X
 from .readers import PAGE, RamRange, Reader
@@ -29,7 +29,6 @@ from .session import Session
 from .spaces import Space
 
 PHYSICAL = 1 << 56  # physical address 0 is shown there
-SEGMENTS = 30000  # at most: GDB 13 opens these in a moment, and twice as many hardly ever
 CHUNK = 1024  # pages that are looked at together
 EHDR, PHDR = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
 ET_CORE, EM_X86_64, PT_LOAD, PT_NOTE = 4, 62, 1, 4
@@ -46,7 +45,6 @@ class Written:
     stored: int  # bytes of them that are not zero pages
     cpus: int
     ranges: int  # of mapped addresses
-    left_out: int  # ranges that are not in it: too many
 
 
 @dataclass
@@ -119,7 +117,7 @@ def write_core(session: Session, path: str, ended: Ended = Ended()) -> Written:
     _refuse(path, target)
     registers = session.registers
     mapped = stretches(session) if not session.cpu.paging_problem() else None
-    head, places, left_out = _head(session, registers, mapped, ended)
+    head, places = _head(session, registers, mapped, ended)
     try:
         handle, part = tempfile.mkstemp(prefix=".ktf-core-", dir=os.path.dirname(target))
     except OSError as e:
@@ -138,9 +136,9 @@ def write_core(session: Session, path: str, ended: Ended = Ended()) -> Written:
     finally:
         with suppress(FileNotFoundError):  # it has its name now
             os.unlink(part)
-    count = 0 if mapped is None else len(mapped) - left_out
+    count = 0 if mapped is None else len(mapped)
     memory = session.reader.ram.bytes()
-    return Written(target, memory, stored, len(registers), count, left_out)
+    return Written(target, memory, stored, len(registers), count)
 
 
 def _refuse(path: str, target: str) -> None:
@@ -161,22 +159,25 @@ def _refuse(path: str, target: str) -> None:
 
 def _head(
     session: Session, registers: list[Registers], mapped: Stretches | None, ended: Ended
-) -> tuple[bytes, list[int], int]:
-    """Headers and notes, where each range of memory comes to stand, and how many stretches are left out."""
+) -> tuple[bytes, list[int]]:
+    """Headers and notes, and where each range of memory comes to stand."""
     ranges = session.reader.ram.ranges
-    left_out = 0 if mapped is None else max(len(mapped) - SEGMENTS, 0)
-    count = 1 + len(ranges) + (0 if mapped is None else len(mapped) - left_out)
+    count = 1 + len(ranges) + (0 if mapped is None else len(mapped))
+    if count > HEADS_MOST:
+        raise KtfError(f"{count:,} program headers would be needed; {HEADS_MOST:,} are read")
     notes = _notes(registers, session.phys_bits, ended)
-    at = EHDR.size + count * PHDR.size
+    sections = EHDR.size + count * PHDR.size
+    counted = _section(count)
+    at = sections + len(counted)
     body = -(-(at + len(notes)) // PAGE) * PAGE
     places = []
     for r in ranges:
         places.append(body)
         body += r.end - r.start
     ident = b"\x7fELF\x02\x01\x01"
-    head = [
-        EHDR.pack(ident, ET_CORE, EM_X86_64, 1, 0, EHDR.size, 0, 0, 64, PHDR.size, count, 0, 0, 0)
-    ]
+    numbers = (SHDR.size, 1, 0) if counted else (0, 0, 0)
+    elf = (EHDR.size, sections if counted else 0, 0, EHDR.size, PHDR.size, min(count, PN_XNUM))
+    head = [EHDR.pack(ident, ET_CORE, EM_X86_64, 1, 0, *elf, *numbers)]
     head.append(PHDR.pack(PT_NOTE, 0, at, 0, 0, len(notes), len(notes), 4))
     # Without paging the CPU's addresses are physical ones.
     shift = 0 if mapped is None and not session.cpu.cr0 >> 31 else PHYSICAL
@@ -184,19 +185,23 @@ def _head(
         size = r.end - r.start
         head.append(PHDR.pack(PT_LOAD, PF_R, place, r.start + shift, r.start, size, size, PAGE))
     if mapped is not None:
-        head.append(_segments(mapped, ranges, places, left_out))
-    return b"".join([*head, notes]), places, left_out
+        head.append(_segments(mapped, ranges, places))
+    return b"".join([*head, counted, notes]), places
 
 
-def _segments(mapped: Stretches, ranges: list[RamRange], places: list[int], left_out: int) -> bytes:
-    """A program header for each stretch; the lowest addresses are left out where there are too many."""
+def _section(count: int) -> bytes:
+    """Section header 0 that counts the program headers, where e_phnum has no room for it."""
+    return SHDR.pack(0, 0, 0, 0, 0, 0, 0, count, 0, 0) if count >= PN_XNUM else b""
+
+
+def _segments(mapped: Stretches, ranges: list[RamRange], places: list[int]) -> bytes:
+    """A program header for each stretch."""
     starts = np.array([r.start for r in ranges], np.uint64)
     shift = np.array(places, np.uint64) - starts
-    rows = np.zeros(len(mapped) - left_out, np.dtype("<u4,<u4,<u8,<u8,<u8,<u8,<u8,<u8"))
-    chosen = slice(left_out, None)
-    pa, size = mapped.pa[chosen], mapped.size[chosen]
+    rows = np.zeros(len(mapped), np.dtype("<u4,<u4,<u8,<u8,<u8,<u8,<u8,<u8"))
+    pa, size = mapped.pa, mapped.size
     offset = pa + shift[np.searchsorted(starts, pa, side="right") - 1]
-    columns = (PT_LOAD, mapped.flags[chosen], offset, mapped.va[chosen], pa, size, size, PAGE)
+    columns = (PT_LOAD, mapped.flags, offset, mapped.va, pa, size, size, PAGE)
     for name, column in zip(rows.dtype.names or (), columns):
         rows[name] = column
     return rows.tobytes()

@@ -8,6 +8,7 @@ import os
 import struct
 import tempfile
 import unittest
+from contextlib import suppress
 from unittest import mock
 
 import numpy as np
@@ -53,6 +54,7 @@ class Writing(unittest.TestCase):
             self.data = f.read()
         (at,) = struct.unpack_from("<Q", self.data, 32)
         (count,) = struct.unpack_from("<H", self.data, 56)
+        self.assertLess(count, 0xFFFF)  # else they are counted elsewhere
         rows = [LOAD.unpack_from(self.data, at + 56 * i) for i in range(count)]
         self.assertTrue(all(r[2] % PAGE == 0 for r in rows[1:]))
         return [(r[1], r[2], r[3], r[4], r[5]) for r in rows if r[0] == 1]
@@ -161,16 +163,91 @@ class Writing(unittest.TestCase):
         core_write.write_core(with_registers(m.session(cr0=0x10)), self.path)
         self.assertEqual([load[2:] for load in self.loads()], [(0, 0, 8 * PAGE)])
 
-    def test_too_many(self) -> None:
-        """More ranges than GDB opens: the lowest are left out, and counted."""
-        m = Memory(64)
-        for i in range(20):
-            m.map(HIGH + 2 * i * PAGE, i * PAGE)
-        with mock.patch.object(core_write, "SEGMENTS", 5):
-            written = core_write.write_core(with_registers(m.session()), self.path)
-        self.assertEqual((written.ranges, written.left_out), (5, 15))
-        vas = [load[2] for load in self.loads()[1:]]
-        self.assertEqual(vas, [HIGH + 2 * i * PAGE for i in range(15, 20)])
+    def write_many(self, heads: int) -> np.ndarray:
+        """A core of so many program headers, notes and memory among them; the pages mapped."""
+        count = heads - 2
+        va = np.uint64(HIGH) + np.arange(count, dtype=np.uint64) * np.uint64(2 * PAGE)
+        pa = np.arange(count, dtype=np.uint64) % np.uint64(4) * np.uint64(PAGE)
+        size, flags = np.full(count, PAGE, np.uint64), np.full(count, 4, np.uint32)
+        memory = Memory(8)
+        memory.words[:] = np.arange(8)[:, None] + 1
+        mapped = core_write.Stretches(va, pa, size, flags)
+        with mock.patch.object(core_write, "stretches", return_value=mapped):
+            written = core_write.write_core(with_registers(memory.session()), self.path)
+        self.assertEqual(written.ranges, count)
+        return va
+
+    def test_many(self) -> None:
+        """As many ranges as there are: from 0xffff headers on section header 0 counts them."""
+        for heads in (0xFFFE, 0xFFFF, 0x10000, 200_000):
+            va = self.write_many(heads)
+            with open(self.path, "rb") as f:
+                data = f.read()
+            (sections,) = struct.unpack_from("<Q", data, 40)
+            count, *rest = struct.unpack_from("<4H", data, 56)
+            if heads < 0xFFFF:
+                self.assertEqual((count, sections, rest), (heads, 0, [0, 0, 0]))
+            else:
+                self.assertEqual((count, rest), (0xFFFF, [64, 1, 0]))
+                section = struct.unpack_from("<IIQQQQIIQQ", data, sections)
+                self.assertEqual(section, (0, 0, 0, 0, 0, 0, 0, heads, 0, 0))
+            rows = np.frombuffer(data, np.uint64, 7 * heads, 64).reshape(-1, 7)
+            self.assertTrue(np.array_equal(rows[2:, 2], va))
+            last = int(rows[-1, 1])
+            page = np.frombuffer(data, np.uint64, 512, last)
+            self.assertTrue((page == int(rows[-1, 3]) // PAGE + 1).all())
+            # Memory's own header as the last one: of the mapped pages no one is in its upper half.
+            other = np.array(rows)
+            other[[1, -1]] = other[[-1, 1]]
+            with open(self.path, "r+b") as f:
+                f.seek(64)
+                f.write(other.tobytes())
+            core = open_core(self.path)
+            self.assertEqual((core.cut, len(core.registers)), ("", 1))
+            pages, ok = core.reader.read_pages(np.arange(8, dtype=np.uint64))
+            self.assertTrue(ok.all() and (pages[:, 0] == np.arange(8) + 1).all())
+
+    def test_bounded(self) -> None:
+        """More headers than are read are not written."""
+        with mock.patch.object(core_write, "HEADS_MOST", 100):
+            self.write_many(100)
+            with self.assertRaisesRegex(KtfError, "101 program headers would be needed"):
+                self.write_many(101)
+
+    def test_lying_count(self) -> None:
+        """A section header that is not there, or counts what can't be: an error in words."""
+        self.write_many(0x10000)
+        with open(self.path, "rb") as f:
+            whole = f.read()
+        (sections,) = struct.unpack_from("<Q", whole, 40)
+        info = sections + 44
+        outside, wrong = "outside of it", "should be 65,535 to 4,194,304"
+        for at, form, value, why in (
+            (40, "<Q", 0, "does not have"),
+            (40, "<Q", len(whole) - 63, outside),
+            (40, "<Q", (1 << 63) - 64, outside),
+            (40, "<Q", (1 << 64) - 1, outside),
+            (info, "<I", 0, wrong),
+            (info, "<I", 0xFFFE, wrong),
+            (info, "<I", 0xFFFFFFFF, wrong),
+            (info, "<I", (1 << 22) + 1, wrong),
+            (info, "<I", 1 << 22, outside),
+            (32, "<Q", (1 << 64) - 1, outside),
+        ):
+            data = bytearray(whole)
+            struct.pack_into(form, data, at, value)
+            with open(self.path, "wb") as f:
+                f.write(data)
+            with self.assertRaisesRegex(KtfError, why, msg=f"{value:#x} at {at}"):
+                open_core(self.path)
+        # Fewer than there are, and more, whose bytes are others: whatever that gives, no other kind of error.
+        for count in (0xFFFF, 0x10001, 0x10002, 0x10010):
+            data = bytearray(whole)
+            struct.pack_into("<I", data, info, count)
+            with open(self.path, "wb") as f:
+                f.write(data)
+            with suppress(KtfError):
+                open_core(self.path)
 
     def test_failures(self) -> None:
         """A write that fails, a page that can't be read: an error, the old file as it was, nothing beside it."""

@@ -189,14 +189,14 @@ static uint64_t metadata_pages(void)
     return pages;
 }
 
-// Takes all of the memory as 4K pages and maps each; how many.
-static uint64_t fill(void)
+// Takes all of the memory as 4K pages and maps each, `step` pages from one to the next; how many.
+static uint64_t fill(uint64_t step)
 {
     uint64_t mapped = 0;
     frame_t *frame;
 
     while (get_frame(ORDER_4K, &frame) == 0) {
-        if (vmap_4k(NULL, held_va(mapped), frame, VATTR_W)) {
+        if (vmap_4k(NULL, held_va(mapped * step), frame, VATTR_W)) {
             put_frame(frame);
             break;
         }
@@ -232,12 +232,17 @@ static void say_full(uint64_t mapped)
 
 void bench_full(void)
 {
-    say_full(fill());
+    say_full(fill(1));
+}
+
+void bench_apart(void)
+{
+    say_full(fill(2));
 }
 
 void bench_metadata(void)
 {
-    uint64_t mapped = fill();
+    uint64_t mapped = fill(1);
 
     say_full(mapped);
     empty(mapped);

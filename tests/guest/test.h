@@ -73,3 +73,5 @@ void bench_run(void);
 /* bench=full: everything held as 4K pages, each mapped once; the manager's memory then. Leaves
  * things so, for the debugger to look at. */
 void bench_full(void);
+/* bench=apart: the same, an unmapped page behind each, so that no two are one range. */
+void bench_apart(void);
