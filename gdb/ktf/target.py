@@ -30,6 +30,7 @@ from .intlog import TAIL
 from .layout import FieldDesc, Symbol, TypeDesc
 from .qemu import READERS, Opened, log_tail, open_reader, physical_bits
 from .registers import Registers, parse
+from .said import said
 from .session import Cpu, Session
 from .settings import setting
 from .stops import break_at
@@ -139,7 +140,7 @@ class GdbLink:
     def monitor(self, command: str) -> str:
         """See qemu.Link."""
         try:
-            return gdb.execute(f"monitor {command}", to_string=True)
+            return said(f"monitor {command}")
         except gdb.error as e:
             if IS_RUNNING in str(e):
                 raise NoGuest(RUNNING) from e
@@ -239,7 +240,7 @@ class Target:
             session = Session(*own, lambda: core.registers, self._backtrace)
             session.cut, session.notes = core.cut, [core.cut] if core.cut else []
             return session
-        if "big" in gdb.execute("show endian", to_string=True):
+        if "big" in said("show endian"):
             raise KtfError("GDB takes the guest for big-endian: `set endian auto` lets it be")
         link = GdbLink(connection)
         selected = _number(thread)
@@ -287,7 +288,7 @@ class Target:
     def source(self, va: int) -> str:
         """See command.Context."""
         try:
-            text = gdb.execute(f"info symbol {va:#x}", to_string=True)
+            text = said(f"info symbol {va:#x}")
             name = text.split(" in section")[0].strip()
             if name.startswith("No symbol"):
                 return ""
@@ -493,7 +494,7 @@ def _cpu(number: int) -> Cpu:
 
 def _core_path() -> str:
     """The core file that GDB has open."""
-    text = gdb.execute("info files", to_string=True)
+    text = said("info files")
     found = re.search(r"Local core dump file:\s+`(.*)', file type", text)
     if not found:
         raise NoGuest("GDB does not tell the name of its core file")

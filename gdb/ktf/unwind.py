@@ -10,6 +10,8 @@ from __future__ import annotations
 import gdb
 from gdb.unwinder import Unwinder, register_unwinder
 
+from .said import said
+
 
 class _Id:
     """What tells one frame from another."""
@@ -40,7 +42,7 @@ class Ring3(Unwinder):
 
 def _known(pc: int) -> bool:
     """Whether any symbol covers it."""
-    return not gdb.execute(f"info symbol {pc:#x}", to_string=True).startswith("No symbol")
+    return not said(f"info symbol {pc:#x}").startswith("No symbol")
 
 
 def install() -> None:
