@@ -102,13 +102,17 @@ class Comparison:
         return pairs
 
     def _resume(self, rest: Sequence[str], have: Sequence[str], at: int) -> int:
-        """Where what follows a `...` begins: as many lines before the end, or before the next `...`, as there are."""
+        """Where what follows a `...` begins: as many lines before the end as there are; before another `...` the first like them."""
         count = next((i for i, line in enumerate(rest) if line.strip() == "..."), len(rest))
         if count == len(rest):
             return max(at, len(have) - count)
-        for start in range(at, len(have)):
-            if self._shape(rest[0]) == self._shape(have[start]):
-                return start
+        wanted = [self._shape(line) for line in rest[:count]]
+        shapes = [self._shape(line) for line in have]
+        # Where not all are, the first alone: then it is said which of them differs.
+        for lines in (wanted, wanted[:1]):
+            for start in range(at, len(have)):
+                if shapes[start : start + len(lines)] == lines:
+                    return start
         raise Mismatch(f"no line like {rest[0].strip()!r} is printed")
 
     def translate(self, command: str) -> str:

@@ -148,6 +148,7 @@ class Comparing(unittest.TestCase):
             ("0.123 seconds\n0.123 seconds", "2.000 seconds\n0.123 seconds"),
             ("a\n...\nz 1", "a\nb\nc\nz 1"),
             ("a\n...\nc\n...\nz", "a\nb\nc\nd\nz"),
+            ("a\n...\nc\nd 2\n...\nz", "a\nc\nd 3\nc\nd 2\nz"),
             ("a\n...", "a"),
         ):
             self.assertEqual(self.compare(expected, printed), "")
@@ -176,6 +177,7 @@ class Comparing(unittest.TestCase):
             ("f at a.c:1\ng at a.c:2", "f at a.c:7\ng at a.c:7"),
             ("f at a.c:1\ng at a.c:1", "f at a.c:7\ng at a.c:8"),
             ("a\n...\nc\n...\nz", "a\nb\nd\nz"),
+            ("a\n...\nc\nd 2\n...\nz", "a\nc\nd 3\nd 2\nz"),
             ("a\n...\nz 1", "a\nz 2"),
         ):
             self.assertNotEqual(self.compare(expected, printed), "", f"{expected!r} {printed!r}")
