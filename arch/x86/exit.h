@@ -7,8 +7,8 @@
 
 /*
  * How the kernel asks for the machine's end, written just before it does: a debugger sees the same
- * stopped machine after each. It means nothing while the machine still runs. status, success: QEMU's
- * exit status, and what it stands for; of MACHINE_EXITS.
+ * stopped machine after each. It means nothing while the machine still runs. status, success:
+ * QEMU's exit status, and what it stands for; of MACHINE_EXITS.
  */
 enum machine_end_kind {
     MACHINE_RUNS,
@@ -23,7 +23,6 @@ struct machine_end {
 };
 
 extern volatile struct machine_end machine_end;
-
 
 /*
  * Ends the guest by QEMU's isa-debug-exit: status 33 for success, 35 for failure. Halts for good
