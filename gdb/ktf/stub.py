@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import re
 import select
 import signal
 import socket
@@ -22,7 +23,9 @@ from threading import Event, Thread
 
 from .errors import KtfError, NoGuest, Unreadable
 
-AHEAD = 128  # requests under way
+AHEAD = 128  # requests under way, at most
+AHEAD_BYTES = 1 << 18  # of memory under way; two requests are, however much they ask for
+PAGE = 4096
 SILENCE = 30.0  # seconds without a byte, after which the connection counts as lost
 TAKEN = 1 << 20  # bytes taken in at once
 
@@ -75,6 +78,13 @@ def _leads_to(sock: socket.socket, port: int | None, path: str) -> bool:
     return False
 
 
+def memory_of(supported: str) -> int:
+    """Bytes of memory that fit in an answer, whole pages if a page fits; 0 if the answer to qSupported names no size."""
+    found = re.search(r"(?:^|;)PacketSize=([0-9a-fA-F]+)(?:;|$)", supported)
+    size = int(found[1], 16) // 2 if found else 0
+    return size // PAGE * PAGE or size
+
+
 def read_blocks(sock: socket.socket, blocks: list[tuple[int, int]], packet: int) -> list[bytes]:
     """The blocks (address, size), read `packet` bytes at a time; Unreadable if the stub refuses a part.
 
@@ -85,7 +95,7 @@ def read_blocks(sock: socket.socket, blocks: list[tuple[int, int]], packet: int)
         for start, size in blocks
         for at in range(start, start + size, packet)
     ]
-    pipeline = Pipeline(sock, reads)
+    pipeline = Pipeline(sock, reads, max(2, min(AHEAD, AHEAD_BYTES // packet)))
     try:
         pipeline.start()
         pipeline.done.wait()
@@ -105,8 +115,9 @@ def read_blocks(sock: socket.socket, blocks: list[tuple[int, int]], packet: int)
 class Pipeline(Thread):
     """Reads (address, size), of which some are sent ahead; parts: what came of them, problem: why not of all."""
 
-    def __init__(self, sock: socket.socket, reads: list[tuple[int, int]]) -> None:
+    def __init__(self, sock: socket.socket, reads: list[tuple[int, int]], ahead: int) -> None:
         super().__init__(daemon=True)
+        self.ahead = ahead
         self.sock = sock
         self.reads = reads
         self.parts: list[bytes] = []
@@ -123,7 +134,7 @@ class Pipeline(Thread):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are GDB's
         try:
             while self._count < len(self.reads) and self.problem is None and not self.stopped:
-                if self._sent - self._count <= AHEAD // 2:
+                if self._sent - self._count <= self.ahead // 2:
                     self._send()
                 self._judge(self._answer())
             while self._count < self._sent:
@@ -146,7 +157,7 @@ class Pipeline(Thread):
 
     def _send(self) -> None:
         """The next requests. So few bytes always find room: QEMU takes in what it is sent before it answers."""
-        ahead = self.reads[self._sent : self._count + AHEAD]
+        ahead = self.reads[self._sent : self._count + self.ahead]
         self.sock.sendall(b"".join(request(at, size) for at, size in ahead))
         self._sent += len(ahead)
 

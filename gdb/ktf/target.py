@@ -37,7 +37,7 @@ from .stops import break_at
 from .unwound import functions, unwound
 
 T = TypeVar("T")
-PACKET = 2048  # bytes of memory in one answer of QEMU's stub
+PACKET = 2048  # bytes of memory that any QEMU's stub puts in one answer
 RUNNING = "the guest is running; stop it with `interrupt`"
 IS_RUNNING = "while the target is running"  # GDB's words for it
 
@@ -136,6 +136,7 @@ class GdbLink:
     def __init__(self, connection: gdb.RemoteTargetConnection) -> None:
         self.connection = connection
         self.details = connection.details or ""
+        self._most = 0
 
     def monitor(self, command: str) -> str:
         """See qemu.Link."""
@@ -154,17 +155,27 @@ class GdbLink:
             if sock is None:
                 return [self._read(pa, size) for pa, size in blocks]
             with sock:
-                return stub.read_blocks(sock, blocks, PACKET)
+                return stub.read_blocks(sock, blocks, self._packet_memory())
 
     def _read(self, pa: int, size: int) -> bytes:
         parts = []
-        for at in range(pa, pa + size, PACKET):
-            part = min(PACKET, pa + size - at)
+        most = self._packet_memory()
+        for at in range(pa, pa + size, most):
+            part = min(most, pa + size - at)
             answer = self._packet(f"m{at:x},{part:x}")
             if len(answer) != 2 * part:
                 raise Unreadable(f"the stub can't read physical address {at:#x}", at)
             parts.append(bytes.fromhex(answer))
         return b"".join(parts)
+
+    def _packet_memory(self) -> int:
+        """Bytes of memory in one answer, by the packet size that the stub announces: two digits a byte.
+
+        To be asked for it again changes nothing in QEMU's stub: this names no feature of the client.
+        """
+        if not self._most:
+            self._most = stub.memory_of(self._packet("qSupported")) or PACKET
+        return self._most
 
     @contextmanager
     def _physical_mode(self) -> Iterator[None]:

@@ -76,6 +76,17 @@ class Reads(unittest.TestCase):
             time.sleep(0.005)
         self.assertEqual((fake.settled, fake.answered), (count, count))
 
+    def test_packet_size(self) -> None:
+        """What a stub announces, in whole pages where one fits; nothing where it says nothing."""
+        for text, size in (
+            ("PacketSize=1000;qXfer:features:read+", 2048),
+            ("qXfer:features:read+;PacketSize=20020", 65536),
+            ("PacketSize=2001", 4096),
+            ("QPacketSize=2000", 0),
+            ("", 0),
+        ):
+            self.assertEqual(stub.memory_of(text), size, text)
+
     def test_blocks(self) -> None:
         """Blocks of any size in any order; many reads are under way at once, but not too many."""
         ours, fake = self.start()
