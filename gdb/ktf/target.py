@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
+from mmap import PROT_READ, mmap
 from typing import Any, TypeVar
 
 import gdb
@@ -34,7 +36,9 @@ from .said import said
 from .session import Cpu, Session
 from .settings import setting
 from .stops import break_at
-from .unwound import functions, unwound
+from .symtab import Functions, functions
+from .unwound import functions as calls
+from .unwound import unwound
 
 T = TypeVar("T")
 PACKET = 2048  # bytes of memory that any QEMU's stub puts in one answer
@@ -79,8 +83,7 @@ class GdbTypes:
             va, kind = int(pointer) & U64, pointer.type.target()
             if kind.code != gdb.TYPE_CODE_FUNC:
                 return Symbol(name, va, kind.sizeof)
-            block = gdb.block_for_pc(va) if found else None
-            return Symbol(name, va, block.end - va if block else 1)
+            return Symbol(name, *_function(name, va))
         except gdb.error:
             return None
 
@@ -339,7 +342,7 @@ class Target:
 
     def _backtrace(self, cpu: int) -> Backtrace:
         """See Session.unwind."""
-        return self._on(cpu, functions) or Backtrace()
+        return self._on(cpu, calls) or Backtrace()
 
     def _on(self, cpu: int, read: Callable[[], T]) -> T | None:
         """What read() says of that CPU; None if GDB has no such thread."""
@@ -522,12 +525,39 @@ def is_kernel(symbol: gdb.Symbol | None) -> bool:
     return {"magic", "arena", "space_list"} <= {f.name for f in kind.fields()}
 
 
+def _kernel_path() -> str:
+    """The file that the kernel's symbols are from."""
+    return str(gdb.lookup_global_symbol("mm").symtab.objfile.filename)
+
+
+def _function(name: str, va: int) -> tuple[int, int]:
+    """Address and size of the function that GDB has there; where the kernel's file is gone, what GDB's blocks say."""
+    path = _kernel_path()
+    try:
+        version = os.stat(path)
+        found = _functions(path, version.st_ino, version.st_mtime_ns).find(name, va)
+        if found is not None:
+            return found
+    except (OSError, ValueError, KtfError):
+        pass
+    outermost, block = None, gdb.block_for_pc(va)
+    while block is not None and not block.is_static:
+        outermost = block if block.function is not None else outermost
+        block = block.superblock
+    return va, outermost.end - va if outermost is not None and outermost.start == va else 1
+
+
+@lru_cache(maxsize=2)
+def _functions(path: str, *version: int) -> Functions:
+    """Of that file, read again only if it is another one."""
+    with open(path, "rb") as f, mmap(f.fileno(), 0, prot=PROT_READ) as contents:
+        return functions(contents)
+
+
 def _image() -> list[Segment]:
     """Where the kernel's file says that its segments lie in physical memory."""
-    symbol = gdb.lookup_global_symbol("mm")
-    path = symbol.symtab.objfile.filename
     try:
-        with open(path, "rb") as f:
+        with open(_kernel_path(), "rb") as f:
             return elf_segments(f.read(65536))
     except (OSError, KtfError):
         return []
