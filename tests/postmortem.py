@@ -230,9 +230,9 @@ KINDS = {
     ),
     "nmi-stack": Expected(
         r"^#PF writing 0x[0-9a-f]+ while an NMI was delivered in \w+ at .*: " + UNMAPPED,
-        "interrupts_restore",
-        "./arch/x86/tlb.h",
-        "",
+        "crash_nmi_stack",
+        CRASH_CPU,
+        '    __asm__ volatile("movl %0, %c2(%4)\\n\\tmovl %1, %c3(%4)\\n1:\\tpause\\n\\tjmp 1b"',
     ),
     "panic-state": Expected(
         r"^#PF writing 0x10 in write_nowhere at .*: a null pointer: .*; handling that met #PF (reading|writing) 0x[0-9a-f]+ "

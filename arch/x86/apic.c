@@ -24,8 +24,6 @@ enum {
     APIC_ID = 0x20,
     APIC_EOI = 0xb0,
     APIC_SPURIOUS = 0xf0,
-    APIC_ICR_LOW = 0x300,
-    APIC_ICR_HIGH = 0x310,
     APIC_ICR_PENDING = 1 << 12,
     APIC_TIMER = 0x320,
     APIC_TIMER_COUNT = 0x380,

@@ -22,6 +22,9 @@ void apic_eoi(void);
 /* Interrupts this CPU by VECTOR_ALARM about every second, or no more. */
 void apic_alarm(bool on);
 
+// Offsets of the interrupt command register's halves; writing the lower one sends.
+enum { APIC_ICR_LOW = 0x300, APIC_ICR_HIGH = 0x310 };
+
 // The lower half of the interrupt command register (SDM vol. 3, 11.6.1).
 enum apic_command {
     APIC_FIXED = 0 << 8, // + the vector
