@@ -50,6 +50,8 @@ class PostmortemCommand(Command):
             raise UsageError(f"takes no operand {args.rest[0]}; see `help {self.name}`")
         session = context.session().by_paging()
         stop = find_stop(session, context)
+        if not stop.no_tables:
+            session = session.seen_from(stop.cpu)
         inquest = Inquest(session, context, stop)
         if args.has("--json"):
             context.write(json_line(self.name, **inquest.values()))

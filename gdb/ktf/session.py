@@ -153,19 +153,26 @@ class Session:
         """The same seen from the first CPU that has page tables, where the selected one has none."""
         for cpu in self.cpus if self.cpu.paging_problem() else ():
             if not cpu.paging_problem():
-                other = Session(
-                    self.cpus,
-                    cpu.number,
-                    self.reader,
-                    self.types,
-                    self.image,
-                    self._phys_bits,
-                    self._registers,
-                    self.unwind,
-                )
-                other.notes, other.selected, other.cut = self.notes, self.selected, self.cut
-                return other
+                return self.seen_from(cpu.number)
         return self
+
+    def seen_from(self, number: int) -> Session:
+        """The same stop through that CPU's page tables: which one GDB has selected says nothing of it."""
+        if number == self.cpu.number:
+            return self
+        other = Session(
+            self.cpus,
+            number,
+            self.reader,
+            self.types,
+            self.image,
+            self._phys_bits,
+            self._registers,
+            self.unwind,
+        )
+        other.selected, other.cut = self.selected, self.cut
+        other.notes = [self.cut] if self.cut else []
+        return other
 
     @property
     def kernel(self) -> Kernel | None:
