@@ -19,6 +19,7 @@ _LINE = re.compile(
     re.MULTILINE,
 )
 _TRIPLE = re.compile(r"^Triple fault", re.MULTILINE)
+_RESET = re.compile(r"^CPU Reset \(CPU \d+\)", re.MULTILINE)
 TAIL = 1 << 18  # bytes of the log that are looked at
 CHAIN_MAX = 8
 IN_IDT = 2  # in an error code: the selector is a vector
@@ -59,16 +60,21 @@ def corrected(met: Logged, one: Logged) -> Logged:
 
 
 def triple_fault(text: str) -> bool:
-    """Whether the log has a triple fault. Where it has none that says nothing: -d cpu_reset writes it."""
-    return bool(_TRIPLE.search(text))
+    """Whether the log ends in a triple fault. Where it does not that says nothing: -d cpu_reset writes it.
+
+    A machine that was started anew since has reset its CPUs: an earlier triple fault says nothing of its end.
+    """
+    last = [m.end() for m in _TRIPLE.finditer(text)]
+    return bool(last) and _RESET.search(text, last[-1]) is None
 
 
 def excerpt(text: str, stops: list[tuple[int, int]]) -> str:
-    """The lines that last_chain() looks at for CPUs that stand at these (rip, rsp)."""
+    """The lines that last_chain() looks at for CPUs that stand at these (rip, rsp), and triple_fault()."""
     kept: list[str] = []
     for stop in dict.fromkeys(stops):
         lines = [m[0].strip() for m in _LINE.finditer(text[-TAIL:]) if _stop(m) == stop]
         kept += lines[-CHAIN_MAX:]
+    kept += ["Triple fault"] * triple_fault(text)
     return "".join(f"{line}\n" for line in kept)
 
 

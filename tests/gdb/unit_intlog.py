@@ -7,7 +7,7 @@ from __future__ import annotations
 import unittest
 
 from ktf.exceptions import BP, DF, GP, PF, Fault
-from ktf.intlog import last_chain, parse, triple_fault
+from ktf.intlog import excerpt, last_chain, parse, triple_fault
 
 RIP, RSP = 0xFFFFFFFF80231AAB, 0xFFFFFFC034004F78
 # What stands behind each line in the log, cut to some of it.
@@ -62,9 +62,19 @@ class Lines(unittest.TestCase):
             self.assertEqual(parse(text)[-1].fault.error, error)
 
     def test_triple_fault(self) -> None:
-        """QEMU's own line, not the words in another one."""
-        self.assertTrue(triple_fault(line(DF) + "Triple fault\nCPU Reset (CPU 0)\n"))
-        self.assertFalse(triple_fault(line(DF) + "no Triple fault\n"))
+        """QEMU's own line, not the words in another one; not one before the machine was started anew. A core keeps it."""
+        log = line(DF) + "Triple fault\n"
+        again = log + "CPU Reset (CPU 0)\nRAX=0000000000000000\n" + line(BP)
+        for text, down in (
+            (log, True),
+            (log + line(PF, 2, 0x1000, rip=RIP + 8), True),  # of another CPU
+            ("CPU Reset (CPU 1)\n" + log, True),
+            (again, False),
+            (again + log, True),
+            (line(DF) + "no Triple fault\n", False),
+        ):
+            self.assertEqual(triple_fault(text), down, text)
+            self.assertEqual(triple_fault(excerpt(text, [])), down, text)
 
     def test_cut(self) -> None:
         """A line that begins before the text or ends behind it says nothing; those between count."""
