@@ -32,7 +32,11 @@ for command in words(REFUSED):
     said = error_of(command)
     check("can't go on" in said and "ktf-postmortem" in said, f"{command}: {said}")
 for command in words(NOT_DONE):
-    error_of(command)
+    try:  # not error_of(): these are GDB's own words, in some releases two lines
+        run(command)
+    except gdb.error:
+        continue
+    check(False, f"{command} was done")
 equal(run("info registers rip rsp eflags"), before, "registers")
 check(run("ktf-postmortem"), "nothing is said of the stop")
 
