@@ -49,13 +49,13 @@ class Functions:
     def find(self, name: str, va: int) -> tuple[int, int] | None:
         """Address and size of the function that GDB has there; None if the file has no such function.
 
-        GDB may have a part of it, which the compiler has made a function of its own and called name.part.0.
+        GDB may have a part of it, which the compiler has made a function of its own and called name.part.0, or a weak
+        definition that the linker has replaced, where the file has no function.
         """
         places = self._places.get(name, [])
         if va not in places:
-            if len(places) != 1 or not any(
-                n.startswith(f"{name}.") for n in self._names.get(va, [])
-            ):
+            others = self._names.get(va, [])
+            if len(places) != 1 or not all(n.startswith(f"{name}.") for n in others):
                 return None
             (va,) = places
         return va, self._size[name, va]

@@ -47,12 +47,13 @@ class Sizes(unittest.TestCase):
         self.assertEqual(found.find("first", 0x1000), (0x1000, 40))
         self.assertEqual(found.find("second", 0x2000), (0x2000, 7))
         self.assertEqual(found.find("second", 0x3000), (0x3000, 9))
-        for name, va in (("first", 0x2000), ("object", 0x4000), ("object", 0x5000), ("no", 0x1000)):
+        for name, va in (("first", 0x2000), ("first", 0x3000), ("object", 0x4000), ("no", 0x1000)):
             self.assertEqual(found.find(name, va), None, name)
 
     def test_part(self) -> None:
-        """GDB takes a part for the function: the whole is meant, unless there are two."""
+        """GDB takes a part, or what is no longer there, for the function: the whole is meant, unless there are two."""
         self.assertEqual(functions(elf(ROWS)).find("first", 0x1800), (0x1000, 40))
+        self.assertEqual(functions(elf(ROWS)).find("first", 0x9000), (0x1000, 40))
         twice = ROWS + symbol(b"first", 0x02, 0x6000, 3)
         self.assertEqual(functions(elf(twice)).find("first", 0x1800), None)
 
