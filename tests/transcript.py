@@ -14,7 +14,7 @@ build to build; and all through a session, one of them in the document is one of
   stand around them. "free is 1, but 0 are counted" may be "free is 5, but 4 are counted", never "free is 5, but 5 are
   counted"; nor may a line further on have another number in the 5's place. What is counted is at most twice as much as
   in the document and at least half (so a 0 is a 0), unless the pattern varies freely, as the numbers of lines do. A
-  group named `time` is any number at all.
+  group named `time` or `any` is any number at all.
 
 A line `...` in the document stands for any number of lines, none included.
 """
@@ -182,7 +182,7 @@ def _take(match: re.Match[str], taken: list[Taken]) -> str:
         if number is None or counts and number == "0":
             continue
         text = text[: match.start(i) - base] + "#" + text[match.end(i) - base :]
-        if i != match.re.groupindex.get("time"):
+        if i not in (match.re.groupindex.get(name) for name in ("time", "any")):
             found.append(number)
     words = " ".join(NUMBER.sub("0x#", text).split())
     taken += [Taken(words, number, counts and "0x" not in number) for number in found]

@@ -107,6 +107,7 @@ class DiffCommand(Command):
       (gdb) ktf-diff before
       before to now, 9 events
       frames got: 14
+      ...
         0x7fc7 order 0 available refcount 1 mapcount 0: taken by plant_frame at tests/guest/plant.c:25, 9 events ago
       ...
       held without a mapping: 1

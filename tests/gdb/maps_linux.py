@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Debian's kernel, without symbols: `ktf-maps --leaves` is QEMU's `info tlb`, line for line, on each CPU, by each reader.
-# guest: boot=linux symbols=0 mem=256M smp=1 cpu="max,la57=off" stop=said:ktf-linux-ready ramfile=1
-# guest: boot=linux symbols=0 mem=256M smp=2 cpu="max,la57=on" stop=said:ktf-linux-ready ramfile=1
-# guest: boot=linux symbols=0 mem=256M smp=2 cpu=default stop=said:ktf-linux-ready ramfile=0
-# guest: boot=linux symbols=0 mem=256M smp=1 cpu="max,la57=on" stop=said:ktf-linux-ready ramfile=0
+# guest: boot=linux symbols=0 mem=256M smp=1 cpu="max,la57=off" stop=said:ktf-linux-ready ramfile=1 timeout=180
+# guest: boot=linux symbols=0 mem=256M smp=2 cpu="max,la57=on" stop=said:ktf-linux-ready ramfile=1 timeout=180
+# guest: boot=linux symbols=0 mem=256M smp=2 cpu=default stop=said:ktf-linux-ready ramfile=0 timeout=180
+# guest: boot=linux symbols=0 mem=256M smp=1 cpu="max,la57=on" stop=said:ktf-linux-ready ramfile=0 timeout=180
 import os
 
 import gdb

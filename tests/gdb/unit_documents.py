@@ -155,6 +155,8 @@ class Comparing(unittest.TestCase):
         self.assertEqual(self.compare("x 5 y", "x 6 y", r"x (\d+)"), "")
         self.assertEqual(self.compare("x 1,000", "x 1,024", r"x ([\d,]+)"), "")
         self.assertEqual(self.compare("x 0 y", "x 60 y", r"x (\d+)" + FREELY), "")
+        revisions = r"(?P<any>\d+)(?= BXPC)" + FREELY
+        self.assertEqual(self.compare("1 BXPC\n1 BXPC", "3 BXPC\n1 BXPC", revisions), "")
 
     def test_different(self) -> None:
         """What is told apart: words, lines, counts, zeros, numbers that were one and are two."""
