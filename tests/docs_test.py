@@ -200,10 +200,10 @@ class Sessions(unittest.TestCase):
         # Where the guest goes wrong only behind ktf_ready(), its run ends somewhere else: it gets there or not.
         later = {"ktf_ready": "machine_exit"}
         cases: list[tuple[str, dict[str, str], int, str]] = [
-            ("", {**later, "-k 10 60": "-k 10 10"}, 124, "has not crashed: it is stopped in "),
+            ("", {**later, "-k 10 60": "-k 10 20"}, 124, "has not crashed: it is stopped in "),
             ("", {}, 0, ": 0 violations"),
             (f"{words}plant=P2", {}, 1, "P2: kernel"),
-            ("-m 6M", {}, 1, "panic in "),  # too little to start
+            (f"{words}plant=none", {}, 1, "panic in "),  # before ktf_ready()
             (f"{words}crash=page-fault", later, 1, "#PF writing 0x10 in page_fault"),
             (f"{words}crash=triple-fault", later, 1, "#BP (int3) in triple_fault"),
         ]

@@ -41,7 +41,7 @@ VARIES = (
     rf"\bin 0x[0-9a-f]+\[(\d+)\]{FREELY}",
     rf"\bslot (\d+){FREELY}",
     rf"region (\d+), \w+, mfn (0x[0-9a-f]+) to (0x[0-9a-f]+){FREELY}",
-    rf"\(index (0x[0-9a-f]+)\), ring (0x[0-9a-f]+) < > (0x[0-9a-f]+){FREELY}",
+    rf"\bdescriptor +(0x[0-9a-f]+) \(index (0x[0-9a-f]+)\), ring (0x[0-9a-f]+) < > (0x[0-9a-f]+){FREELY}",
     rf"\bframe 0x[0-9a-f]+ order (\d+), (?:text|rodata|data|bss),{FREELY}",
     rf"last unmapped in epoch (\d+){FREELY}",
 )
