@@ -77,8 +77,7 @@ void crash_nmi_stack(void)
             crash_unmap(VADDR(stacks[i].top.v - PAGE_SIZE));
     __asm__ volatile("movl %0, %c2(%4)\n\tmovl %1, %c3(%4)\n1:\tpause\n\tjmp 1b"
                      :
-                     : "r"(to), "r"(command), "i"(APIC_ICR_HIGH), "i"(APIC_ICR_LOW),
-                       "r"(VA_DEVICES)
+                     : "r"(to), "r"(command), "i"(APIC_ICR_HIGH), "i"(APIC_ICR_LOW), "r"(VA_DEVICES)
                      : "memory");
     __builtin_unreachable();
 }
