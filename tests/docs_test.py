@@ -203,7 +203,7 @@ class Sessions(unittest.TestCase):
             ("", {**later, "-k 10 60": "-k 10 20"}, 124, "has not crashed: it is stopped in "),
             ("", {}, 0, ": 0 violations"),
             (f"{words}plant=P2", {}, 1, "P2: kernel"),
-            (f"{words}plant=none", {}, 1, "panic in "),  # before ktf_ready()
+            (f"{words}plant=unknown", {}, 1, "panic in "),  # before ktf_ready()
             (f"{words}crash=page-fault", later, 1, "#PF writing 0x10 in page_fault"),
             (f"{words}crash=triple-fault", later, 1, "#BP (int3) in triple_fault"),
         ]
