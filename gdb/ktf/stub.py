@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Many memory reads of QEMU's stub under way at once, over the socket that GDB has to it.
+# What GDB itself asks QEMU's stub too slowly, or not without end: over the socket that GDB has to it.
 """read_blocks(sock, blocks, packet): physical memory, in the stub's physical mode, by `m` packets.
+monitor(sock, command): what a command of QEMU's monitor prints.
 
 GDB's own way of sending a packet waits for each answer, and takes it in character by character: 2 KiB need 0.2 ms of
 GDB's time and two changes of process. Here GDB's socket is borrowed while GDB itself waits for us: requests are sent
 ahead of the answers, which QEMU gives in their order. Whatever happens, every answer that was asked for is taken in
 before GDB has its socket back.
+
+The monitor's answer is a packet for each line, and GDB acknowledges each. QEMU takes no acknowledgement in before it
+has written the last line: from some 550 lines on a unix socket is full in both directions, and both wait for ever.
+Here nothing is sent until the answer is complete.
 """
 
 from __future__ import annotations
@@ -96,51 +101,53 @@ def read_blocks(sock: socket.socket, blocks: list[tuple[int, int]], packet: int)
         for at in range(start, start + size, packet)
     ]
     pipeline = Pipeline(sock, reads, max(2, min(AHEAD, AHEAD_BYTES // packet)))
-    try:
-        pipeline.start()
-        pipeline.done.wait()
-    finally:
-        pipeline.stopped = True  # one that has not begun yet sends nothing then
-        while pipeline.begun and not pipeline.done.is_set():
-            with suppress(KeyboardInterrupt):
-                pipeline.done.wait(0.1)
-    if pipeline.problem is not None:
-        raise pipeline.problem
+    pipeline.complete()
     if len(pipeline.parts) != len(reads):
         raise KtfError("reading through the stub has failed")  # its thread has said why
     parts = iter(pipeline.parts)
     return [b"".join(islice(parts, -(-size // packet))) for _, size in blocks]
 
 
-class Pipeline(Thread):
-    """Reads (address, size), of which some are sent ahead; parts: what came of them, problem: why not of all."""
+def monitor(sock: socket.socket, command: str) -> str:
+    """What the command prints; KtfError if the stub has no monitor."""
+    question = Question(sock, command)
+    question.complete()
+    if not question.ended:
+        raise KtfError("the stub has not answered")  # its thread has said why
+    return b"".join(question.parts).decode("utf-8", "replace")
 
-    def __init__(self, sock: socket.socket, reads: list[tuple[int, int]], ahead: int) -> None:
+
+class Exchange(Thread):
+    """Packets and their answers, in a thread of its own. problem: why it did not come to its end."""
+
+    def __init__(self, sock: socket.socket) -> None:
         super().__init__(daemon=True)
-        self.ahead = ahead
         self.sock = sock
-        self.reads = reads
-        self.parts: list[bytes] = []
         self.problem: KtfError | None = None
         self.begun = self.stopped = False
         self.done = Event()  # join() is not to be interrupted in all versions of Python
-        self._sent = self._count = 0  # requests, answers
         self._taken = bytearray()
         self._answers: deque[bytes] = deque()
 
+    def complete(self) -> None:
+        """Runs it; raises what went wrong. Ctrl-C ends it where nothing is under way."""
+        try:
+            self.start()
+            self.done.wait()
+        finally:
+            self.stopped = True  # one that has not begun yet sends nothing then
+            while self.begun and not self.done.is_set():
+                with suppress(KeyboardInterrupt):
+                    self.done.wait(0.1)
+        if self.problem is not None:
+            raise self.problem
+
     def run(self) -> None:
-        """To the end, to the first part that the stub refuses, or until it is stopped."""
+        """talk(), and what became of it."""
         self.begun = True
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are GDB's
         try:
-            while self._count < len(self.reads) and self.problem is None and not self.stopped:
-                if self._sent - self._count <= self.ahead // 2:
-                    self._send()
-                self._judge(self._answer())
-            while self._count < self._sent:
-                self._answer()
-            if self._sent:
-                self.sock.sendall(b"+")
+            self.talk()
         except KtfError as e:
             self.problem = e
         except OSError as e:
@@ -148,24 +155,14 @@ class Pipeline(Thread):
         finally:
             self.done.set()
 
-    def _judge(self, answer: bytes) -> None:
-        at, size = self.reads[self._count - 1]
-        if len(answer) == 2 * size:
-            self.parts.append(binascii.unhexlify(answer))
-        else:
-            self.problem = Unreadable(f"the stub can't read physical address {at:#x}", at)
+    def talk(self) -> None:
+        """Sends, and takes in all answers."""
+        raise NotImplementedError
 
-    def _send(self) -> None:
-        """The next requests. So few bytes always find room: QEMU takes in what it is sent before it answers."""
-        ahead = self.reads[self._sent : self._count + self.ahead]
-        self.sock.sendall(b"".join(request(at, size) for at, size in ahead))
-        self._sent += len(ahead)
-
-    def _answer(self) -> bytes:
+    def _next(self) -> bytes:
         """The next answer, without its frame."""
         while not self._answers:
             self._take()
-        self._count += 1
         return self._answers.popleft()
 
     def _take(self) -> None:
@@ -189,7 +186,82 @@ class Pipeline(Thread):
         del self._taken[:at]
 
 
-def request(at: int, size: int) -> bytes:
+class Question(Exchange):
+    """A command of the monitor; parts: what it prints, ended: whether that is all."""
+
+    def __init__(self, sock: socket.socket, command: str) -> None:
+        super().__init__(sock)
+        self.command = command
+        self.parts: list[bytes] = []
+        self.ended = False
+
+    def talk(self) -> None:
+        """One packet; each line of the answer is one, with an O at its head, and the last is OK."""
+        if self.stopped:
+            return
+        self.sock.sendall(packet(b"qRcmd," + binascii.hexlify(self.command.encode())))
+        while (answer := self._next()) != b"OK":
+            if answer[:1] != b"O":
+                self.sock.sendall(b"+")
+                raise KtfError("the stub has no monitor: it is not QEMU's")
+            self.parts.append(_text(answer[1:]))
+        self.ended = True
+        self.sock.sendall(b"+")
+
+
+def _text(digits: bytes) -> bytes:
+    try:
+        return binascii.unhexlify(digits)
+    except binascii.Error:
+        return b"?"
+
+
+class Pipeline(Exchange):
+    """Reads (address, size), of which some are sent ahead; parts: what came of them, problem: why not of all."""
+
+    def __init__(self, sock: socket.socket, reads: list[tuple[int, int]], ahead: int) -> None:
+        super().__init__(sock)
+        self.reads = reads
+        self.ahead = ahead
+        self.parts: list[bytes] = []
+        self._sent = self._count = 0  # requests, answers
+
+    def talk(self) -> None:
+        """To the end, to the first part that the stub refuses, or until it is stopped."""
+        while self._count < len(self.reads) and self.problem is None and not self.stopped:
+            if self._sent - self._count <= self.ahead // 2:
+                self._send()
+            self._judge(self._answer())
+        while self._count < self._sent:
+            self._answer()
+        if self._sent:
+            self.sock.sendall(b"+")
+
+    def _judge(self, answer: bytes) -> None:
+        at, size = self.reads[self._count - 1]
+        if len(answer) == 2 * size:
+            self.parts.append(binascii.unhexlify(answer))
+        else:
+            self.problem = Unreadable(f"the stub can't read physical address {at:#x}", at)
+
+    def _send(self) -> None:
+        """The next requests. So few bytes always find room: QEMU takes in what it is sent before it answers."""
+        ahead = self.reads[self._sent : self._count + self.ahead]
+        self.sock.sendall(b"".join(request(at, size) for at, size in ahead))
+        self._sent += len(ahead)
+
+    def _answer(self) -> bytes:
+        """The next answer."""
+        answer = self._next()
+        self._count += 1
+        return answer
+
+
+def packet(text: bytes) -> bytes:
     """The packet, with an acknowledgement of what came before it."""
-    text = b"m%x,%x" % (at, size)
     return b"+$%s#%02x" % (text, sum(text) & 0xFF)
+
+
+def request(at: int, size: int) -> bytes:
+    """To read memory."""
+    return packet(b"m%x,%x" % (at, size))

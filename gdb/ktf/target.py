@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from mmap import PROT_READ, mmap
+from socket import socket
 from typing import Any, TypeVar
 
 import gdb
@@ -144,6 +145,10 @@ class GdbLink:
     def monitor(self, command: str) -> str:
         """See qemu.Link."""
         try:
+            sock = self._socket()
+            if sock is not None:
+                with sock:
+                    return stub.monitor(sock, command)
             return said(f"monitor {command}")
         except gdb.error as e:
             if IS_RUNNING in str(e):
@@ -152,13 +157,18 @@ class GdbLink:
 
     def read_physical(self, blocks: list[tuple[int, int]]) -> list[bytes]:
         """See qemu.Link."""
-        # Without the socket, or where the stub may speak unasked, GDB's own way of sending packets.
-        sock = None if gdb.parameter("non-stop") else stub.borrow(self.details)
+        sock = self._socket()
         with self._physical_mode():
             if sock is None:
                 return [self._read(pa, size) for pa, size in blocks]
             with sock:
                 return stub.read_blocks(sock, blocks, self._packet_memory())
+
+    def _socket(self) -> socket | None:
+        """GDB's to the stub; None if there is none, or the stub may speak unasked: then GDB itself sends and receives."""
+        if gdb.parameter("non-stop"):
+            return None
+        return stub.borrow(self.details)
 
     def _read(self, pa: int, size: int) -> bytes:
         parts = []

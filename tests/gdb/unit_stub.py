@@ -14,7 +14,7 @@ import time
 import unittest
 
 from ktf import stub
-from ktf.errors import NoGuest, Unreadable
+from ktf.errors import KtfError, NoGuest, Unreadable
 
 MEMORY = bytes(range(256)) * 4096
 
@@ -122,6 +122,59 @@ class Reads(unittest.TestCase):
             self.assertLess(fake.answered, 4000)
             fake.interrupts = -1
             self.assertEqual(stub.read_blocks(ours, [(3, 4)], 2048), [MEMORY[3:7]])
+
+
+class Questions(unittest.TestCase):
+    """monitor()."""
+
+    def ask(self, *answers: bytes) -> tuple[str, bytes]:
+        """What comes of these answers, and what was sent to the stub by then."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(b"+" + b"".join(b"$%s#%02x" % (a, sum(a) & 0xFF) for a in answers))
+            return stub.monitor(ours, "info status"), theirs.recv(4096)
+
+    def test_answer(self) -> None:
+        """Lines, without any, and with what is no line. One acknowledgement at the end."""
+        lines = [
+            b"O" + text.hex().encode() for text in (b"VM status: ", "paused \u00e4\r\n".encode())
+        ]
+        text, sent = self.ask(*lines, b"OK")
+        self.assertEqual(text, "VM status: paused \u00e4\r\n")
+        self.assertEqual(sent, stub.packet(b"qRcmd," + b"info status".hex().encode()) + b"+")
+        self.assertEqual(self.ask(b"OK")[0], "")
+        self.assertEqual(self.ask(b"O414", b"OK")[0], "?")
+
+    def test_no_monitor(self) -> None:
+        """An error, or the empty answer of a stub that knows no such packet."""
+        for answer in (b"E01", b""):
+            with self.assertRaisesRegex(KtfError, "has no monitor"):
+                self.ask(answer)
+
+    def test_nothing_is_sent_before_the_end(self) -> None:
+        """A stub that writes a long answer does not read: what is sent to it would fill the socket."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        sent = []
+
+        def serve() -> None:
+            theirs.recv(4096)
+            for _ in range(5000):
+                theirs.sendall(b"$O%s#00" % (b"41" * 70))
+            theirs.setblocking(False)
+            try:
+                sent.append(theirs.recv(4096))
+            except BlockingIOError:
+                sent.append(b"")
+            theirs.setblocking(True)
+            theirs.sendall(b"$OK#9a")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        self.assertEqual(stub.monitor(ours, "info mtree -f"), "A" * 70 * 5000)
+        thread.join(10)
+        self.assertEqual(sent, [b""])
 
 
 class Borrow(unittest.TestCase):
