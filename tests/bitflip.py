@@ -44,6 +44,7 @@ from fake_guest import Plain  # noqa: E402
 from ktf.commands_check import CheckCommand  # noqa: E402
 from ktf.database import Database  # noqa: E402
 from ktf.errors import KtfError  # noqa: E402
+from leash import end_with  # noqa: E402
 from qemu import EXIT_SUCCESS, Guest, gdb_command  # noqa: E402
 
 WORD = 64  # bits of a blank that are given a value together
@@ -373,7 +374,8 @@ def campaign(args: argparse.Namespace, guest: Guest, path: str) -> list[str]:
     flips = choose(range(len(FIELDS)), args.flips, some_bit, rng)
     wide = [number for number, one in enumerate(FIELDS) if one.bits > 1]
     values = choose(wide, args.values, some_value, rng)
-    with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
+    mine = (os.getpid(),)
+    with ProcessPoolExecutor(args.jobs, get_context("fork"), end_with, mine) as pool:
         bits, others = tried(pool, flips), tried(pool, values)
         wrong = overwrite(pool, args.pages, rng)
     wrong += judged("flips of a bit", bits) + judged("values of a field", others)

@@ -71,7 +71,7 @@ class Run(unittest.TestCase):
         """A guest that would run for ever, on a terminal; these keys once it is up. Status and all that was shown."""
         main, terminal = pty.openpty()
         process = subprocess.Popen(
-            command("acpi=off"),
+            ["setpriv", "--pdeathsig", "KILL", *command("acpi=off")],
             cwd=ROOT,
             stdin=terminal,
             stdout=terminal,

@@ -15,6 +15,7 @@ from qemu import ROOT
 from results import Result
 
 PYTHON = "/usr/bin/python3"
+LEASH = [PYTHON, "-SE", str(ROOT / "tests/leash.py")]
 
 Judge = Callable[[str, str, "int | str"], "list[Result]"]
 
@@ -31,14 +32,14 @@ class Job:
 def execute(
     command: Sequence[str], log: Path, timeout: float, judge: Judge, **env: str
 ) -> list[Result]:
-    """Runs a program in a process group of its own, ends the group at the time-out, judges what it said.
+    """Runs a program in a process group of its own, judges what it said. The group ends at the time-out, and with us.
 
     Ctrl-C reaches it, though a check that was started in the background ignores it (POSIX: 2.11, asynchronous lists).
     """
     out, err = log.with_suffix(".out"), log.with_suffix(".err")
     with out.open("wb") as o, err.open("wb") as e:
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "env", "--default-signal=INT", *command],
+            [*LEASH, str(os.getpid()), "env", "--default-signal=INT", *command],
             stdin=subprocess.DEVNULL,
             stdout=o,
             stderr=e,

@@ -422,4 +422,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        os._exit(130)  # what we started ends with us (setpriv --pdeathsig)
+        os._exit(130)  # what we started ends with us (tests/leash.py)
