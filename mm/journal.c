@@ -205,10 +205,19 @@ static void find_frame(const struct journal_event *e, unsigned cpu, struct about
     }
 }
 
+// Of a free page, which splits and merges many times between a put and a get: that would push out
+// who mapped and unmapped it.
+static bool only_moves(const struct journal_event *e)
+{
+    return (e->op == JOURNAL_SPLIT || e->op == JOURNAL_MERGE) && !e->refcount && !e->mapcount;
+}
+
 static void keep_last(const struct journal_event *e, unsigned cpu, struct about *about)
 {
     unsigned at;
 
+    if (only_moves(e))
+        return;
     if (!names_va(e, about->va) && !(about->seen && e->kind && e->mfn == about->mfn))
         return;
     about->total++;

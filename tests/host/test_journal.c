@@ -165,11 +165,39 @@ static void refusals_leave_none(void)
     SAME(look().last_seq, seq);
 }
 
+// What a panic prints of a page: who unmapped it, however often its frame has split and merged since.
+static void page(void)
+{
+    vaddr_t va = VADDR(VA_DEVICES);
+    uint64_t mfn;
+    frame_t *f;
+
+    machine_boot(64 * MIB);
+    do
+        OK(get_frame(0, &f));
+    while (f->mfn % 64); // the others of the block are free
+    mfn = f->mfn;
+    OK(vmap_4k(NULL, va, f, VATTR_W));
+    OK(vunmap(NULL, va, f));
+    for (unsigned i = 0; i < 3; i++) {
+        OK(put_frame(f));
+        OK(get_frame(0, &f));
+        SAME(f->mfn, mfn);
+    }
+    machine.said_bytes = 0;
+    journal_print_page(va);
+    CHECK(machine_said(" map mfn"));
+    CHECK(machine_said(" unmap mfn"));
+    CHECK(machine_said(" put mfn"));
+    CHECK(!machine_said(" merge mfn"));
+}
+
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
         {"journal_contents", contents},
         {"journal_parts", parts},
+        {"journal_page", page},
         {"journal_wraps", wraps},
         {"journal_off", off},
         {"journal_refusals_leave_none", refusals_leave_none},
