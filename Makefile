@@ -200,7 +200,7 @@ else
 check: packages ## every test; ends with `N passed, N failed`
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) all host $(BUILD)/fuzz/mm
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
-	$(Q)$(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)'
+	$(Q)exec setpriv --pdeathsig TERM $(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)' # ends with make
 endif
 
 fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
