@@ -165,7 +165,8 @@ static void refusals_leave_none(void)
     SAME(look().last_seq, seq);
 }
 
-// What a panic prints of a page: who unmapped it, however often its frame has split and merged since.
+// What a panic prints of a page: who unmapped it, however often its frame has split and merged
+// since.
 static void page(void)
 {
     vaddr_t va = VADDR(VA_DEVICES);
@@ -195,12 +196,9 @@ static void page(void)
 int main(int argc, char **argv)
 {
     static const struct host_test tests[] = {
-        {"journal_contents", contents},
-        {"journal_parts", parts},
-        {"journal_page", page},
-        {"journal_wraps", wraps},
-        {"journal_off", off},
-        {"journal_refusals_leave_none", refusals_leave_none},
+        {"journal_contents", contents}, {"journal_parts", parts},
+        {"journal_page", page},         {"journal_wraps", wraps},
+        {"journal_off", off},           {"journal_refusals_leave_none", refusals_leave_none},
     };
 
     return host_main(argc, argv, tests, ARRAY_SIZE(tests));
