@@ -132,7 +132,7 @@ class Exchange(Thread):
     def complete(self) -> None:
         """Runs it; raises what went wrong. Ctrl-C ends it where nothing is under way."""
         try:
-            self.start()
+            self._start_deaf()
             self.done.wait()
         finally:
             self.stopped = True  # one that has not begun yet sends nothing then
@@ -142,10 +142,17 @@ class Exchange(Thread):
         if self.problem is not None:
             raise self.problem
 
+    def _start_deaf(self) -> None:
+        """Starts the thread with all signals blocked, from its first instruction on: they are GDB's own thread's."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     def run(self) -> None:
         """talk(), and what became of it."""
         self.begun = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are GDB's
         try:
             self.talk()
         except KtfError as e:

@@ -135,6 +135,15 @@ class Readers(unittest.TestCase):
                 self.assertEqual(caught.exception.pa, at)
                 self.assertIn(f"{at:#x}", str(caught.exception))
 
+    def test_refused_in_a_batch(self) -> None:
+        """The error of a large read names the page that is refused, not the first of the batch."""
+        self.stub.broken = {14}
+        reader = StubReader(self.ram, self.stub.read_physical)
+        with self.assertRaises(Unreadable) as caught:
+            reader.read(9 * PAGE, 10 * PAGE)
+        self.assertEqual(caught.exception.pa, 14 * PAGE)
+        self.assertEqual(reader.read(9 * PAGE, 5 * PAGE), self.content[9:14].tobytes())
+
     def test_stub_keeps_and_forgets(self) -> None:
         """A page is asked for once a stop; consecutive ones together."""
         reader = StubReader(self.ram, self.stub.read_physical)
