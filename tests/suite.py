@@ -57,11 +57,10 @@ class CantTry(Exception):
 # --- the bare system --------------------------------------------------------------------------------------
 
 
-def isolated(*command: str, proc: Path | None = None) -> list[str]:
+def isolated(*command: str) -> list[str]:
     """The command in namespaces of its own for mounts and processes, which end with it, and with us."""
     words = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]
-    words += ["--kill-child", f"--mount-proc={proc}" if proc else "--mount-proc"]
-    return [*words, *command]
+    return [*words, "--kill-child", "--mount-proc", *command]
 
 
 def bare(suite: str, place: Path) -> Path:
@@ -173,6 +172,8 @@ def script(root: Path, cache: Path, make: str) -> str:
     inside = f"cd /{SOURCES} && {make}"
     lines = [
         "set -e",
+        f"mount --bind {at} {at}",  # its root is a mount then: with namespaces of its own in there, as here
+        f"mount -t proc proc {at}/proc",
         f"mount --rbind /dev {at}/dev",
         f"mount --bind {shlex.quote(str(cache))} {at}/var/cache/apt/archives",
         f"exec chroot {at} /usr/bin/env -i {env} /bin/bash -c {shlex.quote(inside)}",
@@ -221,7 +222,7 @@ def check(suite: str, only: str, jobs: str) -> int:
         def make(*words: str, quiet: bool = False) -> tuple[int, list[str]]:
             print(f"suite: {suite}: {shlex.join(('make', *words))}", flush=True)
             inside = script(root, cache, shlex.join(("make", *words)))
-            return follow(isolated("bash", "-c", inside, proc=root / "proc"), log, quiet)
+            return follow(isolated("bash", "-c", inside), log, quiet)
 
         status, lines = make("packages", quiet=True)
         if status:
