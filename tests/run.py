@@ -232,7 +232,7 @@ def python_jobs() -> Iterator[Job]:
             path = f"{ROOT / 'gdb'}:{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
             return execute([PYTHON, str(script)], log, 400, unit_results, PYTHONPATH=path)
 
-        yield Job(name, run, 60 if name == "tests/docs_test" else 20)
+        yield Job(name, run, 60 if name in ("tests/docs_test", "tests/suite_test") else 20)
     for name in ("bench", "bench_debugger"):
         bench = [PYTHON, f"tests/{name}.py", "--check", "--timeout=200"]
 
