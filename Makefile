@@ -86,11 +86,18 @@ iso: $(BUILD)/ktf.iso
 tools:
 	$(Q)tests/packages.sh --have build
 
-# Changes when a flag changes, and only then.
+# Changes when a flag or a tool's version changes, and only then: an upgraded compiler builds all anew.
 $(BUILD)/flags: FORCE | tools
 	$(Q)mkdir -p $(@D)
-	$(Q)printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS) $(FUZZ_CFLAGS)' | cmp -s - $@ || \
-	    printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS) $(FUZZ_CFLAGS)' >$@
+	$(Q)new=$$(printf '%s\n' '$(CC) $(CFLAGS) $(ASFLAGS) $(LD) $(LDFLAGS) $(HOST_CFLAGS)'; \
+	        for tool in '$(CC)' '$(LD)'; do $$tool --version | head -n 1; done); \
+	    printf '%s\n' "$$new" | cmp -s - $@ || printf '%s\n' "$$new" >$@
+
+# The same of the fuzzer, whose compiler the kernel does not need.
+$(BUILD)/fuzz/flags: FORCE | tools
+	$(Q)mkdir -p $(@D)
+	$(Q)new=$$(printf '%s\n' '$(FUZZ_CFLAGS)'; clang --version | head -n 1); \
+	    printf '%s\n' "$$new" | cmp -s - $@ || printf '%s\n' "$$new" >$@
 
 # Changes when a source comes or goes, so that the kernel is linked again.
 $(BUILD)/sources: FORCE
@@ -161,7 +168,7 @@ $(HOST_PROGS): $(BUILD)/host/%: $(BUILD)/host/obj/tests/host/%.c.o $(HOST_OBJS) 
 	$(if $(Q),@echo '  HOSTLD  $@')
 	$(Q)$(CC) $(HOST_CFLAGS) $< $(HOST_OBJS) -o $@
 
-$(BUILD)/fuzz/obj/%.c.o: %.c $(BUILD)/flags
+$(BUILD)/fuzz/obj/%.c.o: %.c $(BUILD)/fuzz/flags
 	@mkdir -p $(@D)
 	$(if $(Q),@echo '  FUZZCC  $<')
 	$(Q)clang $(FUZZ_CFLAGS) $(DEPFLAGS) -c $< -o $@

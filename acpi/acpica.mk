@@ -20,9 +20,10 @@ $(OUT)/obj/%.o: $(TREE)/drivers/acpi/acpica/%.c
 	$(if $(Q),@echo '  CC      $(notdir $<)')
 	$(Q)$(CC) $(CFLAGS) -w -c $< -o $@
 
-# Changes when a flag does. Debug or not, the objects are the same.
+# Changes when a flag or the compiler's version does. Debug or not, the objects are the same.
 $(OUT)/cflags: FORCE
 	$(Q)mkdir -p $(@D)
-	$(Q)printf '%s\n' '$(CC) $(CFLAGS)' | cmp -s - $@ || printf '%s\n' '$(CC) $(CFLAGS)' >$@
+	$(Q)new=$$(printf '%s\n' '$(CC) $(CFLAGS)'; $(CC) --version | head -n 1); \
+	    printf '%s\n' "$$new" | cmp -s - $@ || printf '%s\n' "$$new" >$@
 
 .PHONY: FORCE
