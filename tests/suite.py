@@ -157,9 +157,11 @@ def sources() -> list[str]:
         if done.returncode == 0:
             names = dict.fromkeys(name for name in done.stdout.split("\0") if name)
             return [name for name in names if os.path.lexists(ROOT / name)]
-    every = (p.relative_to(ROOT) for p in ROOT.rglob("*") if not p.is_dir() or p.is_symlink())
-    skipped = (BUILD.name, ".git")
-    return sorted(str(p) for p in every if not {*p.parts} & {*skipped, "__pycache__"})
+    found = []
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in (BUILD.name, ".git", "__pycache__")]
+        found += [os.path.relpath(os.path.join(folder, name), ROOT) for name in files]
+    return sorted(found)
 
 
 def script(root: Path, cache: Path, make: str) -> str:

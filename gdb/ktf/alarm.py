@@ -18,11 +18,12 @@ from .target import Target, connect
 UNKNOWN = "is down, by a triple fault, a reset, a power-off or an exit"
 GUARD = "ktf-may-run"
 GUARDED = "continue step stepi next nexti finish until advance jump signal call".split()
-HOOK, CLOSED_HOOK = "ktf_alarm", "ktf_alarm_closed"
+HOOK, CLOSED_HOOK, RUN_HOOK = "ktf_alarm", "ktf_alarm_closed", "ktf_alarm_runs"
 CLOSING = 0.05  # seconds that a QEMU which has closed its connection may take to end
 _target: Target | None = None
 _alive = False  # the last stop is one that only a running guest makes
 _calls_taken = False  # by us; the user's own setting is left alone
+_runs = False  # GDB lets it run, and waits for its stop
 _qemu: tuple[int, int] = (0, 0)  # number of the connection, and the process behind it
 
 
@@ -31,6 +32,7 @@ def watch(target: Target) -> None:
     global _target
     connect(gdb.events.stop, HOOK, _stopped)
     connect(gdb.events.connection_removed, CLOSED_HOOK, _closed)
+    connect(gdb.events.cont, RUN_HOOK, _continued)
     Guard()
     for name in GUARDED:
         _hook(name)
@@ -47,7 +49,8 @@ def _hook(name: str) -> None:
 
 def _stopped(event: gdb.StopEvent) -> None:
     """A line for a guest that is down; what kind of stop it was for ktf-postmortem."""
-    global _alive
+    global _alive, _runs
+    _runs = False
     if _target is None:
         return
     _alive = isinstance(event, gdb.BreakpointEvent)
@@ -76,9 +79,14 @@ def _how(target: Target) -> tuple[str, bool]:
     return (UNKNOWN, False) if asked is None else (asked.text(), True)
 
 
+def _continued(_: object) -> None:
+    global _runs
+    _runs = True
+
+
 def _closed(event: gdb.ConnectionEvent) -> None:
-    """A line where QEMU has ended: 7.2 does at isa-debug-exit, and takes the guest along without a stop."""
-    if event.connection.num != _qemu[0]:
+    """A line where QEMU has ended under a guest that ran: 7.2 does at isa-debug-exit, without a stop."""
+    if event.connection.num != _qemu[0] or not _runs:
         return
     end = time.monotonic() + CLOSING
     while _lives(_qemu[1]):
