@@ -159,7 +159,7 @@ def sources() -> list[str]:
             return [name for name in names if os.path.lexists(ROOT / name)]
     found = []
     for folder, folders, files in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in (BUILD.name, ".git", "__pycache__")]
+        folders[:] = [name for name in folders if name not in ("build", ".git", "__pycache__")]
         found += [os.path.relpath(os.path.join(folder, name), ROOT) for name in files]
     return sorted(found)
 
