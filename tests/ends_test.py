@@ -14,7 +14,7 @@ import time
 import unittest
 
 from job import PYTHON
-from qemu import EXIT_FAILURE, EXIT_SUCCESS, ROOT, Guest, GuestError
+from qemu import EXIT_FAILURE, EXIT_SUCCESS, ROOT, Guest, GuestError, gdb_command
 
 TIMEOUT = 90.0
 BOOTED = "KTF is ready"
@@ -129,6 +129,17 @@ class Wait(unittest.TestCase):
             with self.subTest(words):
                 with self.assertRaisesRegex(GuestError, said):
                     self.wait(words)
+
+    def test_killed(self) -> None:
+        """By GDB's `kill`, which QEMU from 10.0 on reports as a shutdown by the guest."""
+        with Guest(cmdline="acpi=off", stopped=True, timeout=TIMEOUT) as guest:
+            subprocess.run(
+                gdb_command(guest.port, "-batch", "-ex", "kill"),
+                capture_output=True,
+                timeout=TIMEOUT,
+            )
+            with self.assertRaisesRegex(GuestError, "^GDB's `kill` ended the machine$"):
+                guest.wait()
 
     def test_reset(self) -> None:
         """A reset that is no triple fault: here by the monitor."""

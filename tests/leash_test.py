@@ -12,10 +12,12 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from typing import Callable, TypeVar
 
 from job import LEASH, PYTHON
 from qemu import BUILD, ROOT
 
+Found = TypeVar("Found")
 TIMEOUT = 120.0
 GONE = 10.0  # seconds that a process may take to end
 # A check of one test, which runs that program.
@@ -85,14 +87,19 @@ class Left(unittest.TestCase):
         process.send_signal(signum)
         process.wait()
         self.assertGreaterEqual(len(mine), count, "it did not get so far")
-        end = time.monotonic() + GONE
-        while (left := self.left(mine)) and time.monotonic() < end:
-            time.sleep(0.05)
+        left = self.soon_gone(lambda: self.left(mine))
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         for guest in guests:
             shutil.rmtree(guest, ignore_errors=True)
         self.assertEqual(left, {})
+
+    def soon_gone(self, look: Callable[[], Found]) -> Found:
+        """What it finds at last; a process that was sent SIGKILL may take a moment to end."""
+        end = time.monotonic() + GONE
+        while (found := look()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
 
     def left(self, mine: dict[int, str]) -> dict[int, str]:
         """Those that are still there, and what they are."""
@@ -131,7 +138,7 @@ class Left(unittest.TestCase):
         self.ended(campaign, 3, signal.SIGKILL)
 
     def test_status(self) -> None:
-        """The command's own, a signal included; and what it leaves behind in its group goes at once."""
+        """The command's own, a signal included; and what it leaves behind in its group goes with it."""
         for script, status in (
             ("exit 7", 7),
             ("kill -ABRT $$", -signal.SIGABRT),
@@ -151,7 +158,8 @@ class Left(unittest.TestCase):
                 timeout=TIMEOUT,
             )
             self.assertEqual(done.returncode, status, script)
-            self.assertEqual(stat(int(done.stdout)), [], script)
+            sleeper = int(done.stdout)
+            self.assertEqual(self.soon_gone(lambda: stat(sleeper)), [], script)
 
     def test_parent_is_gone(self) -> None:
         """Where the parent ended before the leash was there, nothing is started."""

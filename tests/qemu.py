@@ -27,6 +27,7 @@ from monitor import Monitor
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / os.environ.get("BUILD", "build")
 OVMF = "/usr/share/ovmf/OVMF.fd"
+KILLED = "Terminated via GDBstub"  # QEMU's word for GDB's `kill`
 GUEST_SHUTDOWN = "guest-shutdown"  # QMP's word for an end that the guest asked for
 PANICKED = "GUEST_PANICKED"  # the event of pvpanic
 EXIT_SUCCESS = 33  # isa-debug-exit makes 2c + 1 of the kernel's c = 16
@@ -293,7 +294,7 @@ class Guest:
         """
         for _ in self._poll("its end"):
             if self.process.poll() is not None and not self.timed_out:
-                return self.process.returncode
+                return self._own_end(self.process.returncode)
             if self.process.poll() is None:
                 if "PANIC:" in self.output():
                     time.sleep(0.2)  # the backtrace
@@ -321,13 +322,20 @@ class Guest:
     def _exit_status(self) -> int:
         """Of a guest that asked for its end, and whose QEMU waits in `shutdown` with the status that it will end with.
 
-        QEMU 7.2 ends at isa-debug-exit whatever -no-shutdown says; 10.0 keeps that status. A power-off has none.
+        QEMU 7.2 ends at isa-debug-exit whatever -no-shutdown says; 10.0 keeps that status. A power-off has none, nor has
+        GDB's `kill`, for which 10.0 gives the same reason.
         """
         with contextlib.suppress(GuestError):
             self.qmp("quit")  # it may end before it has answered
         status = self.process.wait(max(1.0, self.deadline - time.monotonic()))
-        if status == 0:
+        if self._own_end(status) == 0:
             raise GuestError(f"the guest switched the machine off; serial:\n{self.tail()}")
+        return status
+
+    def _own_end(self, status: int) -> int:
+        """The status, unless it was not the guest that ended QEMU."""
+        if KILLED in self.stderr.read_text(errors="replace"):
+            raise GuestError("GDB's `kill` ended the machine")
         return status
 
     def cont(self) -> None:
