@@ -27,8 +27,7 @@ static bool path_of(acpi_handle handle, struct path *path)
     return ACPI_SUCCESS(status);
 }
 
-/* --- the tree
- * ------------------------------------------------------------------------------------- */
+/* --- the tree --------------------------------------------------------------------------------- */
 
 static bool evaluate_integer(acpi_handle handle, char *name, uint64_t *value)
 {
@@ -94,8 +93,7 @@ uint32_t ktf_acpi_print_devices(void)
     return devices;
 }
 
-/* --- interrupt routing
- * ---------------------------------------------------------------------------- */
+/* --- interrupt routing ------------------------------------------------------------------------ */
 
 // The first interrupt of a link's current resources.
 static acpi_status first_irq(struct acpi_resource *resource, void *context)

@@ -43,8 +43,7 @@ static void wait_until_handled(void)
     }
 }
 
-/* --- the MADT
- * ------------------------------------------------------------------------------------- */
+/* --- the MADT --------------------------------------------------------------------------------- */
 
 // Calls fn for each entry of that type until it returns true.
 static void madt_walk(uint8_t type, bool (*fn)(const void *entry, void *context), void *context)

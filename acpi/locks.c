@@ -59,8 +59,7 @@ void acpi_os_release_lock(acpi_spinlock handle, acpi_cpu_flags flags)
     osl_unlock(handle, flags);
 }
 
-/* --- semaphores
- * ----------------------------------------------------------------------------------- */
+/* --- semaphores ------------------------------------------------------------------------------- */
 
 acpi_status acpi_os_create_semaphore(u32 max_units, u32 initial_units, acpi_semaphore *out_handle)
 {

@@ -189,7 +189,7 @@ static __attribute__((noinline)) int unmap_pages(uint64_t paddr, size_t length, 
     if (!length)
         return -EINVAL;
     if (paddr >= ACPI_PHYS_LIMIT || length > ACPI_PHYS_LIMIT - paddr)
-        return -ERANGE_;
+        return -EBEYOND;
     frame = find_paddr_frame(PADDR(paddr));
     if (!frame)
         return -ENOENT;
@@ -221,7 +221,7 @@ static __attribute__((noinline, cold)) void say_unmap(uint64_t paddr, int err)
 {
     printk("ACPI: what is at 0x%lx is not unmapped: %s\n", VA_ACPI + paddr,
            err == -EINVAL    ? "no length"
-           : err == -ERANGE_ ? "AcpiOsMapMemory() maps nothing there"
+           : err == -EBEYOND ? "AcpiOsMapMemory() maps nothing there"
                              : error_name(err));
 }
 
@@ -234,8 +234,7 @@ void acpi_os_unmap_memory(void *logical_address, acpi_size size)
         say_unmap(paddr, err);
 }
 
-/* --- what is where
- * -------------------------------------------------------------------------------- */
+/* --- what is where ---------------------------------------------------------------------------- */
 
 acpi_status acpi_os_get_physical_address(void *logical_address,
                                          acpi_physical_address *physical_address)
@@ -274,8 +273,7 @@ u8 acpi_os_writable(void *pointer, acpi_size length)
     return accessible(pointer, length, VATTR_W);
 }
 
-/* --- registers in memory
- * -------------------------------------------------------------------------- */
+/* --- registers in memory ---------------------------------------------------------------------- */
 
 static uint64_t read_width(const volatile void *at, u32 width)
 {

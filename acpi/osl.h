@@ -8,14 +8,13 @@
 #include "arch/x86/layout.h"
 #include "lib/types.h"
 
-/* --- memory.c
- * ------------------------------------------------------------------------------------- */
+/* --- memory.c --------------------------------------------------------------------------------- */
 
 /* What AcpiOsMapMemory() does: maps the pages that [paddr, paddr + length) touches, each through
  * its frame, and counts those up that are mapped already. NULL if a page can't be mapped; nothing
  * has changed then. */
 void *osl_map(paddr_t paddr, size_t length);
-/* What AcpiOsUnmapMemory() does: counts each of these pages down. -EINVAL no length, -ERANGE_ no
+/* What AcpiOsUnmapMemory() does: counts each of these pages down. -EINVAL no length, -EBEYOND no
  * address of osl_map()'s, -ENOENT one of the pages is not mapped; nothing has changed then. */
 int osl_unmap(const void *va, size_t length);
 
@@ -29,8 +28,7 @@ void osl_uncached_clear(void);
 void osl_map_registers(void);
 void osl_unmap_registers(void);
 
-/* --- locks.c, work.c, clock.c, interrupt.c, pci.c
- * -------------------------------------------------- */
+/* --- locks.c, work.c, clock.c, interrupt.c, pci.c --------------------------------------------- */
 
 struct acpi_lock {
     uint32_t owner; // number + 1 of the CPU that holds it, 0 if none does

@@ -23,8 +23,7 @@ static bool failed(acpi_status status, const char *what)
     return ACPI_FAILURE(status);
 }
 
-/* --- the power button
- * ----------------------------------------------------------------------------- */
+/* --- the power button ------------------------------------------------------------------------- */
 
 static void pressed(void *context)
 {
@@ -53,8 +52,7 @@ void ktf_acpi_button_ends(void)
     button_ends = true;
 }
 
-/* --- up and down
- * ---------------------------------------------------------------------------------- */
+/* --- up and down ------------------------------------------------------------------------------ */
 
 // The firmware is told which interrupt controllers are in use; it need not care.
 static void set_interrupt_model(void)

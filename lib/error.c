@@ -12,7 +12,7 @@ const char *error_name(int err)
         [EFREE] = "EFREE",    [ERESERVED] = "ERESERVED", [EEXIST] = "EEXIST",
         [EATTR] = "EATTR",    [ELARGE] = "ELARGE",       [ETABLE] = "ETABLE",
         [ETYPE] = "ETYPE",    [ENOENT] = "ENOENT",       [EOTHER] = "EOTHER",
-        [ERANGE_] = "ERANGE", [EBUSY] = "EBUSY",         [EOVERFLOW] = "EOVERFLOW",
+        [EBEYOND] = "ERANGE", [EBUSY] = "EBUSY",         [EOVERFLOW] = "EOVERFLOW",
         [ENOMEM] = "ENOMEM",  [ECORRUPT] = "ECORRUPT",
     };
     unsigned i = err < 0 ? 0u - (unsigned)err : (unsigned)err;

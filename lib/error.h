@@ -17,7 +17,7 @@ enum error {
     ETYPE,      // the memory type conflicts with another mapping of the frame
     ENOENT,     // nothing is mapped there, or no such frame
     EOTHER,     // something else than the named frame is mapped there
-    ERANGE_,    // outside the block, or past the end of the address space
+    EBEYOND,    // outside the block, or past the end of the address space
     EBUSY,      // still in use
     EOVERFLOW,  // a count is at its maximum
     ENOMEM,     // no frame left for what is needed

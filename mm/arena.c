@@ -44,8 +44,7 @@ void arena_setup(void)
     memcpy(mm.arena, arena_first, sizeof(arena_first));
 }
 
-/* --- lists of pages: those with free objects (partial), and wholly free ones (empty)
- * --------------- */
+/* --- lists of pages: those with free objects (partial), and wholly free ones (empty) ---------- */
 
 static void page_push(const struct arena *a, uint32_t *list, uint32_t number)
 {
@@ -113,8 +112,7 @@ static uint32_t page_take(struct arena *a)
     return number;
 }
 
-/* --- nodes
- * ---------------------------------------------------------------------------------------- */
+/* --- nodes ------------------------------------------------------------------------------------ */
 
 static uint32_t node_alloc(struct arena *a)
 {
@@ -140,8 +138,7 @@ static void node_free(struct arena *a, uint32_t index)
     work_add(MM_TRIM);
 }
 
-/* --- objects
- * -------------------------------------------------------------------------------------- */
+/* --- objects ---------------------------------------------------------------------------------- */
 
 // The first free object of the first page that has any.
 static uint32_t object_take(struct arena *a, enum arena_id id)
@@ -180,8 +177,7 @@ static void object_free(struct arena *a, enum arena_id id, uint32_t index)
     work_add(MM_TRIM);
 }
 
-/* --- the cache of records
- * ------------------------------------------------------------------------- */
+/* --- the cache of records --------------------------------------------------------------------- */
 
 bool records_refill(void)
 {
@@ -240,8 +236,7 @@ void record_free_slow(uint32_t index)
     record_put(mapping_at(index), index);
 }
 
-/* --- any of them
- * ---------------------------------------------------------------------------------- */
+/* --- any of them ------------------------------------------------------------------------------ */
 
 // Arenas that grow take theirs from the pages, which leaves the cache to who is in a hurry.
 static uint32_t record_alloc(struct arena *a)
@@ -301,8 +296,7 @@ void frame_page_free(uint32_t index)
     work_add(MM_TRIM);
 }
 
-/* --- growing
- * -------------------------------------------------------------------------------------- */
+/* --- growing ---------------------------------------------------------------------------------- */
 
 // FRAMES and NODES belong to whoever has frame_lock, and so does the number of their pages.
 static void lock_objects(enum arena_id id)

@@ -4,8 +4,7 @@
 #include "mm/arena_internal.h"
 #include "mm/internal.h"
 
-/* --- trimming
- * ------------------------------------------------------------------------------------- */
+/* --- trimming --------------------------------------------------------------------------------- */
 
 // Takes the last page out of stock if it holds nothing and `keep` objects stay free without it.
 static bool objects_trim(enum arena_id id, uint32_t keep)

@@ -172,7 +172,7 @@ void block_release(frame_t *frame)
     give_back(frame);
 }
 
-/* --- taking and making ----------------------------------------------------------------------- */
+/* --- taking and making ------------------------------------------------------------------------ */
 
 unsigned block_free_order(unsigned order)
 {

@@ -47,8 +47,7 @@ void check_blind(struct check *c, const char *rule, const char *fmt, ...)
     va_end(args);
 }
 
-/* --- A1, A6: the boot map
- * ------------------------------------------------------------------------- */
+/* --- A1, A6: the boot map --------------------------------------------------------------------- */
 
 static bool kind_fits(unsigned region, unsigned frame)
 {
@@ -122,8 +121,7 @@ static void check_regions(struct check *c)
            c->device_frames, c->frames);
 }
 
-/* --- all of it
- * ------------------------------------------------------------------------------------ */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static void check_all(struct check *c)
 {

@@ -4,8 +4,7 @@
 #include "mm/arena_internal.h"
 #include "mm/check.h"
 
-/* --- windows
- * -------------------------------------------------------------------------------------- */
+/* --- windows ---------------------------------------------------------------------------------- */
 
 static bool is_mapped(uint64_t va)
 {
@@ -66,8 +65,7 @@ void check_shown(struct check *c)
     }
 }
 
-/* --- pages of objects
- * ----------------------------------------------------------------------------- */
+/* --- pages of objects ------------------------------------------------------------------------- */
 
 // What is asked of all pages of an arena.
 struct pages {
@@ -188,8 +186,7 @@ static void check_objects(struct check *c, enum arena_id id, uint64_t in_use)
            seen.used, in_use);
 }
 
-/* --- descriptors
- * ---------------------------------------------------------------------------------- */
+/* --- descriptors ------------------------------------------------------------------------------ */
 
 static void check_empty_page(struct check *c, uint32_t number)
 {
@@ -230,8 +227,7 @@ static void check_frames(struct check *c)
            a->pages, c->tree.pages, seen.objects, empty);
 }
 
-/* --- all of them
- * ---------------------------------------------------------------------------------- */
+/* --- all of them ------------------------------------------------------------------------------ */
 
 // The cache of records: as many as it says, blank but for their links. How many.
 static uint32_t check_cache(struct check *c)

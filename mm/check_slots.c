@@ -2,8 +2,7 @@
 // The self-check's part on the slots of page tables: those in use, in stock, and free ones.
 #include "mm/check.h"
 
-/* --- before any table is looked at
- * ---------------------------------------------------------------- */
+/* --- before any table is looked at ------------------------------------------------------------ */
 
 // True if the arenas have room for as many slots as there are.
 static bool check_slot_count(struct check *c)
@@ -56,8 +55,7 @@ void check_slot_frames(struct check *c)
     }
 }
 
-/* --- all slots
- * ------------------------------------------------------------------------------------ */
+/* --- all slots -------------------------------------------------------------------------------- */
 
 // What is asked of all slots.
 struct slots {

@@ -9,8 +9,7 @@
 
 #define EPOCH_WRAPS (UINT32_C(1) << 31) // beyond this one epoch can't be told to be later
 
-/* --- A4: flags
- * ------------------------------------------------------------------------------------ */
+/* --- A4: flags -------------------------------------------------------------------------------- */
 
 static void check_flags(struct check *c)
 {
@@ -78,8 +77,7 @@ void check_state(struct check *c)
     check_machine_words(c);
 }
 
-/* --- C1: CPUs and their spaces
- * -------------------------------------------------------------------- */
+/* --- C1: CPUs and their spaces ---------------------------------------------------------------- */
 
 // This CPU's by its CR3, the others' by what they say.
 static void check_cpu(struct check *c, uint32_t cpu)
@@ -116,8 +114,7 @@ void check_mask(struct check *c, const space_t *space)
            space->cpus, want);
 }
 
-/* --- B1
- * ------------------------------------------------------------------------------------------- */
+/* --- B1 --------------------------------------------------------------------------------------- */
 
 // No round is open while map_lock is held by who checks.
 static void check_round(struct check *c, uint32_t cpu)

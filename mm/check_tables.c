@@ -282,8 +282,7 @@ static void check_shared(struct check *c, const space_t *space)
                "%s: entry %u of the root, or its shadow, is not the kernel's", space->name, i);
 }
 
-/* --- address spaces
- * ------------------------------------------------------------------------------- */
+/* --- address spaces --------------------------------------------------------------------------- */
 
 // True if the root can be followed.
 static bool check_root(struct check *c, const space_t *space)

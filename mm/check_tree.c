@@ -26,8 +26,7 @@ static const uint64_t *node_below(struct check *c, uint64_t entry, uint64_t mfn,
     return node_at((uint32_t)node)->entry;
 }
 
-/* --- descriptors
- * ---------------------------------------------------------------------------------- */
+/* --- descriptors ------------------------------------------------------------------------------ */
 
 static bool is_blank(const frame_t *f, uint64_t word)
 {
@@ -83,8 +82,7 @@ static void check_page(struct check *c, uint64_t entry, uint64_t mfn)
         i += (unsigned)check_descriptor(c, first + i, mfn, i);
 }
 
-/* --- entries
- * -------------------------------------------------------------------------------------- */
+/* --- entries ---------------------------------------------------------------------------------- */
 
 // An entry of 2^step pages that leads to a block with a descriptor of its own.
 static void check_block(struct check *c, uint64_t entry, uint64_t mfn, unsigned step)
@@ -160,8 +158,7 @@ static void check_high(struct check *c, unsigned number)
     }
 }
 
-/* --- nodes
- * ---------------------------------------------------------------------------------------- */
+/* --- nodes ------------------------------------------------------------------------------------ */
 
 static bool node_is_free(const struct frame_node *node)
 {

@@ -8,8 +8,7 @@
 
 struct mm mm;
 
-/* --- handing out
- * ---------------------------------------------------------------------------------- */
+/* --- handing out ------------------------------------------------------------------------------ */
 
 frame_t *frame_take(unsigned order, enum frame_kind kind)
 {
@@ -243,7 +242,7 @@ void frame_unmapped(frame_t *frame, uint32_t less)
     frame_unlock();
 }
 
-/* --- device memory --------------------------------------------------------------------------- */
+/* --- device memory ---------------------------------------------------------------------------- */
 
 // The device's frame, counted up or made. frame_lock is held.
 static int device(uint64_t mfn, unsigned order, frame_t **out)
@@ -286,7 +285,7 @@ int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
     if (!IS_ALIGNED(paddr.v, bytes))
         return -EALIGN;
     if (paddr.v >= mm.phys_limit || mm.phys_limit - paddr.v < bytes)
-        return -ERANGE_;
+        return -EBEYOND;
     for (unsigned i = 0; i < TRIES_MAX; i++) {
         frame_lock();
         err = device(paddr_mfn(paddr).v, order, out);
@@ -300,8 +299,7 @@ int get_device_frame(paddr_t paddr, unsigned order, frame_t **out)
     return err;
 }
 
-/* --- figures
- * -------------------------------------------------------------------------------------- */
+/* --- figures ---------------------------------------------------------------------------------- */
 
 const char *frame_kind_name(unsigned kind)
 {

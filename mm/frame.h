@@ -57,30 +57,40 @@ enum {
     FRAME_PAGE_COUNT = 1 << FRAME_PAGE_ORDER,
 };
 
-/* Takes a free block of 2^order pages; the result's refcount is 1, mapcount 0. The caller owns that
- * reference and gives it back by put_frame().
- * -EINVAL out is NULL; -EORDER order above ORDER_MAX; -ENOMEM no block as large is free. */
+/* Takes a free block of 2^order pages: refcount 1, mapcount 0. The caller owns that reference and
+ * gives it back by put_frame().
+ *   -EINVAL     out is NULL
+ *   -EORDER     order above ORDER_MAX
+ *   -ENOMEM     no block as large is free */
 int get_frame(unsigned order, frame_t **out) must_check;
 
-/* One more owner of a frame in use. -EINVAL, -EUNKNOWN not a frame's descriptor, -EFREE the frame
- * is free, -EOVERFLOW. */
+/* One more owner of a frame in use.
+ *   -EINVAL     NULL
+ *   -EUNKNOWN   not the descriptor of a frame
+ *   -EFREE      the frame is free
+ *   -EOVERFLOW  the count is full */
 int ref_frame(frame_t *frame) must_check;
 
 /* One owner less. At refcount 0 and mapcount 0 the block is free at once and merges with its buddy;
  * `frame` must not be used afterwards. A mapped frame stays in use until its last mapping goes.
- * -EINVAL, -EUNKNOWN, -EFREE refcount is 0 already, -ERESERVED the last reference of memory that
- * was never handed out. */
+ *   -EINVAL, -EUNKNOWN  as above
+ *   -EFREE      refcount is 0 already
+ *   -ERESERVED  the last reference of memory that was never handed out */
 int put_frame(frame_t *frame);
 
-/* The frame of device memory of 2^order pages at paddr, which the boot map does not list: made if
- * it is not there, else counted up. It goes away with its last reference and mapping. -EINVAL,
- * -EORDER, -EALIGN paddr is no multiple of the size, -ERANGE_ beyond the CPU's physical addresses,
- * -EEXIST other frames lie there, -ENOMEM. */
+/* The frame of 2^order pages of device memory at paddr, which the boot map does not list. It is
+ * made if it is not there, else counted up. It goes away with its last reference and mapping.
+ *   -EINVAL     out is NULL
+ *   -EORDER     order above ORDER_MAX
+ *   -EALIGN     paddr is no multiple of the size
+ *   -EBEYOND    past the CPU's physical addresses
+ *   -EEXIST     other frames lie there
+ *   -ENOMEM     no memory for the descriptor */
 int get_device_frame(paddr_t paddr, unsigned order, frame_t **out) must_check;
 
-/* The frame that holds this page or byte (the block's head), NULL if no frame does. Constant time,
- * and no lock: of memory that the caller does not hold itself the answer may be outdated when it
- * comes, so ref_frame() and look again. */
+/* The frame (the block's head) that holds this page or byte, NULL if none does. Constant time.
+ * No lock is taken: if the caller does not hold the frame, the answer may be out of date when it
+ * arrives. Then ref_frame(), and look again. */
 frame_t *find_mfn_frame(mfn_t mfn);
 frame_t *find_paddr_frame(paddr_t paddr);
 /* The frame mapped at that address of the kernel's space, NULL if nothing is mapped there. */

@@ -8,9 +8,7 @@
 #include "mm/mm.h"
 #include "mm/vmap.h"
 
-/* --- arena.c, arena_trim.c
- * ------------------------------------------------------------------------------------
- */
+/* --- arena.c, arena_trim.c -------------------------------------------------------------------- */
 
 enum {
     STOCK_FRAME_PAGES = 6, // a split needs two pages of descriptors at most
@@ -42,7 +40,7 @@ void arena_shrink(enum arena_id id);
 /* An object, all zero; its index, 0 if there is none. Frames, mappings, spaces and nodes. */
 uint32_t arena_alloc(enum arena_id id);
 void arena_free(enum arena_id id, uint32_t index);
-/* --- the cache of records; map_lock is held */
+/* --- the cache of records: map_lock is held --------------------------------------------------- */
 
 /* The free records of a page move to the cache, which is empty; a reserve stays. False if there are
  * no more. */
@@ -118,8 +116,7 @@ static inline void work_add(uint32_t work)
     __atomic_or_fetch(&mm.work, work, __ATOMIC_RELAXED);
 }
 
-/* --- shootdown.c
- * -------------------------------------------------------------------------------- */
+/* --- shootdown.c ------------------------------------------------------------------------------ */
 
 enum {
     TLB_SPINS = 100, // then whoever waits for the others halts
@@ -161,8 +158,7 @@ static inline void frame_unlock(void)
     spin_unlock(&mm.frame_lock);
 }
 
-/* --- tree.c -------------------------------------------------------------------------------------
- */
+/* --- tree.c ----------------------------------------------------------------------------------- */
 
 /* Makes the root. Boot only. -ENOMEM. */
 int tree_setup(void) must_check;
@@ -186,8 +182,7 @@ void tree_prune(uint64_t mfn);
 /* True if any frame lies in those pages. */
 bool tree_occupied(uint64_t mfn, unsigned order);
 
-/* --- block.c ------------------------------------------------------------------------------------
- * frame_lock is held. */
+/* --- block.c: frame_lock is held -------------------------------------------------------------- */
 
 /* The smallest order from `order` on with a free block; above ORDER_MAX if there is none. */
 unsigned block_free_order(unsigned order) must_check;
@@ -204,8 +199,7 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
  * is zero. */
 void frame_move(uint32_t from, uint32_t to);
 
-/* --- frame.c ------------------------------------------------------------------------------------
- */
+/* --- frame.c ---------------------------------------------------------------------------------- */
 
 /* A free block of that order with refcount 1 and that kind, for the manager itself; NULL if there
  * is none. No upkeep. */
@@ -259,8 +253,7 @@ static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
 /* The same, and frees it if it is free then. */
 void frame_unmapped(frame_t *frame, uint32_t less);
 
-/* --- mapping.c ----------------------------------------------------------------------------------
- */
+/* --- mapping.c -------------------------------------------------------------------------------- */
 
 /* Puts record m at the front of the frame's list, or takes it off; mapcount follows by m->refs. */
 void mapping_link(frame_t *frame, uint32_t index);
@@ -279,8 +272,7 @@ void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned a
 /* Shadow entries of m, from its page `first` on, `count` pages, now hold `index`. */
 void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index);
 
-/* --- split.c ------------------------------------------------------------------------------------
- */
+/* --- split.c ---------------------------------------------------------------------------------- */
 
 /* Splits record `index` until one covers exactly pages [offset, offset + 2^order): that one is
  * returned in *out. -ENOMEM: as before. */
@@ -301,8 +293,7 @@ int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) mu
 int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
                          unsigned order, unsigned attr) must_check;
 
-/* --- own.c
- * ---------------------------------------------------------------------------------------- */
+/* --- own.c ------------------------------------------------------------------------------------ */
 
 /* 2^order pages for the manager, each a frame of its own, mapped writable from va on in the
  * kernel's space, all zero: the descriptor of the first, the others stand behind it. The addresses
@@ -310,8 +301,7 @@ int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t of
  * such table. */
 frame_t *own_pages(vaddr_t va, unsigned order, enum frame_kind kind);
 
-/* --- recent.c
- * ------------------------------------------------------------------------------------- */
+/* --- recent.c --------------------------------------------------------------------------------- */
 
 /* The number of va's entry among those of all slots, in its table of that level, which the fast
  * path finds by itself the next time. The space is live; any address, 0 if there is no such table
@@ -321,8 +311,7 @@ uint32_t recent_at(space_t *space, vaddr_t va, unsigned level, bool make);
 /* Frees the table for va if nothing is in it. */
 void recent_prune(space_t *space, vaddr_t va, unsigned level);
 
-/* --- vmap.c --------------------------------------------------------------------------------------
- */
+/* --- vmap.c ----------------------------------------------------------------------------------- */
 
 /* vmap of a whole block by entries of that level (0: the largest that fit), vput and vunmap of it:
  * the general code. */
@@ -345,8 +334,7 @@ int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsi
 int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                bool all, bool *apart) must_check;
 
-/* --- types.c -------------------------------------------------------------------------------------
- */
+/* --- types.c ---------------------------------------------------------------------------------- */
 
 /* Whether it is a part of the kernel's image, which ring 3 must not write. */
 static inline bool is_image(unsigned kind)
@@ -387,8 +375,7 @@ int type_check(const frame_t *frame, uint64_t offset, unsigned order, unsigned a
 /* True if the frame's other mappings have another type. */
 bool type_differs(const frame_t *frame, unsigned attr);
 
-/* --- space.c -------------------------------------------------------------------------------------
- */
+/* --- space.c ---------------------------------------------------------------------------------- */
 
 /* True if it is the address of a live space, whatever pointer it is. */
 bool space_is_live(const space_t *space);

@@ -32,8 +32,7 @@ static unsigned class_of(size_t size)
     return size <= 16 ? 0 : 64 - (unsigned)__builtin_clzll(size - 1) - CLASS_SHIFT;
 }
 
-/* --- slabs
- * ---------------------------------------------------------------------------------------- */
+/* --- slabs ------------------------------------------------------------------------------------ */
 
 static void slab_add(uint32_t page)
 {
@@ -116,8 +115,7 @@ static void free_small(uint32_t page, uint32_t slot, const void *caller)
     kpages_give(page, 1, 0);
 }
 
-/* --- large objects
- * -------------------------------------------------------------------------------- */
+/* --- large objects ---------------------------------------------------------------------------- */
 
 static uint32_t page_count(size_t size)
 {
@@ -139,8 +137,7 @@ static void *alloc_large(size_t size, const void *caller)
     return (void *)(uintptr_t)kpage_va(page);
 }
 
-/* --- from an address
- * ------------------------------------------------------------------------------ */
+/* --- from an address -------------------------------------------------------------------------- */
 
 // The page and slot of the object at p. -EINVAL no object of kmalloc's begins there, -EFREE it is
 // free.
@@ -184,8 +181,7 @@ static size_t object_size(uint32_t page, uint32_t slot)
     return KMALLOC_DEBUG ? kdebug_tag(page, slot)->size : class_bytes(k->class);
 }
 
-/* --- for callers
- * ---------------------------------------------------------------------------------- */
+/* --- for callers ------------------------------------------------------------------------------ */
 
 static void *alloc_locked(size_t size, const void *caller)
 {
@@ -316,8 +312,7 @@ size_t kmalloc_size(const void *p)
     return size;
 }
 
-/* --- looking at all of it
- * ------------------------------------------------------------------------- */
+/* --- looking at all of it --------------------------------------------------------------------- */
 
 enum {
     LEAKS_PRINTED = 50,

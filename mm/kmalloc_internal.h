@@ -141,8 +141,7 @@ static inline uint8_t *slot_at(uint32_t page, uint32_t slot)
     return (uint8_t *)(uintptr_t)(kpage_va(page) + slot * class_stride(kpage_at(page)->class));
 }
 
-/* --- kmalloc_pages.c
- * ------------------------------------------------------------------------------ */
+/* --- kmalloc_pages.c -------------------------------------------------------------------------- */
 
 /* `count` pages in a row, mapped, and one behind that is not if `guard`: number of the first in
  * *page; their struct kpage says KPAGE_REST. -ENOMEM: nothing has changed. */
@@ -152,8 +151,7 @@ void kpages_give(uint32_t page, uint32_t mapped, uint32_t unmapped);
 /* The page that holds the address, if it is one of kmalloc's in use: its number. */
 bool kpages_find(const void *p, uint32_t *page);
 
-/* --- kmalloc_debug.c: nothing but the tags of large objects is kept without KMALLOC_DEBUG
- * ---------------------------------------------------------------------------------------------- */
+/* --- kmalloc_debug.c: nothing but the tags of large objects is kept without KMALLOC_DEBUG ----- */
 
 /* The tag of a slot; NULL without debug. */
 struct ktag *kdebug_tag(uint32_t page, uint32_t slot);

@@ -12,8 +12,7 @@ enum {
     RUN_MAX = CHUNK_PAGES - 1, // pages in a row that one chunk has
 };
 
-/* --- frames
- * --------------------------------------------------------------------------------------- */
+/* --- frames ----------------------------------------------------------------------------------- */
 
 static void unmap_pages(uint32_t page, uint32_t count)
 {
@@ -67,8 +66,7 @@ static int map_pages(uint32_t page, uint32_t count)
     return 0;
 }
 
-/* --- chunks
- * --------------------------------------------------------------------------------------- */
+/* --- chunks ----------------------------------------------------------------------------------- */
 
 static void room_add(struct kchunk *c)
 {
@@ -149,8 +147,7 @@ static void chunk_destroy(struct kchunk *c)
     unmap_pages(number * CHUNK_PAGES, 1);
 }
 
-/* --- runs of pages
- * -------------------------------------------------------------------------------- */
+/* --- runs of pages ---------------------------------------------------------------------------- */
 
 static uint64_t run_mask(uint32_t first, uint32_t count)
 {

@@ -16,8 +16,7 @@ enum {
             ~(1 << FRAME_NONE | 1 << FRAME_TABLE | 1 << FRAME_METADATA | 1 << FRAME_DEVICE),
 };
 
-/* --- the page
- * ------------------------------------------------------------------------------------- */
+/* --- the page --------------------------------------------------------------------------------- */
 
 // Memory that is write-back for sure, if no type is asked for, or anything uncached.
 static always_inline bool is_simple_type(uint64_t block, uint64_t attr)
@@ -56,8 +55,7 @@ static always_inline bool same_page(uint64_t at, uint32_t index, uint64_t word, 
            ((word_t *)mapping_at(index))[WORD_EXTENT] == EXTENT_4K + (uint32_t)offset;
 }
 
-/* --- mapping
- * -------------------------------------------------------------------------------------- */
+/* --- mapping ---------------------------------------------------------------------------------- */
 
 // Everything else, map_lock held; it is given back.
 static slow int map_slow(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
@@ -173,8 +171,7 @@ int vmap_page(vaddr_t va, frame_t *frame, uint64_t offset, unsigned attrs, const
     return map_at(va, frame, offset, attr, caller, at);
 }
 
-/* --- unmapping
- * ------------------------------------------------------------------------------------ */
+/* --- unmapping -------------------------------------------------------------------------------- */
 
 static slow int unmap_slow(vaddr_t va, frame_t *frame, uint64_t offset, const void *caller)
 {

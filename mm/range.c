@@ -39,7 +39,7 @@ static int check_range(const space_t *space, vaddr_t va, const frame_t *first, u
     if (err)
         return err;
     if (offset >= frame_pages(first))
-        return -ERANGE_;
+        return -EBEYOND;
     if (!IS_ALIGNED(va.v, PAGE_SIZE))
         return -EALIGN;
     if (pages > UINT64_MAX >> PAGE_SHIFT || !pt_canonical(va, pages << PAGE_SHIFT, mm.levels) ||
@@ -323,8 +323,7 @@ int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, ui
     return err;
 }
 
-/* --- frames from anywhere
- * ------------------------------------------------------------------------- */
+/* --- frames from anywhere --------------------------------------------------------------------- */
 
 static uint64_t frame_bytes(const frame_t *frame)
 {

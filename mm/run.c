@@ -60,8 +60,7 @@ static void run_at(space_t *space, vaddr_t va, frame_t *frame, uint64_t mfn, uin
     r->count = MIN(r->count, pages);
 }
 
-/* --- mapping
- * -------------------------------------------------------------------------------------- */
+/* --- mapping ---------------------------------------------------------------------------------- */
 
 // One reference by a mapping more, if the frame is in use and its count not full.
 static always_inline bool count_up(frame_t *frame)
@@ -162,8 +161,7 @@ uint64_t run_map(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, unsig
     return done;
 }
 
-/* --- unmapping
- * ------------------------------------------------------------------------------------ */
+/* --- unmapping -------------------------------------------------------------------------------- */
 
 // The only mapping of its frame, once, or one of several of which this one is there once.
 static always_inline bool goes_with_one(const frame_t *frame, uint32_t index)

@@ -58,8 +58,7 @@ bool tlb_release_run(uint64_t mfn, uint64_t pages)
     return true;
 }
 
-/* --- one round
- * ------------------------------------------------------------------------------------ */
+/* --- one round -------------------------------------------------------------------------------- */
 
 // The round that runs: who has not flushed yet, and the CPU that waits for them.
 static struct {
@@ -150,8 +149,7 @@ void tlb_ask_page(uint64_t cpus, vaddr_t va, uint32_t epoch)
     mm.batch.count = 0;
 }
 
-/* --- the end of an operation
- * ---------------------------------------------------------------------- */
+/* --- the end of an operation ------------------------------------------------------------------ */
 
 // Nobody can reach what these records mapped any more.
 static void release_records(uint32_t index, uint32_t epoch)

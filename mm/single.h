@@ -55,8 +55,7 @@ static always_inline void do_work(void)
     }
 }
 
-/* --- where it is
- * ---------------------------------------------------------------------------------- */
+/* --- where it is ------------------------------------------------------------------------------ */
 
 // The physical address of the block's first page; with any of WORD_BITS set it is no available
 // block of one page of that level.
@@ -105,8 +104,7 @@ static always_inline bool known_frame(const frame_t *frame)
     return frame_number(frame) < mm.frame_limit;
 }
 
-/* --- what is allowed, and lists
- * ------------------------------------------------------------------- */
+/* --- what is allowed, and lists --------------------------------------------------------------- */
 
 enum {
     ATTRS_KERNEL = VATTR_ALL & ~VATTR_U, // in the kernel's space

@@ -32,8 +32,7 @@ frame_t *tree_find_high(uint64_t mfn)
     return entry ? tree_find_from(*entry, mfn) : NULL;
 }
 
-/* --- entries: what they lead to
- * ------------------------------------------------------------------------------ */
+/* --- entries: what they lead to --------------------------------------------------------------- */
 
 // To the node whose entries cover 2^order pages each, for the pages around mfn.
 static uint64_t to_node(uint32_t node, uint64_t mfn, unsigned order)
@@ -72,8 +71,7 @@ uint32_t tree_page_descriptor(uint64_t mfn)
     return entry && *entry & NODE_BELOW ? frame_index(tree_descriptor(*entry, mfn)) : 0;
 }
 
-/* --- made and set
- * --------------------------------------------------------------------------------- */
+/* --- made and set ----------------------------------------------------------------------------- */
 
 int tree_setup(void)
 {
@@ -173,8 +171,7 @@ void tree_merge(uint64_t mfn, uint32_t index)
     arena_free(ARENA_NODES, node);
 }
 
-/* --- given back
- * ----------------------------------------------------------------------------------- */
+/* --- given back ------------------------------------------------------------------------------- */
 
 static bool node_empty(uint32_t node)
 {

@@ -53,7 +53,7 @@ static int check_place(struct part *p)
     if (p->offset & ((UINT64_C(1) << p->order) - 1))
         return -EALIGN;
     if (p->offset >= frame_pages(p->frame) || p->order > p->frame->order)
-        return -ERANGE_;
+        return -EBEYOND;
     bytes = (uint64_t)PAGE_SIZE << p->order;
     if (!pt_canonical(p->va, bytes, mm.levels) || !space_has(p->space, p->va))
         return -ECANON;
@@ -93,8 +93,7 @@ static bool maps_full(const frame_t *frame, uint64_t more)
     return more > UINT32_MAX - frame->mapcount;
 }
 
-/* --- the records that cover a part
- * ---------------------------------------------------------------- */
+/* --- the records that cover a part ------------------------------------------------------------ */
 
 // The record that maps page `page` of the part, if it is the frame's page that belongs there.
 // -ENOENT nothing is mapped, -EOTHER something else is. *left: pages of the record, or of the hole,
@@ -183,8 +182,7 @@ static int change_cover(const struct part *p, void (*change)(const struct part *
     return 0;
 }
 
-/* --- mapping
- * -------------------------------------------------------------------------------------- */
+/* --- mapping ---------------------------------------------------------------------------------- */
 
 static int same_again(const struct part *p, const mapping_t *m)
 {
@@ -279,8 +277,7 @@ int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset
     return map_part(&p, first_word(frame));
 }
 
-/* --- unmapping
- * ------------------------------------------------------------------------------------ */
+/* --- unmapping -------------------------------------------------------------------------------- */
 
 static void unmap_all(const struct part *p, uint32_t index)
 {
@@ -393,8 +390,7 @@ int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsi
     return unmap_part(&p, all ? unmap_all : count_down);
 }
 
-/* --- other attributes
- * ----------------------------------------------------------------------------- */
+/* --- other attributes ------------------------------------------------------------------------- */
 
 static void set_attr(const struct part *p, uint32_t index)
 {
@@ -458,8 +454,7 @@ int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t of
     return protect_part(&p);
 }
 
-/* --- look-up
- * -------------------------------------------------------------------------------------- */
+/* --- look-up ---------------------------------------------------------------------------------- */
 
 int vmap_lookup_locked(space_t *space, vaddr_t va, struct vlookup *out)
 {

@@ -75,8 +75,7 @@ int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
     return map_user(space, va, frame, 3, attr);
 }
 
-/* --- parts, attributes, look-up
- * ------------------------------------------------------------------------- */
+/* --- parts, attributes, look-up --------------------------------------------------------------- */
 
 int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
               unsigned attr)

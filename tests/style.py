@@ -21,6 +21,8 @@ DIRS = ("boot", "arch", "lib", "mm", "acpi", "gdb", "tests")
 # The tools whose verdict counts: Debian 12's. The tree is formatted by them.
 TOOLS = {"clang-format": "14.", "black": "23.", "mypy": "1.0."}
 SPDX = "SPDX-License-Identifier: BSD-2-Clause"
+WIDTH = 100
+RULE = re.compile(r"\s*/\* --- .+? -+ \*/")
 PATH_LIKE = re.compile(r"(?<![\w.$)}\"'])/(?:root|home|work|Users)/\w")
 
 
@@ -57,6 +59,20 @@ def places() -> list[str]:
     return bad
 
 
+def comments() -> list[str]:
+    """Complaints about C comments that clang-format leaves alone: section rules on one line, nothing over 100 columns."""
+    bad = []
+    for name in sources(".c", ".h"):
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
+            if len(line) > WIDTH:
+                bad.append(f"{name}:{number}: {len(line)} columns, more than {WIDTH}")
+            if line.lstrip().startswith("/* ---") and not RULE.fullmatch(line):
+                bad.append(
+                    f"{name}:{number}: a section rule is `/* --- name ---...--- */` in one line"
+                )
+    return bad
+
+
 def tool(*command: str) -> list[str]:
     """Complaints of a program: what it prints if it fails."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -87,6 +103,7 @@ def main() -> int:
     checks: dict[str, Callable[[], list[str]]] = {
         "heads": heads,
         "places": places,
+        "comments": comments,
         "clang-format": clang_format,
         "black": lambda: tool("black", "--check", "-q", "--diff", *python),
         "mypy": lambda: tool("mypy", *python),

@@ -25,8 +25,7 @@ bool mtrr_active(const struct mtrr *m)
     return m->cap && (m->def_type & MTRR_DEF_ENABLE);
 }
 
-/* --- MTRRs
- * ---------------------------------------------------------------------------------------- */
+/* --- MTRRs ------------------------------------------------------------------------------------ */
 
 #define FIXED_END 0x100000
 
@@ -134,8 +133,7 @@ enum cache_type mtrr_range_type(const struct mtrr *m, uint64_t paddr, uint64_t b
     return type;
 }
 
-/* --- PAT and MTRR
- * --------------------------------------------------------------------------------- */
+/* --- PAT and MTRR ----------------------------------------------------------------------------- */
 
 // SDM vol. 3, table 12-7, but for UC and WC in the entry: these are so in memory of every type.
 static enum cache_type table(enum cache_type entry, enum cache_type memory)

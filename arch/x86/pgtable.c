@@ -32,8 +32,7 @@ bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels)
            (uint64_t)((int64_t)(last << unused) >> unused) == last;
 }
 
-/* --- slots
- * ---------------------------------------------------------------------------------------- */
+/* --- slots ------------------------------------------------------------------------------------ */
 
 // Free slots are linked both ways by frame (next) and parent (the one before).
 static void slot_push(uint32_t slot)
@@ -145,8 +144,7 @@ bool slots_trim(uint32_t keep)
     return true;
 }
 
-/* --- tables
- * --------------------------------------------------------------------------------------- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 static always_inline void set_entry(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow)
 {
@@ -438,8 +436,7 @@ void pt_root_destroy(space_t *space)
     space->root = 0;
 }
 
-/* --- large pages
- * ---------------------------------------------------------------------------------- */
+/* --- large pages ------------------------------------------------------------------------------ */
 
 int pt_split_large(space_t *space, vaddr_t va, struct pt_walk *w)
 {
@@ -470,8 +467,7 @@ void pt_merge_large(uint32_t slot, pgentry_t entry, struct pt_walk *w)
     table_free(slot);
 }
 
-/* --- boot
- * ----------------------------------------------------------------------------------------- */
+/* --- boot ------------------------------------------------------------------------------------- */
 
 void pt_boot(space_t *kernel)
 {

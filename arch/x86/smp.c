@@ -51,8 +51,7 @@ static void delay(unsigned microseconds)
         outb(0x80, 0);
 }
 
-/* --- the CPU that starts
- * ------------------------------------------------------------------------- */
+/* --- the CPU that starts ---------------------------------------------------------------------- */
 
 static void do_work(struct cpu_work *work)
 {
@@ -103,8 +102,7 @@ _Noreturn void ap_main(uint32_t number)
     ap_late();
 }
 
-/* --- the CPU that starts them
- * -------------------------------------------------------------------- */
+/* --- the CPU that starts them ----------------------------------------------------------------- */
 
 // A page of low memory, counted up, and mapped writable at TRAMPOLINE_VA.
 static frame_t *low_page(uint64_t *mfn)
@@ -196,8 +194,7 @@ void smp_start(void)
     sti();
 }
 
-/* --- work
- * --------------------------------------------------------------------------------------- */
+/* --- work ------------------------------------------------------------------------------------- */
 
 void smp_run(uint32_t cpu, void (*fn)(void *arg), void *arg)
 {

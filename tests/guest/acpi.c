@@ -21,8 +21,7 @@ enum {
     RESTARTS = 2,
 };
 
-/* --- nothing is left behind
- * ------------------------------------------------------------------------------- */
+/* --- nothing is left behind ------------------------------------------------------------------- */
 
 // What must be as before the start once ACPI is stopped.
 struct counts {
@@ -115,8 +114,7 @@ uint32_t acpi_refs(uint64_t paddr)
                                                                                        : UINT32_MAX;
 }
 
-/* --- what it knows of the machine
- * ------------------------------------------------------------------------- */
+/* --- what it knows of the machine ------------------------------------------------------------- */
 
 static uint64_t pci_read(uint16_t device, uint32_t reg, uint32_t width)
 {
@@ -180,8 +178,7 @@ GUEST_TEST(acpi)
     acpi_test_end(ran);
 }
 
-/* --- taken down and started again
- * -------------------------------------------------------------------- */
+/* --- taken down and started again ------------------------------------------------------------- */
 
 GUEST_TEST(acpi_restart)
 {

@@ -60,8 +60,7 @@ static uint64_t random_below(struct worker *w, uint64_t limit)
     return w->random % limit;
 }
 
-/* --- the pool
- * ------------------------------------------------------------------------------------- */
+/* --- the pool --------------------------------------------------------------------------------- */
 
 static void add_page(unsigned *count, uint64_t paddr)
 {
@@ -123,8 +122,7 @@ static bool drop_pool(void)
     return !err;
 }
 
-/* --- calls
- * ---------------------------------------------------------------------------------------- */
+/* --- calls ------------------------------------------------------------------------------------ */
 
 // Bytes from there to the end of the pages that follow without a gap.
 static uint64_t room(unsigned page, uint64_t offset)
@@ -222,8 +220,7 @@ static void run_round(void)
         smp_wait(i);
 }
 
-/* --- the model
- * ------------------------------------------------------------------------------------ */
+/* --- the model -------------------------------------------------------------------------------- */
 
 // How many of the calls that are still to be undone touch that page.
 static uint32_t model_refs(uint64_t page)

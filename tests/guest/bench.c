@@ -70,8 +70,7 @@ static vaddr_t big_va(uint64_t i)
     return VADDR(BENCH_VA + (i << (PAGE_SHIFT + ORDER_2M)));
 }
 
-/* --- single pages
- * --------------------------------------------------------------------------------- */
+/* --- single pages ----------------------------------------------------------------------------- */
 
 // The first page of each table stays mapped, so that the tables stand.
 static int keep_tables(void)
@@ -180,8 +179,7 @@ static void bench_2m(void)
     bench_say("vunmap_2m", unmap, ops);
 }
 
-/* --- ranges
- * --------------------------------------------------------------------------------------- */
+/* --- ranges ----------------------------------------------------------------------------------- */
 
 // 512 frames of order 0, one after the other in physical memory, out of page[].
 static frame_t *consecutive(void)
@@ -248,8 +246,7 @@ static void bench_range_2m(void)
     bench_say_plain("range_unmap_2m", unmap, RANGES * PT_ENTRIES);
 }
 
-/* --- aliases
- * -------------------------------------------------------------------------------------- */
+/* --- aliases ---------------------------------------------------------------------------------- */
 
 // `others` more mappings of page[0], from the benchmark's second TiB on.
 static vaddr_t other_va(uint64_t i)
@@ -293,8 +290,7 @@ static void bench_aliased(void)
     bench_check(err | vunmap(NULL, page_va(0), page[1]), "aliases");
 }
 
-/* --- all of it
- * ------------------------------------------------------------------------------------ */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static void bench_boot(void)
 {

@@ -44,8 +44,7 @@ void crash_unmap(vaddr_t va)
         panic("crash: 0x%lx can't be unmapped: %s", va.v, error_name(err));
 }
 
-/* --- a page that is read after its owner gave it back -------------------------------------------
- */
+/* --- a page that is read after its owner gave it back ----------------------------------------- */
 
 static __attribute__((noinline)) void give_buffer_back(vaddr_t va, frame_t *frame)
 {
@@ -96,8 +95,7 @@ void crash_cpu2(void)
     smp_wait(2);
 }
 
-/* --- a page that is put while an entry for it lives on, and then becomes a page table ----------
- */
+/* --- a page that is put while an entry for it lives on, and then becomes a page table --------- */
 
 // The bug: a second entry is written by hand, and forgotten when the page goes back.
 static __attribute__((noinline)) void map_by_hand(vaddr_t va, const frame_t *frame, unsigned page)
@@ -174,8 +172,7 @@ void crash_table_reuse(void)
     read_buffer(vaddr_ptr(victim));
 }
 
-/* --- an address space that is loaded after it was destroyed -------------------------------------
- */
+/* --- an address space that is loaded after it was destroyed ----------------------------------- */
 
 static __attribute__((noinline)) void load_cr3(uint64_t cr3)
 {
@@ -210,8 +207,7 @@ void crash_dead_cr3(void)
     load_cr3(cr3);
 }
 
-/* --- a store through a pointer that is off, into a page table -----------------------------------
- */
+/* --- a store through a pointer that is off, into a page table --------------------------------- */
 
 // It was meant for the buffer; it hits the entry that maps it, and nobody notices yet.
 static __attribute__((noinline)) void wild_store(uint64_t *p)

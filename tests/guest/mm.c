@@ -15,8 +15,7 @@ static vaddr_t page_va(uint64_t page)
     return VADDR(TEST_VA + page * PAGE_SIZE);
 }
 
-/* --- all of memory
- * -------------------------------------------------------------------------------- */
+/* --- all of memory ---------------------------------------------------------------------------- */
 
 // Takes every available frame, one page each, and maps it; how many.
 static uint64_t take_all(void)
@@ -105,8 +104,7 @@ GUEST_TEST(mm_all_unmapped)
     CHECK_EQ(count, 0);
 }
 
-/* --- what the CPU sees
- * ---------------------------------------------------------------------------- */
+/* --- what the CPU sees ------------------------------------------------------------------------ */
 
 GUEST_TEST(mm_permissions)
 {

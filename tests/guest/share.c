@@ -45,8 +45,7 @@ GUEST_TEST(share_counting)
     CHECK_EQ(put_frame(share.frame), 0);
 }
 
-/* --- frames that nobody holds
- * ------------------------------------------------------------------------------------ */
+/* --- frames that nobody holds ----------------------------------------------------------------- */
 
 enum {
     FIND_FRAMES = 1200, // more descriptors than are in stock

@@ -39,8 +39,7 @@ void stress_fail(const char *what, int err)
     wake_workers();
 }
 
-/* --- the workers
- * ----------------------------------------------------------------------------------- */
+/* --- the workers ------------------------------------------------------------------------------ */
 
 // All workers wait for each other; the first one checks everything meanwhile.
 static void gather(const struct worker *w)
@@ -82,8 +81,7 @@ static void work(void *arg)
         stress_end(w);
 }
 
-/* --- the watcher
- * ----------------------------------------------------------------------------------- */
+/* --- the watcher ------------------------------------------------------------------------------ */
 
 // Reads a worker's page if it can. True if there is more to be seen: the page may be mapped, or
 // should have gone and is still there.
@@ -119,8 +117,7 @@ static void watch(void *arg)
     }
 }
 
-/* --- the run
- * --------------------------------------------------------------------------------------- */
+/* --- the run ---------------------------------------------------------------------------------- */
 
 static uint32_t number_word(const char *key, uint32_t otherwise)
 {

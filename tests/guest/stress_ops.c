@@ -55,8 +55,7 @@ vaddr_t stress_watched_va(const struct worker *w)
     return slot_va(w, WATCH_SLOT, NULL);
 }
 
-/* --- frames, and blocks mapped as a whole
- * -------------------------------------------------------- */
+/* --- frames, and blocks mapped as a whole ----------------------------------------------------- */
 
 static uint64_t tag(const struct worker *w, const frame_t *frame)
 {
@@ -169,8 +168,7 @@ static void op_common(struct worker *w)
     good("vput in common", vput(NULL, va, stress.frame[i]));
 }
 
-/* --- ranges and parts
- * ------------------------------------------------------------------------------ */
+/* --- ranges and parts ------------------------------------------------------------------------- */
 
 // A range over part of a block, taken away in two parts.
 static void op_range(struct worker *w)
@@ -250,8 +248,7 @@ static void op_split(struct worker *w)
     good("put_frame 2M", put_frame(frame));
 }
 
-/* --- address spaces
- * -------------------------------------------------------------------------------- */
+/* --- address spaces --------------------------------------------------------------------------- */
 
 static void switch_to(struct worker *w, space_t *space)
 {
@@ -282,8 +279,7 @@ static void op_switch(struct worker *w)
     switch_to(w, which == 0 ? kernel_space() : which == 1 ? w->own_space : stress.space[which - 2]);
 }
 
-/* --- kmalloc
- * --------------------------------------------------------------------------------------- */
+/* --- kmalloc ---------------------------------------------------------------------------------- */
 
 static void free_object(struct object *o)
 {
@@ -313,8 +309,7 @@ static void op_kmalloc(struct worker *w)
         good("kmalloc", -ENOMEM);
 }
 
-/* --- a page that the watcher reads all the time
- * ---------------------------------------------------- */
+/* --- a page that the watcher reads all the time ----------------------------------------------- */
 
 // Until the watcher has read the page, or has faulted on it.
 static void wait_seen(struct worker *w)
@@ -348,8 +343,7 @@ static void op_watched(struct worker *w)
         good("put_frame watched", put_frame(frame));
 }
 
-/* --- all of it
- * ------------------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 void stress_one(struct worker *w)
 {

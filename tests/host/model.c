@@ -89,8 +89,7 @@ uint64_t model_va(unsigned space, int page)
     return base[page >= MODEL_WINDOW] + (uint64_t)(int64_t)(page % MODEL_WINDOW) * PAGE_SIZE;
 }
 
-/* --- what must happen
- * ------------------------------------------------------------------------------------- */
+/* --- what must happen ------------------------------------------------------------------------- */
 
 static unsigned fitting_level(uint64_t va, unsigned order)
 {
@@ -201,8 +200,7 @@ uint32_t model_protect_errors(const struct mpart *p, unsigned attr)
     return errors;
 }
 
-/* --- what happens
- * ----------------------------------------------------------------------------------------- */
+/* --- what happens ----------------------------------------------------------------------------- */
 
 void model_map(const struct mpart *p, unsigned level, unsigned attr)
 {
@@ -268,8 +266,7 @@ void model_space_gone(unsigned space)
     s->space = NULL;
 }
 
-/* --- comparison
- * ------------------------------------------------------------------------------------------- */
+/* --- comparison ------------------------------------------------------------------------------- */
 
 struct compare {
     unsigned space;

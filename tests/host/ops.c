@@ -3,8 +3,7 @@
 // choices come from is the caller's: a generator, or a fuzzer's bytes.
 #include "tests/host/ops.h"
 
-/* --- operations on frames
- * --------------------------------------------------------------------------------- */
+/* --- operations on frames --------------------------------------------------------------------- */
 
 static void op_get(void)
 {
@@ -68,7 +67,7 @@ static void op_device(void)
 
     at += chance(5) ? rnd(PAGE_SIZE) : 0;
     errors |= IS_ALIGNED(at, (uint64_t)PAGE_SIZE << MIN(order, 18u)) ? 0 : 1u << EALIGN;
-    errors |= at >= mm.phys_limit ? 1u << ERANGE_ : 0;
+    errors |= at >= mm.phys_limit ? 1u << EBEYOND : 0;
     mfn = at >> PAGE_SHIFT;
     b = model_block(mfn);
     if (b && b->kind == FRAME_DEVICE && b->mfn == mfn && b->order == order && !errors) {
@@ -83,8 +82,7 @@ static void op_device(void)
         model_add(f, FRAME_DEVICE);
 }
 
-/* --- operations on mappings
- * ------------------------------------------------------------------------------- */
+/* --- operations on mappings ------------------------------------------------------------------- */
 
 typedef int map_fn(space_t *space, vaddr_t va, frame_t *frame, unsigned attr);
 
@@ -134,10 +132,10 @@ static void op_map_part(void)
         return;
     if (p.order && chance(2)) {
         offset++;
-        c.errors |= 1u << EALIGN | 1u << ERANGE_;
+        c.errors |= 1u << EALIGN | 1u << EBEYOND;
     } else if (chance(2)) {
         offset += UINT64_C(1) << p.block->order;
-        c.errors |= 1u << ERANGE_;
+        c.errors |= 1u << EBEYOND;
     }
     c.errors |= model_map_errors(&p, 0, attr);
     if (judge("vmap_part", vmap_part(c.space, c.va, c.frame, offset, p.order, attr), c.errors))
@@ -190,9 +188,7 @@ static void op_protect(void)
         model_protect(&p, old);
 }
 
-/* --- ranges
- * -----------------------------------------------------------------------------------------------
- */
+/* --- ranges ----------------------------------------------------------------------------------- */
 
 enum {
     PIECES_MAX = 4096,
@@ -335,9 +331,7 @@ static void op_frames(void)
     }
 }
 
-/* --- spaces
- * -----------------------------------------------------------------------------------------------
- */
+/* --- spaces ----------------------------------------------------------------------------------- */
 
 static void op_space(void)
 {
@@ -360,8 +354,7 @@ static void op_space(void)
     }
 }
 
-/* --- one after the other, and back
- * --------------------------------------------------------- */
+/* --- one after the other, and back ------------------------------------------------------------ */
 
 void ops_step(bool filling)
 {

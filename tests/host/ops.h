@@ -21,8 +21,7 @@ void ops_step(bool filling);
 /* Gives everything back, and fails unless as much is free as at the start (digest_free()). */
 void ops_take_apart(uint64_t free_at_start);
 
-/* --- ops_pick.c: choices
- * ---------------------------------------------------------------------------------- */
+/* --- ops_pick.c: choices ---------------------------------------------------------------------- */
 
 // Arguments as they are passed: one of them is wrong now and then.
 struct call {

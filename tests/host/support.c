@@ -145,8 +145,7 @@ void phys_read(uint64_t paddr, void *to, size_t bytes)
                   (unsigned long long)paddr);
 }
 
-/* --- what mm asks of the machine
- * -------------------------------------------------------------------------- */
+/* --- what mm asks of the machine -------------------------------------------------------------- */
 
 static uint8_t *visible_at(vaddr_t va)
 {
@@ -228,8 +227,7 @@ void arch_load_space(uint64_t cr3)
     machine.cr3 = cr3;
 }
 
-/* --- other CPUs, which do nothing but flush
- * --------------------------------------------------------------- */
+/* --- other CPUs, which do nothing but flush --------------------------------------------------- */
 
 uint32_t host_cpu;
 
@@ -276,8 +274,7 @@ void ipi_shootdown(uint64_t cpus)
     host_cpu = asker;
 }
 
-/* --- text and panics
- * -------------------------------------------------------------------------------------- */
+/* --- text and panics -------------------------------------------------------------------------- */
 
 int vsnprintk(char *buf, size_t size, const char *fmt, va_list args)
 {
@@ -343,8 +340,7 @@ bool panics(void (*fn)(void))
     return did;
 }
 
-/* --- the runner
- * ------------------------------------------------------------------------------------------- */
+/* --- the runner ------------------------------------------------------------------------------- */
 
 void test_fail(const char *file, int line, const char *fmt, ...)
 {

@@ -55,9 +55,7 @@ void machine_start_cpu(uint32_t cpu);
 /* Reads physical memory, past the manager's own windows. */
 void phys_read(uint64_t paddr, void *to, size_t bytes);
 
-/* --- tests
- * -----------------------------------------------------------------------------------------------
- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 struct host_test {
     const char *name;
@@ -123,8 +121,7 @@ _Noreturn void test_fail(const char *file, int line, const char *fmt, ...)
 /* True if fn panics. */
 bool panics(void (*fn)(void));
 
-/* --- what the state is, in one number
- * --------------------------------------------------------------------- */
+/* --- what the state is, in one number --------------------------------------------------------- */
 
 /* Every byte of the manager: its root object, its arenas, its page tables. */
 uint64_t digest_raw(void);

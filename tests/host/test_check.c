@@ -5,8 +5,7 @@
 #include "mm/ring.h"
 #include "tests/host/broken.h"
 
-/* --- page tables and spaces
- * ----------------------------------------------------------------------- */
+/* --- page tables and spaces ------------------------------------------------------------------- */
 
 static void entries(void)
 {
@@ -129,8 +128,7 @@ static void spaces(void)
     BREAK("T7", kernel_space()->root, 1u << 30);
 }
 
-/* --- frames
- * --------------------------------------------------------------------------------------- */
+/* --- frames ----------------------------------------------------------------------------------- */
 
 static void descriptors(void)
 {
@@ -183,8 +181,7 @@ static void nodes(void)
     BREAK("A3", node_at(a->empty)->entry[NODE_ENTRIES - 1], 1);
 }
 
-/* --- arenas
- * --------------------------------------------------------------------------------------- */
+/* --- arenas ----------------------------------------------------------------------------------- */
 
 // The page that an arena's list begins with, and its first free object.
 static void objects(enum arena_id id)
@@ -316,8 +313,7 @@ static void arenas(void)
     BREAK("A3", mapping_at(mm.records.head)->refs, 1);
 }
 
-/* --- struct mm
- * ------------------------------------------------------------------------------------ */
+/* --- struct mm -------------------------------------------------------------------------------- */
 
 static void state(void)
 {

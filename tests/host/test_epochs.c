@@ -8,8 +8,7 @@
 #define SMALL VADDR(VA_VMAP)
 #define LARGE VADDR(VA_VMAP + GIB) // in large pages
 
-/* --- frames
- * --------------------------------------------------------------------------------------- */
+/* --- frames ----------------------------------------------------------------------------------- */
 
 static frame_t *block; // what is mapped and unmapped
 static space_t *space; // where: NULL is the kernel's
@@ -133,8 +132,7 @@ static void unmapped_with_space(void)
     CHECK(f->epoch - before - 1 < mm.epoch - before);
 }
 
-/* --- merging
- * -------------------------------------------------------------------------------------- */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 // Two blocks of that order that are halves of one.
 static void get_buddies(unsigned order, frame_t **lower, frame_t **upper)
@@ -204,8 +202,7 @@ static void merged_over_the_wrap(void)
     }
 }
 
-/* --- CPUs
- * ----------------------------------------------------------------------------------------- */
+/* --- CPUs ------------------------------------------------------------------------------------- */
 
 static unsigned flushes; // of CPU 1
 

@@ -196,9 +196,9 @@ static void device_errors(void)
     REFUSES(-EORDER, get_device_frame(PADDR(GIB), ORDER_MAX + 1, &f));
     REFUSES(-EALIGN, get_device_frame(PADDR(GIB + 1), 0, &f));
     REFUSES(-EALIGN, get_device_frame(PADDR(GIB + PAGE_SIZE), 1, &f));
-    REFUSES(-ERANGE_, get_device_frame(PADDR(limit), 0, &f));
-    REFUSES(-ERANGE_, get_device_frame(PADDR(UINT64_MAX - 0xfff), 0, &f));
-    REFUSES(-ERANGE_, get_device_frame(PADDR(UINT64_MAX - GIB + 1), ORDER_MAX, &f));
+    REFUSES(-EBEYOND, get_device_frame(PADDR(limit), 0, &f));
+    REFUSES(-EBEYOND, get_device_frame(PADDR(UINT64_MAX - 0xfff), 0, &f));
+    REFUSES(-EBEYOND, get_device_frame(PADDR(UINT64_MAX - GIB + 1), ORDER_MAX, &f));
     REFUSES(-EEXIST, get_device_frame(PADDR(0), ORDER_MAX, &f));
     REFUSES(-EEXIST, get_device_frame(PADDR(8 * MIB), 0, &f));
     REFUSES(-EEXIST, get_device_frame(PADDR(0x9f000), 0, &f));

@@ -33,8 +33,7 @@ struct attempt {
     void (*clean)(void); // undoes `prepare`
 };
 
-/* --- the operations
- * ------------------------------------------------------------------------------- */
+/* --- the operations --------------------------------------------------------------------------- */
 
 static void nothing(void)
 {
@@ -260,8 +259,7 @@ static const struct attempt attempts[] = {
     {"krealloc", have_object, grow_object, shrink_object, free_object},
 };
 
-/* --- failing
- * -------------------------------------------------------------------------------------- */
+/* --- failing ---------------------------------------------------------------------------------- */
 
 static void setup(void)
 {

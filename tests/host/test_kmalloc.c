@@ -162,8 +162,7 @@ static void large_fails_whole(void)
     end();
 }
 
-/* --- what debug builds catch
- * ---------------------------------------------------------------------- */
+/* --- what debug builds catch ------------------------------------------------------------------ */
 
 #if KTF_DEBUG
 // Writes one byte at p[at], sees that it is caught, puts it right again.
@@ -267,8 +266,7 @@ static void leaks(void)
 }
 #endif
 
-/* --- random use
- * ----------------------------------------------------------------------------------- */
+/* --- random use ------------------------------------------------------------------------------- */
 
 enum {
     STEPS = 20000,

@@ -126,8 +126,7 @@ static void ranges(void)
     SAME(mtrr_range_type(&mtrr, 16 * GIB, 2 * GIB), CACHE_MIXED);
 }
 
-/* --- what mm/ makes of it
- * ------------------------------------------------------------------------- */
+/* --- what mm/ makes of it --------------------------------------------------------------------- */
 
 static unsigned type_at(vaddr_t va)
 {

@@ -62,8 +62,7 @@ struct scenario {
     int (*run)(void);
 };
 
-/* --- what is tried
- * ---------------------------------------------------------------------------------------- */
+/* --- what is tried ---------------------------------------------------------------------------- */
 
 static void nothing(void)
 {
@@ -178,8 +177,7 @@ static int one_frame(void)
     return get_frame(0, &f);
 }
 
-/* --- at every point
- * --------------------------------------------------------------------------------------- */
+/* --- at every point --------------------------------------------------------------------------- */
 
 static void try_with(const struct scenario *s, uint32_t spare, bool records_first, bool *done)
 {

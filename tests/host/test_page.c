@@ -68,8 +68,8 @@ static void refusals(void)
 
     OK(get_frame(0, &other));
     OK(vmap_part(NULL, va(0, 1), f, 1, 0, VATTR_W));
-    REFUSES(-ERANGE_, vmap_part(NULL, va(1, 0), f, PAGES, 0, VATTR_W));
-    REFUSES(-ERANGE_, vmap_part(NULL, va(1, 0), other, 1, 0, VATTR_W));
+    REFUSES(-EBEYOND, vmap_part(NULL, va(1, 0), f, PAGES, 0, VATTR_W));
+    REFUSES(-EBEYOND, vmap_part(NULL, va(1, 0), other, 1, 0, VATTR_W));
     REFUSES(-EUNKNOWN, vmap_part(NULL, va(1, 0), f + 1, 0, 0, VATTR_W)); // a tail
     REFUSES(-EUNKNOWN, vmap_part(NULL, va(1, 0), (frame_t *)((char *)f + 1), 0, 0, VATTR_W));
     REFUSES(-EINVAL, vmap_part(NULL, va(1, 0), f, 1, 0, VATTR_W | VATTR_X));
@@ -85,7 +85,7 @@ static void refusals(void)
     REFUSES(-EOTHER, vput_part(NULL, va(0, 1), f, 2, 0));
     REFUSES(-EOTHER, vput_part(NULL, va(0, 1), other, 0, 0));
     REFUSES(-ENOENT, vput_part(NULL, va(1, 0), f, 1, 0));
-    REFUSES(-ERANGE_, vput_part(NULL, va(0, 1), f, PAGES + 1, 0));
+    REFUSES(-EBEYOND, vput_part(NULL, va(0, 1), f, PAGES + 1, 0));
     REFUSES(-EUNKNOWN, vput_part(NULL, va(0, 1), f + 1, 0, 0));
     REFUSES(-EALIGN, vput_part(NULL, VADDR(va(0, 1).v + 8), f, 1, 0));
     OK(put_frame(other));

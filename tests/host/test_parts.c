@@ -234,9 +234,7 @@ static void replaced_part(void)
     SAME(mm_check(), 0);
 }
 
-/* --- ranges
- * -----------------------------------------------------------------------------------------------
- */
+/* --- ranges ----------------------------------------------------------------------------------- */
 
 // Of odd places and lengths.
 static void ranges(void)
@@ -292,8 +290,8 @@ static void range_errors(void)
     REFUSES(-EINVAL, vput_range(NULL, AT, f, 0, 0));
     REFUSES(-EINVAL, vmap_range(NULL, AT, NULL, 0, 1, VATTR_W));
     REFUSES(-EINVAL, vunmap_range(NULL, AT, NULL, 0, 1));
-    REFUSES(-ERANGE_, vmap_range(NULL, AT, f, 512, 1, VATTR_W));
-    REFUSES(-ERANGE_, vput_range(NULL, AT, f, UINT64_MAX, 1));
+    REFUSES(-EBEYOND, vmap_range(NULL, AT, f, 512, 1, VATTR_W));
+    REFUSES(-EBEYOND, vput_range(NULL, AT, f, UINT64_MAX, 1));
     REFUSES(-EALIGN, vmap_range(NULL, VADDR(VA_VMAP + 7), f, 0, 1, VATTR_W));
     REFUSES(-ENOENT, vput_range(NULL, AT, f, 0, 1));
     REFUSES(-EINVAL, vmap_frames(NULL, AT, NULL, 1, VATTR_W));

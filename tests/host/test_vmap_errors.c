@@ -171,10 +171,10 @@ static void errors_part(void)
     start();
     REFUSES(-EORDER, vmap_part(NULL, AT, f10, 0, 19, VATTR_W));
     REFUSES(-EALIGN, vmap_part(NULL, AT, f10, 1, 1, VATTR_W));
-    REFUSES(-ERANGE_, vmap_part(NULL, AT, f10, 1024, 0, VATTR_W));
-    REFUSES(-ERANGE_, vmap_part(NULL, AT, f10, 0, 11, VATTR_W));
-    REFUSES(-ERANGE_, vmap_part(NULL, AT, f10, UINT64_MAX, 0, VATTR_W));
-    REFUSES(-ERANGE_, vmap_part(NULL, AT, f0, 1, 0, VATTR_W));
+    REFUSES(-EBEYOND, vmap_part(NULL, AT, f10, 1024, 0, VATTR_W));
+    REFUSES(-EBEYOND, vmap_part(NULL, AT, f10, 0, 11, VATTR_W));
+    REFUSES(-EBEYOND, vmap_part(NULL, AT, f10, UINT64_MAX, 0, VATTR_W));
+    REFUSES(-EBEYOND, vmap_part(NULL, AT, f0, 1, 0, VATTR_W));
 }
 
 static void errors_end(void)
@@ -312,7 +312,7 @@ static void errors_protect(void)
     REFUSES(-ECANON, vprotect(user, AT, f9, VATTR_R));
     REFUSES(-ENOENT, vprotect(NULL, at_page(2048), f9, VATTR_R));
     REFUSES(-EOTHER, vprotect(NULL, AT, f0, VATTR_R));
-    REFUSES(-ERANGE_, vprotect_part(NULL, AT, f9, 512, 0, VATTR_R));
+    REFUSES(-EBEYOND, vprotect_part(NULL, AT, f9, 512, 0, VATTR_R));
     REFUSES(-EALIGN, vprotect_part(NULL, AT, f9, 2, 2, VATTR_R));
     REFUSES(-EBUSY,
             vprotect(NULL, VADDR(VA_FRAMES), find_kern_va_frame((void *)VA_FRAMES), VATTR_R));
