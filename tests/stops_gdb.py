@@ -6,21 +6,17 @@ A stop counts if the guest has done anything since the last one: on a busy machi
 """
 import os
 import random
-import signal
-import threading
 
 import gdb
-from inside import json_of, passed
+from inside import interrupt_after, json_of, passed
 
 stops = progress = before = 0
 rng = random.Random(int(os.environ["STOPS_SEED"]))
 try:
     while stops < int(os.environ["STOPS"]):
-        # The SIGINT of a user who presses Ctrl-C.
-        timer = threading.Timer(0.03 + 0.1 * rng.random(), os.kill, (os.getpid(), signal.SIGINT))
         ran = False
         try:
-            timer.start()
+            timer = interrupt_after(0.03 + 0.1 * rng.random())
             ran = True
             gdb.execute("continue", to_string=True)
         except KeyboardInterrupt:

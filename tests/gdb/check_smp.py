@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Four CPUs at work, stopped at random: never a false alarm; what is broken under a held lock is told as in progress.
 # guest: mem=128M machine=pc smp=4 cmdline="test=stress stress-ops=1000000" ramfile=1 timeout=120
-import os
 import random
 import re
-import signal
-import threading
 import time
 
 import gdb
 from campaign import too_few_held
-from inside import check, equal, json_of, passed, run
+from inside import check, equal, interrupt_after, json_of, passed, run
 
 SECONDS, STOPS, ENOUGH = 50, 30, 20
 
@@ -28,7 +25,7 @@ def random_stops() -> None:
     while stops < STOPS and time.monotonic() < until:
         # The SIGINT of a user who presses Ctrl-C, at a random moment.
         wait = 0.05 + random.random() / 2
-        threading.Timer(wait, os.kill, (os.getpid(), signal.SIGINT)).start()
+        interrupt_after(wait)
         try:
             gdb.execute("continue", to_string=True)
         except KeyboardInterrupt:

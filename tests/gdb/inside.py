@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
 from typing import Any
 
@@ -51,6 +53,14 @@ def equal(found: object, expected: object, what: str = "") -> None:
     """Ends the test unless both are the same, and says what both are."""
     if found != expected:
         raise AssertionError(f"{what}: {str(found)[:500]} is not {str(expected)[:500]}")
+
+
+def interrupt_after(seconds: float) -> threading.Timer:
+    """Ctrl-C in so many seconds, to the main thread as the terminal's would be: GDB 18 aborts where another one gets it."""
+    main = threading.main_thread().ident or 0
+    timer = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    return timer
 
 
 def connect(port: int | str = PORT) -> None:

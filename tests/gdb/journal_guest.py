@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # ktf-journal on CPUs at work: the events are those that GDB itself reads, in one order, each with its caller.
 # guest: mem=128M machine=pc smp=3 cmdline="test=stress stress-ops=100000" ramfile=1
-import os
-import signal
-import threading
 
 import gdb
-from inside import check, equal, error_of, json_of, passed, run
+from inside import check, equal, error_of, interrupt_after, json_of, passed, run
 
 EVERYTHING = 100000
 
 
 def at_work(seconds: float) -> None:
     """Lets the guest run, and stops it."""
-    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+    interrupt_after(seconds)
     try:
         gdb.execute("continue", to_string=True)
     except KeyboardInterrupt:

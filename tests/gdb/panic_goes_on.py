@@ -2,12 +2,9 @@
 # After a panic QEMU goes on if it is asked to: GDB is not kept from it, Ctrl-C comes back, and the panic is still known.
 # guest: mem=128M machine=pc smp=2 cmdline="acpi=off crash=panic" stop=reset
 # guest: mem=128M machine=pc smp=2 cmdline="acpi=off crash=panic" stop=panic
-import os
-import signal
-import threading
 
 import gdb
-from inside import check, passed, run
+from inside import check, interrupt_after, passed, run
 
 if int(gdb.parse_and_eval("$pc")) == 0xFFF0:
     end = run("continue")
@@ -15,7 +12,7 @@ if int(gdb.parse_and_eval("$pc")) == 0xFFF0:
 first = run("ktf-postmortem")
 check(first.startswith("panic in give_up at "), first)
 for command in ("continue", "stepi"):  # its CPUs halt for good
-    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    interrupt_after(1)
     try:
         said = run(command)
     except KeyboardInterrupt:

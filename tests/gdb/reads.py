@@ -11,17 +11,28 @@ from ktf import stub
 from ktf.target import GdbLink
 
 
+def ram_of_guest() -> list[tuple[int, int]]:
+    """First and last address of each run of RAM and ROM. Ranges that touch are one: a read may cross them."""
+    ranges = sorted(
+        (int(a, 16), int(b, 16))
+        for view in run("monitor info mtree -f").split("FlatView")
+        if 'AS "memory"' in view
+        for a, b in re.findall(r"^ *(\w+)-(\w+) \(prio -?\d+, (?:ram|rom)\)", view, re.M)
+    )
+    runs: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if runs and runs[-1][1] + 1 == low:
+            low = runs.pop()[0]
+        runs.append((low, high))
+    return runs
+
+
 class Reads:
     """Writes down each read of physical memory through the stub: asked, (address, size)."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
-        self.ram = [
-            (int(a, 16), int(b, 16))
-            for view in run("monitor info mtree -f").split("FlatView")
-            if 'AS "memory"' in view
-            for a, b in re.findall(r"^ *(\w+)-(\w+) \(prio -?\d+, (?:ram|rom)\)", view, re.M)
-        ]
+        self.ram = ram_of_guest()
 
     def __enter__(self) -> Reads:
         packet, request, asked = GdbLink._packet, stub.request, self.asked
