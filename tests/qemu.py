@@ -305,7 +305,7 @@ class Guest:
                     continue  # it is about to end
                 if self.process.poll() is not None:
                     continue  # it ended in between
-                if status == "shutdown" and self.reason() == GUEST_SHUTDOWN:
+                if self.reason() == GUEST_SHUTDOWN:  # a halted guest that GDB kills keeps its status
                     return self._exit_status()
                 if status == "guest-panicked":
                     raise GuestError(f"the kernel panicked; serial:\n{self.tail(40)}")
