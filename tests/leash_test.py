@@ -72,7 +72,7 @@ class Left(unittest.TestCase):
         """It is ended when it has so many descendants; soon none of them is there."""
         path = f"{ROOT / 'gdb'}:{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *command],
+            ["setpriv", "--pdeathsig", "KILL", "env", "--default-signal", *command],  # nohup's too
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,

@@ -30,6 +30,7 @@ OVMF = "/usr/share/ovmf/OVMF.fd"
 KILLED = "Terminated via GDBstub"  # QEMU's word for GDB's `kill`
 GUEST_SHUTDOWN = "guest-shutdown"  # QMP's word for an end that the guest asked for
 PANICKED = "GUEST_PANICKED"  # the event of pvpanic
+WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # the kernel ends the command when we end, however
 EXIT_SUCCESS = 33  # isa-debug-exit makes 2c + 1 of the kernel's c = 16
 EXIT_FAILURE = 35
 
@@ -158,7 +159,6 @@ class Guest:
         for _ in range(5):
             self.port = free_port()
             with self.stderr.open("w") as err:
-                # setpriv: QEMU is killed by the kernel when we die, however we die.
                 self.process = subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL"]
                     + self.args
@@ -305,7 +305,8 @@ class Guest:
                     continue  # it is about to end
                 if self.process.poll() is not None:
                     continue  # it ended in between
-                if self.reason() == GUEST_SHUTDOWN:  # a halted guest that GDB kills keeps its status
+                # Whatever the status: a halted guest that GDB kills keeps its own.
+                if self.reason() == GUEST_SHUTDOWN:
                     return self._exit_status()
                 if status == "guest-panicked":
                     raise GuestError(f"the kernel panicked; serial:\n{self.tail(40)}")
@@ -348,8 +349,8 @@ def gdb_command(port: int | None, *more: str, symbols: bool = True) -> list[str]
 
     symbols: without them the commands alone.
     """
-    # Nothing may wait for an answer: no debuginfod, no paging, no questions.
-    command = ["gdb", "-q", "-nx", "-iex", "set debuginfod enabled off"]
+    # It ends with us; and nothing may wait for an answer: no debuginfod, no paging, no questions.
+    command = [*WITH_US, "gdb", "-q", "-nx", "-iex", "set debuginfod enabled off"]
     command += ["-iex", "set pagination off", "-iex", "set confirm off"]
     if symbols:
         # kernel.elf-gdb.py lies beside the ELF and loads the commands, once GDB may.
@@ -373,9 +374,7 @@ def run_console(args: argparse.Namespace) -> int:
     command += ["-qmp", "unix:qmp,server=on,wait=off"]
     command += ["-d", "int,cpu_reset", "-D", "qemu.log"]
     try:
-        qemu = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL"] + command, cwd=directory, umask=0o077
-        )
+        qemu = subprocess.Popen(WITH_US + command, cwd=directory, umask=0o077)
         event = wait_end(qemu, directory / "qmp")
         status = qemu.wait()
         text = what_ended(event, status, directory / "qemu.log", args.cmdline)
@@ -459,7 +458,7 @@ def run_debug(args: argparse.Namespace) -> int:
     ]
     command += ["-d", "int,cpu_reset", "-D", "qemu.log", "-gdb", f"tcp:127.0.0.1:{args.port}"]
     qemu = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL"] + command,
+        WITH_US + command,
         stdin=subprocess.DEVNULL,
         cwd=directory,
         umask=0o077,
