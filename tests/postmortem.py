@@ -1,9 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""tests/postmortem.py [--uefi] SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
+"""tests/postmortem.py [--uefi] [--answers=FILE] SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
 
 Prints `ok NAME`, or `not ok NAME why`, for each that has the right first line, CPU, source line, chain and rule, the same three ways, each
 within LIMIT seconds. After a triple fault also the same without QEMU's log.
+
+--answers: for the same build on several releases. The first run writes its answers there, later ones must give the same.
+Without ACPI, whose tables differ from one QEMU to the next and with them the numbers of frames.
 """
 
 from __future__ import annotations
@@ -437,8 +440,8 @@ def check_alarm(triple: bool, text: str) -> None:
         raise Wrong(f"`continue` is {'not ' * triple}refused: {text[-1500:]}")
 
 
-def three_ways(kind: str, smp: int, uefi: bool) -> None:
-    """One guest: GDB attached before; another one afterwards, which then opens the core."""
+def three_ways(kind: str, smp: int, uefi: bool, words: str = "") -> dict[str, Any]:
+    """One guest: GDB attached before; another one afterwards, which then opens the core. The answer of all three."""
     core = BUILD / "guests" / f"postmortem-{kind}-{smp}{'-uefi' * uefi}.core"
     machine = "q35" if uefi else "pc"
     core.unlink(missing_ok=True)
@@ -447,7 +450,7 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
             smp=smp,
             machine=machine,
             uefi=uefi,
-            cmdline=f"crash={kind}",
+            cmdline=f"{words}crash={kind}",
             ramfile=True,
             log=True,
             timeout=TIMEOUT,
@@ -474,19 +477,32 @@ def three_ways(kind: str, smp: int, uefi: bool) -> None:
             raise Wrong(
                 f"{how}: {parts} differ: {[(before[k], found.get(k)) for k in parts]}"[:2000]
             )
+    return before
+
+
+def same_again(file: Path, name: str, found: dict[str, Any]) -> None:
+    """Wrong if the file has another answer of that name; one that it has not is added."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    mine = {key: found[key] for key in ("cause", "cpu", "line", "symbol", "stop", "rule", "chain")}
+    if known.setdefault(name, mine) != mine:
+        raise Wrong(f"{file} has {known[name]}, this is {mine}")
+    file.write_text(json.dumps(known, indent=1))
 
 
 def main() -> int:
     """Entry."""
     uefi = "--uefi" in sys.argv
-    smp, *kinds = [word for word in sys.argv[1:] if word != "--uefi"]
+    answers = [word.partition("=")[2] for word in sys.argv if word.startswith("--answers=")]
+    smp, *kinds = [word for word in sys.argv[1:] if not word.startswith("--")]
     bad = 0
     for kind in kinds or list(KINDS):
         if not runs(kind, int(smp)):
             continue
         name, start = f"{kind}-{smp}{'-uefi' * uefi}", time.monotonic()
         try:
-            three_ways(kind, int(smp), uefi)
+            found = three_ways(kind, int(smp), uefi, "acpi=off " * bool(answers))
+            for file in answers:
+                same_again(Path(file), name, found)
             print(f"ok {name} ({time.monotonic() - start:.1f} s)", flush=True)
         except (Wrong, GuestError) as e:
             bad += 1
