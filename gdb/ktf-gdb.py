@@ -24,7 +24,8 @@ def load(folder: str) -> None:
         sys.path.insert(0, folder)
     for name in [n for n in sys.modules if n.split(".")[0] == "ktf"]:
         del sys.modules[name]  # loaded again: take the files as they are now
-    from ktf import alarm, functions, printers, register, registry, target, unwind
+    from ktf.commands import registry
+    from ktf.debugger import alarm, functions, printers, register, target, unwind
 
     guest = target.Target()
     for command in registry.commands():

@@ -41,8 +41,8 @@ from bitflip_fields import Field, fields, pages  # noqa: E402
 from bitflip_frozen import Frozen  # noqa: E402
 from campaign import campaign_end  # noqa: E402
 from fake_guest import Plain  # noqa: E402
-from ktf.commands_check import CheckCommand  # noqa: E402
-from ktf.database import Database  # noqa: E402
+from ktf.commands.check import CheckCommand  # noqa: E402
+from ktf.kernel.database import Database  # noqa: E402
 from ktf.errors import KtfError  # noqa: E402
 from leash import end_with  # noqa: E402
 from qemu import EXIT_SUCCESS, Guest, gdb_command  # noqa: E402

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ktf.database import POOLS, Database
-from ktf.layout import TypeDesc
-from ktf.pools import HEADER, Objects
-from ktf.readers import PAGE, WORDS
+from ktf.kernel.database import POOLS, Database
+from ktf.kernel.layout import TypeDesc
+from ktf.kernel.pools import HEADER, Objects
+from ktf.memory.readers import PAGE, WORDS
 
 # Of a page-table entry (SDM vol. 3, 4.5): name, first bit, bits.
 ENTRY = (

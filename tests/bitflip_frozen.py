@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 import numpy as np
 from array_reader import ArrayReader
 
-from ktf.backtraces import Backtrace
+from ktf.kernel.backtrace import Backtrace
 from ktf.errors import KtfError
-from ktf.kernel import Segment
-from ktf.layout import Symbol, TypeDesc, Types
-from ktf.readers import RamMap, RamRange
-from ktf.registers import Registers
-from ktf.session import Cpu, Session
+from ktf.kernel.kernel import Segment
+from ktf.kernel.layout import Symbol, TypeDesc, Types
+from ktf.memory.readers import RamMap, RamRange
+from ktf.x86.registers import Registers
+from ktf.kernel.session import Cpu, Session
 
 if TYPE_CHECKING:
-    from ktf.target import Target
+    from ktf.debugger.target import Target
 
 T = TypeVar("T")
 NOT_THERE = "not there"

@@ -10,9 +10,9 @@ import gdb
 from bitflip_fields import ALSO
 from bitflip_frozen import freeze
 from inside import equal, json_of, passed
-from ktf.commands_check import examine
-from ktf.rules import RULES
-from ktf.target import Target
+from ktf.commands.check import examine
+from ktf.rules.table import RULES
+from ktf.debugger.target import Target
 
 
 def turn(ram: mmap.mmap, at: int, mask: int) -> None:

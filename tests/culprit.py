@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
 
-from ktf.culprit import culprit
+from ktf.postmortem.culprit import culprit
 from qemu import ROOT, Guest, GuestError, gdb_command, guest_options, private_file
 
 ICOUNT = (

@@ -18,12 +18,12 @@ from typing import Any, Callable
 
 import gdb
 
-from ktf.commands_check import examine
-from ktf.culprit import Watch, broken, watches
+from ktf.commands.check import examine
+from ktf.postmortem.culprit import Watch, broken, watches
 from ktf.errors import KtfError
 from ktf.findings import Report
-from ktf.rules import RULES
-from ktf.target import Target
+from ktf.rules.table import RULES
+from ktf.debugger.target import Target
 
 # Where a guest ends, and how that is called: the last one has nothing left to do.
 ENDS = {

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
 
 from culprit import verdict
-from ktf.culprit import culprit
+from ktf.postmortem.culprit import culprit
 from qemu import ROOT, gdb_command
 from transcript import FREELY, Comparison
 

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "gdb"))
 
 from gdb_jobs import gdb_jobs
 from job import PYTHON, Job, execute
-from ktf.rules import RULES
+from ktf.rules.table import RULES
 from packages import restricted_path
 from postmortem import CPUS, KINDS
 from qemu import BUILD, ROOT, Guest, GuestError

@@ -8,7 +8,7 @@ from typing import Sequence
 
 import numpy as np
 
-from ktf.readers import RamMap, Reader
+from ktf.memory.readers import RamMap, Reader
 
 
 class ArrayReader(Reader):

@@ -4,8 +4,8 @@
 from inside import check, equal, passed
 from synthetic_types import CONSTANTS, ENUMS, STRUCTS, FakeTypes
 
-from ktf.layout import TypeDesc
-from ktf.target import GdbTypes
+from ktf.kernel.layout import TypeDesc
+from ktf.debugger.target import GdbTypes
 
 real, fake = GdbTypes(), FakeTypes()
 

@@ -3,9 +3,10 @@
 # guest: mem=128M smp=1 ramfile=1
 import gdb
 from inside import check, equal, error_of, passed, run
-from ktf import functions, registry
-from ktf.rules import RULES
-from ktf.target import Target
+from ktf.debugger import functions
+from ktf.commands import registry
+from ktf.rules.table import RULES
+from ktf.debugger.target import Target
 
 COMMANDS = registry.commands()
 GUEST = Target()

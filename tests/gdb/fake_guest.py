@@ -9,11 +9,11 @@ from typing import Callable
 import numpy as np
 
 from array_reader import ArrayReader
-from ktf.command import Breakpoint
+from ktf.commands.command import Breakpoint
 from ktf.errors import KtfError
-from ktf.paging import NX, PS, P, RW, US, Rules
-from ktf.readers import RamMap, RamRange
-from ktf.session import Cpu, Session
+from ktf.x86.paging import NX, PS, P, RW, US, Rules
+from ktf.memory.readers import RamMap, RamRange
+from ktf.kernel.session import Cpu, Session
 
 PAGE = 4096
 

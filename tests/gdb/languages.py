@@ -6,7 +6,8 @@ import string
 
 import gdb
 from inside import check, equal, error_of, passed, run
-from ktf import functions, registry
+from ktf.debugger import functions
+from ktf.commands import registry
 
 GUEST_COMMANDS = (
     "ktf-maps ktf_ready",

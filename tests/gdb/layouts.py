@@ -4,8 +4,8 @@
 import gdb
 import numpy as np
 from inside import check, equal, passed
-from ktf.layout import Records
-from ktf.target import GdbTypes, Target
+from ktf.kernel.layout import Records
+from ktf.debugger.target import GdbTypes, Target
 
 ARENAS = {
     "ARENA_FRAMES": "frame_t",

@@ -51,7 +51,7 @@ check("Undefined item" in error_of("set ktf reader teleport"))
 equal(physical_mode(), "0")
 
 # Whatever goes wrong in the middle of a read: the stub is left as it was.
-target = __import__("ktf.target", fromlist=["GdbLink"])
+target = __import__("ktf.debugger.target", fromlist=["GdbLink"])
 packet, borrow = target.GdbLink._packet, target.stub.borrow
 
 

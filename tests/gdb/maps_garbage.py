@@ -50,15 +50,16 @@ def survives(what: str) -> str:
 
 def tables() -> list[int]:
     """Physical addresses of the page tables."""
-    import ktf.walk
     from array_reader import ArrayReader
-    from ktf.readers import RamMap, RamRange
+    from ktf.memory.readers import RamMap, RamRange
+    from ktf.x86.paging import Rules
+    from ktf.x86.walk import walk
     import numpy
 
     memory = numpy.fromfile(os.environ["KTF_RAMFILE"], numpy.uint8)
     reader = ArrayReader(RamMap([RamRange(0, len(memory))]), [memory])
     root = int(gdb.parse_and_eval("(unsigned long)$cr3")) >> 12
-    found = ktf.walk.walk(reader, root, ktf.paging.Rules())
+    found = walk(reader, root, Rules())
     return [int(m) << 12 for m in found.tables.mfn.tolist()]
 
 

@@ -8,8 +8,8 @@ import re
 import gdb
 import numpy as np
 from inside import check, equal, json_of, passed, run
-from ktf.memtype import NAMES
-from ktf.target import Target
+from ktf.x86.memtype import NAMES
+from ktf.debugger.target import Target
 
 with open(os.environ["KTF_SERIAL"], encoding="utf-8", errors="replace") as serial:
     said = re.findall(r"MTRRs: 0x(\w+) to 0x(\w+) (\S+)", serial.read())

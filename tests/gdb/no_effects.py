@@ -6,7 +6,7 @@ import os
 
 import gdb
 from inside import check, equal, error_of, passed, run
-from ktf.settings import FORBIDDEN
+from ktf.debugger.settings import FORBIDDEN
 
 
 def state() -> tuple[str, ...]:

@@ -9,9 +9,9 @@ import time
 import gdb
 import numpy as np
 from inside import check, equal, passed, run
-from ktf.block import Block
-from ktf.database import Database
-from ktf.target import Target
+from ktf.show.block import Block
+from ktf.kernel.database import Database
+from ktf.debugger.target import Target
 
 target = Target()
 folder = os.path.dirname(os.environ["KTF_SERIAL"])

@@ -9,8 +9,8 @@ import time
 
 import gdb
 from inside import check, equal, error_of, interrupt_after, passed, physical_mode, run
-from ktf import stub
-from ktf.target import GdbLink
+from ktf.memory import stub
+from ktf.debugger.target import GdbLink
 from reads import ram_of_guest
 
 COMMANDS = (

@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 
 from inside import check, run
-from ktf import stub
-from ktf.target import GdbLink
+from ktf.memory import stub
+from ktf.debugger.target import GdbLink
 
 
 def ram_of_guest() -> list[tuple[int, int]]:

@@ -6,9 +6,9 @@ import subprocess
 import gdb
 from inside import check, equal, error_of, passed, run
 
-from ktf import target
-from ktf.cpus import LATE
-from ktf.target import GdbTypes
+from ktf.debugger import target
+from ktf.kernel.cpus import LATE
+from ktf.debugger.target import GdbTypes
 
 types = GdbTypes()
 

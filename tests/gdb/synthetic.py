@@ -34,11 +34,11 @@ from synthetic_model import (
 from synthetic_types import ARENAS, ENUMS, MM_VA, SYMBOLS, FakeTypes
 
 from array_reader import ArrayReader
-from ktf.kernel import Segment
-from ktf.layout import Layout, Records
-from ktf.readers import RamMap, RamRange
-from ktf.registers import CONTROL, GENERAL, Registers, Segment as Register
-from ktf.session import Cpu, Session
+from ktf.kernel.kernel import Segment
+from ktf.kernel.layout import Layout, Records
+from ktf.memory.readers import RamMap, RamRange
+from ktf.x86.registers import CONTROL, GENERAL, Registers, Segment as Register
+from ktf.kernel.session import Cpu, Session
 
 LIMITS = (64 << 30, 8 << 30, 512 << 20, 256 << 20, 16 << 30, 64 << 20)
 STRUCTS = ("frame_t", "mapping_t", "struct frame_node", "struct table", "struct shadow", "space_t")

@@ -11,9 +11,9 @@ import numpy as np
 
 from fake_guest import Memory, Plain
 
-from ktf.paging import NX, P, RW, US
-from ktf.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
-from ktf.session import Cpu, Session
+from ktf.x86.paging import NX, P, RW, US
+from ktf.x86.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
+from ktf.kernel.session import Cpu, Session
 
 PAGE = 4096
 TEXT, DATA, RODATA = 0x100000, 0x101000, 0x102000

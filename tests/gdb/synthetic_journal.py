@@ -9,8 +9,8 @@ import numpy as np
 from synthetic import Machine, put
 from synthetic_types import OPS
 
-from ktf import journal
-from ktf.layout import Layout
+from ktf.kernel import journal
+from ktf.kernel.layout import Layout
 
 STEP, PLACES = 64, 8
 OP = {name: number for number, name in enumerate(OPS)}

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ktf.errors import KtfError
-from ktf.layout import FieldDesc, Symbol, TypeDesc
+from ktf.kernel.layout import FieldDesc, Symbol, TypeDesc
 
 # Members in order: "u4 next" an integer of 4 bytes, "u8 order:5 tail:7" bit-fields of one, "u4*512 entry" an array,
 # "c*22 name" characters, "struct region*64 region" structs; "packed" alone: without gaps.

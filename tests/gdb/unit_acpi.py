@@ -12,12 +12,13 @@ import unittest
 import numpy as np
 
 from fake_guest import Memory, Plain
-from ktf import acpi, acpi_root
-from ktf.acpi import Tables, read_root
-from ktf.command import internal_error
-from ktf.commands_acpi import AcpiCommand
+from ktf.acpi import tables as acpi
+from ktf.acpi import root as acpi_root
+from ktf.acpi.tables import Tables, read_root
+from ktf.commands.command import internal_error
+from ktf.commands.acpi import AcpiCommand
 from ktf.errors import Corrupt, KtfError, Unreadable
-from ktf.readers import RamMap, RamRange, StubReader
+from ktf.memory.readers import RamMap, RamRange, StubReader
 
 PAGES = 512  # 2 MiB from address 0 on
 END = PAGES * 4096

@@ -17,13 +17,13 @@ from fake_guest import Memory
 from synthetic import Machine
 from synthetic_model import IMAGE
 
-from ktf import core_write
-from ktf.core import Ended, open_core, own_note
+from ktf.cores import write as core_write
+from ktf.cores.read import Ended, open_core, own_note
 from ktf.errors import KtfError, Unreadable
-from ktf.paging import NX, P, RW
-from ktf.readers import PAGE
-from ktf.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
-from ktf.session import Session
+from ktf.x86.paging import NX, P, RW
+from ktf.memory.readers import PAGE
+from ktf.x86.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
+from ktf.kernel.session import Session
 
 LOAD = struct.Struct("<IIQQQQQQ")
 HIGH = 0xFFFF_8000_0000_0000

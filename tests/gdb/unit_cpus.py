@@ -12,13 +12,13 @@ from synthetic import Machine
 from synthetic_model import STACKS
 from synthetic_types import SYMBOLS
 
-from ktf.commands_check import examine
-from ktf.cpus import Cpus
-from ktf.database import Database
+from ktf.commands.check import examine
+from ktf.kernel.cpus import Cpus
+from ktf.kernel.database import Database
 from ktf.findings import Report
-from ktf.registers import Registers
-from ktf.rules import RULES
-from ktf.session import Session
+from ktf.x86.registers import Registers
+from ktf.rules.table import RULES
+from ktf.kernel.session import Session
 
 HEALTHY = Machine()
 ROOM = 64

@@ -11,9 +11,9 @@ from synthetic_journal import Rings
 from synthetic_model import IMAGE
 from synthetic_types import SYMBOLS
 
-from ktf.commands_check import examine
-from ktf.culprit import Watch, broken, watches
-from ktf.rules import RULES
+from ktf.commands.check import examine
+from ktf.postmortem.culprit import Watch, broken, watches
+from ktf.rules.table import RULES
 
 HEALTHY = Machine()
 VA = 0xFFFFC00000000000

@@ -28,9 +28,9 @@ from synthetic_cpu import (
     Computer,
 )
 
-from ktf.delivery import Chain, Processor
-from ktf.exceptions import BP, DE, DF, GP, NMI, PF, SS, UD, Fault, doubles
-from ktf.paging import NX, P, RW, US
+from ktf.postmortem.delivery import Chain, Processor
+from ktf.x86.exceptions import BP, DE, DF, GP, NMI, PF, SS, UD, Fault, doubles
+from ktf.x86.paging import NX, P, RW, US
 
 # Bits of a page fault's error code: SDM vol. 3, 4.7.
 PRESENT, WRITE, USER, RESERVED, FETCH = 1, 2, 4, 8, 16

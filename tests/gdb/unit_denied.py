@@ -10,14 +10,14 @@ import unittest
 import numpy as np
 
 from fake_guest import Memory
-from ktf.caller import behind_call
-from ktf.delivery import Processor
-from ktf.denied import RFLAGS_AC, denied
-from ktf.exceptions import BP, DF, FETCH, GP, NP, PF, PRESENT, USER, WRITE, Fault
-from ktf.intlog import excerpt, last_chain
-from ktf.paging import P, RW, U, W, X
-from ktf.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
-from ktf.session import CR4_SMAP, CR4_SMEP
+from ktf.postmortem.caller import behind_call
+from ktf.postmortem.delivery import Processor
+from ktf.postmortem.denied import RFLAGS_AC, denied
+from ktf.x86.exceptions import BP, DF, FETCH, GP, NP, PF, PRESENT, USER, WRITE, Fault
+from ktf.postmortem.intlog import excerpt, last_chain
+from ktf.x86.paging import P, RW, U, W, X
+from ktf.x86.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
+from ktf.kernel.session import CR4_SMAP, CR4_SMEP
 
 IDT, GDT, STACK, LIMIT = 0x10000, 0x11000, 0x12000, 0xFFF
 CODE64, DATA, CODE32 = 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import unittest
 
-from ktf.division import fails, register
+from ktf.x86.division import fails, register
 
 TOP = 1 << 63
 BYTES = {0x1000: b"\0\0\0\0\0\0\0\x01", 0x2010: b"\xff" * 8}

@@ -11,8 +11,8 @@ from pathlib import Path
 from documents import DOCS, GDB, Document, help_document
 from transcript import FREELY, Comparison, Mismatch
 
-from ktf import registry
-from ktf.functions import FUNCTIONS
+from ktf.commands import registry
+from ktf.debugger.functions import FUNCTIONS
 
 KTF = Path(registry.__file__).parent
 LEAST = {"README.md": 4, GDB: 100, "docs/clients.md": 2, "docs/postmortem.md": 14}  # commands

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import unittest
 
-from ktf.exceptions import BP, DF, GP, PF, Fault
-from ktf.intlog import excerpt, last_chain, parse, triple_fault
+from ktf.x86.exceptions import BP, DF, GP, PF, Fault
+from ktf.postmortem.intlog import excerpt, last_chain, parse, triple_fault
 
 RIP, RSP = 0xFFFFFFFF80231AAB, 0xFFFFFFC034004F78
 # What stands behind each line in the log, cut to some of it.

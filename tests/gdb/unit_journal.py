@@ -14,8 +14,8 @@ from fake_guest import Plain
 from synthetic_journal import OP, PLACES, STEP, Rings
 from synthetic_model import IMAGE
 
-from ktf import journal
-from ktf.commands_journal import JournalCommand
+from ktf.kernel import journal
+from ktf.commands.journal import JournalCommand
 from ktf.errors import KtfError
 
 

@@ -9,7 +9,7 @@ import unittest
 import numpy as np
 
 from ktf.errors import Corrupt, KtfError
-from ktf.layout import FieldDesc, Layout, TypeDesc, enum_names
+from ktf.kernel.layout import FieldDesc, Layout, TypeDesc, enum_names
 
 U8, U16, U32, U64 = (TypeDesc("uint", n) for n in (1, 2, 4, 8))
 I32 = TypeDesc("int", 4)

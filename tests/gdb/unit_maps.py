@@ -14,12 +14,13 @@ import numpy as np
 from fake_guest import Memory, Plain
 from synthetic import Machine
 
-from ktf import maps, text
-from ktf.command import Args, Command, Context, Option, split
-from ktf.commands import MapsCommand
+from ktf.show import maps
+from ktf.show import text
+from ktf.commands.command import Args, Command, Context, Option, split
+from ktf.commands.maps import MapsCommand
 from ktf.errors import KtfError, UsageError
-from ktf.memtype import COMMON_PAT, NAMES, MemoryTypes, Mtrr
-from ktf.paging import (
+from ktf.x86.memtype import COMMON_PAT, NAMES, MemoryTypes, Mtrr
+from ktf.x86.paging import (
     ACCESSED,
     GLOBAL,
     LEAF_ADDRESS,
@@ -35,8 +36,8 @@ from ktf.paging import (
     P,
     Walk,
 )
-from ktf.spaces import Space
-from ktf.walk import walk
+from ktf.kernel.spaces import Space
+from ktf.x86.walk import walk
 
 HIGH = 0xFFFF_8000_0000_0000
 KINDS = {0: "none", 1: "text", 2: "data"}

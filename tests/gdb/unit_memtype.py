@@ -9,7 +9,7 @@ import unittest
 
 import numpy as np
 
-from ktf.memtype import (
+from ktf.x86.memtype import (
     COMMON_PAT,
     EFFECTIVE,
     MIXED,
@@ -24,7 +24,7 @@ from ktf.memtype import (
     Mtrr,
     combine,
 )
-from ktf.paging import PCD, PWT, P
+from ktf.x86.paging import PCD, PWT, P
 
 LIMIT = 1 << 40
 ADDRESSES = LIMIT - 1 & ~0xFFF

@@ -7,7 +7,7 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from ktf.operands import Access, accesses, software_vector, width
+from ktf.x86.operands import Access, accesses, software_vector, width
 
 REGISTERS = {
     "rax": 0x1000,

@@ -10,10 +10,10 @@ import unittest
 import numpy as np
 
 from fake_guest import Memory, naive
-from ktf import paging
-from ktf.paging import LEAF_FIELDS, NX, PS, P, RW, US, Leaves, Rules, Walk
-from ktf.trace import trace, translate
-from ktf.walk import CHUNK, Limits, walk
+from ktf.x86 import paging
+from ktf.x86.paging import LEAF_FIELDS, NX, PS, P, RW, US, Leaves, Rules, Walk
+from ktf.x86.trace import trace, translate
+from ktf.x86.walk import CHUNK, Limits, walk
 
 KERNEL = 0xFFFF_8000_0000_0000
 

@@ -13,12 +13,12 @@ from synthetic import CR0, CR4, Machine
 from synthetic_journal import Rings
 from synthetic_model import STACKS, leaf
 
-from ktf.delivery import Chain
-from ktf.exceptions import DF, PF, Fault
-from ktf.postmortem import Inquest
-from ktf.reasons import Reason
-from ktf.session import Session
-from ktf.stop import PANIC, TRIPLE, Stop
+from ktf.postmortem.delivery import Chain
+from ktf.x86.exceptions import DF, PF, Fault
+from ktf.postmortem.story import Inquest
+from ktf.postmortem.reasons import Reason
+from ktf.kernel.session import Session
+from ktf.postmortem.stop import PANIC, TRIPLE, Stop
 
 HEALTHY = Machine()
 VA = 0xFFFFC00000000000

@@ -14,10 +14,18 @@ import unittest
 
 import numpy as np
 
-from ktf.core import open_core
+from ktf.cores.read import open_core
 from ktf.errors import KtfError, Unreadable
-from ktf.qemu import find_process, open_reader, ram_map, read_maps
-from ktf.readers import FileReader, OpenFile, ProcMemReader, RamMap, RamRange, Reader, StubReader
+from ktf.memory.qemu import find_process, open_reader, ram_map, read_maps
+from ktf.memory.readers import (
+    FileReader,
+    OpenFile,
+    ProcMemReader,
+    RamMap,
+    RamRange,
+    Reader,
+    StubReader,
+)
 
 PAGE = 4096
 

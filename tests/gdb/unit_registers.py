@@ -8,7 +8,7 @@ import struct
 import unittest
 
 from ktf.errors import Corrupt
-from ktf.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment, from_note, parse
+from ktf.x86.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment, from_note, parse
 
 # What QEMU 7.2 prints, cut to what is read and the lines around it.
 LONG = """

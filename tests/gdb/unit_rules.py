@@ -25,15 +25,15 @@ from synthetic import CR0, CR4, STRUCTS, Machine
 from synthetic_model import BASE, BASES, STACKS, UC, W, leaf
 from synthetic_types import MM_VA, SYMBOLS
 
-from ktf.backtraces import Backtrace
-from ktf.commands import MapsCommand
-from ktf.commands_check import CheckCommand, examine, text, unsettled_text
-from ktf.database import Database
-from ktf.descriptors import Frames
+from ktf.kernel.backtrace import Backtrace
+from ktf.commands.maps import MapsCommand
+from ktf.commands.check import CheckCommand, examine, text, unsettled_text
+from ktf.kernel.database import Database
+from ktf.kernel.descriptors import Frames
 from ktf.errors import NotYet
 from ktf.findings import KEEP, Report, Violation
-from ktf import rules
-from ktf.rules import RULES, check
+from ktf.rules import table as rules
+from ktf.rules.table import RULES, check
 
 CASES = LINKED_CASES + STATE_CASES
 HEALTHY = Machine()

@@ -9,13 +9,13 @@ import unittest
 
 from synthetic_cpu import DATA, IDT, IDT_PAGES, STACK, TEXT, Computer, Stopped
 
-from ktf.delivery import Chain
-from ktf.ended import Asked
-from ktf.exceptions import BP, DF, GP, PF, PRESENT, USER, Fault
-from ktf.postmortem import Inquest
-from ktf.saved import Saved
-from ktf.session import Session
-from ktf.stop import Stop, find_stop
+from ktf.postmortem.delivery import Chain
+from ktf.kernel.machine_end import Asked
+from ktf.x86.exceptions import BP, DF, GP, PF, PRESENT, USER, Fault
+from ktf.postmortem.story import Inquest
+from ktf.postmortem.saved import Saved
+from ktf.kernel.session import Session
+from ktf.postmortem.stop import Stop, find_stop
 
 JUNK = 0x6B6B6B6B6B6B6B6B
 CALLED, JUMPED = TEXT + 0x20, TEXT + 0x40  # behind a call, behind something else

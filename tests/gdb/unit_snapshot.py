@@ -11,9 +11,9 @@ from typing import Any
 from fake_guest import Plain
 from synthetic import Machine
 
-from ktf import commands_snapshot
-from ktf.commands_snapshot import DiffCommand, SnapshotCommand
-from ktf.database import Database
+from ktf.commands import snapshot as commands_snapshot
+from ktf.commands.snapshot import DiffCommand, SnapshotCommand
+from ktf.kernel.database import Database
 from ktf.errors import KtfError
 
 KEYS = (

@@ -11,10 +11,10 @@ from synthetic_cpu import HOLE, IST1, STACK, TEXT, USER_TEXT, Computer, Stopped,
 from unit_intlog import line
 
 from ktf.errors import NotYet
-from ktf.exceptions import BP, DF, GP, PF, Fault
-from ktf.paging import NX, P
-from ktf.registers import Registers
-from ktf.stop import Stop, find_stop
+from ktf.x86.exceptions import BP, DF, GP, PF, Fault
+from ktf.x86.paging import NX, P
+from ktf.x86.registers import Registers
+from ktf.postmortem.stop import Stop, find_stop
 
 PUSH, IDLE = TEXT, TEXT + 0x100
 CODE = {PUSH: "push %rax", IDLE: "nop", TEXT + 0x200: "int3"}

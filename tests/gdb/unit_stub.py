@@ -13,7 +13,7 @@ import threading
 import time
 import unittest
 
-from ktf import stub
+from ktf.memory import stub
 from ktf.errors import KtfError, NoGuest, Unreadable
 
 MEMORY = bytes(range(256)) * 4096

@@ -8,7 +8,7 @@ import struct
 import unittest
 
 from ktf.errors import Corrupt
-from ktf.symtab import SECTION, SYMBOL, functions
+from ktf.kernel.symtab import SECTION, SYMBOL, functions
 
 NAMES = b"\0first\0first.part.0\0second\0object\0"
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""All that talks to gdb: the target, registers, expressions, breakpoints, printers, registration."""
