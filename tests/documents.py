@@ -189,7 +189,7 @@ HELP = r"""
 def help_texts() -> dict[str, str]:
     """Each docstring of gdb/ktf with a prompt in it, by the name of the command or function, or of its class."""
     found = {}
-    for source in sorted((ROOT / "gdb/ktf").glob("*.py")):
+    for source in sorted((ROOT / "gdb/ktf").rglob("*.py")):
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.ClassDef) and PROMPT in (text := ast.get_docstring(node) or ""):
                 names = [
