@@ -21,7 +21,8 @@ from ktf.kernel.kernel import Segment
 from ktf.kernel.layout import Symbol, TypeDesc, Types
 from ktf.memory.readers import RamMap, RamRange
 from ktf.x86.registers import Registers
-from ktf.kernel.session import Cpu, Session
+from ktf.kernel.session import Session
+from ktf.x86.cpu import Cpu
 
 if TYPE_CHECKING:
     from ktf.debugger.target import Target

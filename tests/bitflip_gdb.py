@@ -10,7 +10,7 @@ import gdb
 from bitflip_fields import ALSO
 from bitflip_frozen import freeze
 from inside import equal, json_of, passed
-from ktf.commands.check import examine
+from ktf.rules.examine import examine
 from ktf.rules.table import RULES
 from ktf.debugger.target import Target
 

@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 import gdb
 
-from ktf.commands.check import examine
+from ktf.rules.examine import examine
 from ktf.postmortem.culprit import Watch, broken, watches
 from ktf.errors import KtfError
 from ktf.findings import Report

@@ -4,7 +4,6 @@
 # guest: mem=128M machine=q35 uefi=1 smp=1 ramfile=1 timeout=180
 import json
 import os
-import re
 import stat
 from typing import Any
 

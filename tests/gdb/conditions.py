@@ -4,7 +4,7 @@
 import re
 
 import gdb
-from inside import check, equal, passed, run
+from inside import check, passed, run
 
 
 # GDB's line on a condition that fails, in the words of whichever release; why stands in the next one.

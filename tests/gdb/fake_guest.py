@@ -9,11 +9,12 @@ from typing import Callable
 import numpy as np
 
 from array_reader import ArrayReader
-from ktf.commands.command import Breakpoint
+from ktf.kernel.context import Breakpoint
 from ktf.errors import KtfError
 from ktf.x86.paging import NX, PS, P, RW, US, Rules
 from ktf.memory.readers import RamMap, RamRange
-from ktf.kernel.session import Cpu, Session
+from ktf.kernel.session import Session
+from ktf.x86.cpu import Cpu
 
 PAGE = 4096
 

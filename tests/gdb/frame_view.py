@@ -3,7 +3,6 @@
 # guest: mem=128M smp=2 ramfile=1 cmdline="test=mm_spaces,mm_thousand_areas"
 import re
 
-import gdb
 from inside import check, equal, error_of, json_of, passed, run
 
 LINES = 50  # a screen

@@ -4,7 +4,7 @@
 import subprocess
 
 import gdb
-from inside import check, equal, error_of, passed, run
+from inside import check, equal, passed, run
 
 from ktf.debugger import target
 from ktf.kernel.cpus import LATE

@@ -38,7 +38,8 @@ from ktf.kernel.kernel import Segment
 from ktf.kernel.layout import Layout, Records
 from ktf.memory.readers import RamMap, RamRange
 from ktf.x86.registers import CONTROL, GENERAL, Registers, Segment as Register
-from ktf.kernel.session import Cpu, Session
+from ktf.kernel.session import Session
+from ktf.x86.cpu import Cpu
 
 LIMITS = (64 << 30, 8 << 30, 512 << 20, 256 << 20, 16 << 30, 64 << 20)
 STRUCTS = ("frame_t", "mapping_t", "struct frame_node", "struct table", "struct shadow", "space_t")

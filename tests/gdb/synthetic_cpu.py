@@ -13,7 +13,8 @@ from fake_guest import Memory, Plain
 
 from ktf.x86.paging import NX, P, RW, US
 from ktf.x86.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
-from ktf.kernel.session import Cpu, Session
+from ktf.kernel.session import Session
+from ktf.x86.cpu import Cpu
 
 PAGE = 4096
 TEXT, DATA, RODATA = 0x100000, 0x101000, 0x102000

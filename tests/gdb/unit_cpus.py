@@ -12,7 +12,7 @@ from synthetic import Machine
 from synthetic_model import STACKS
 from synthetic_types import SYMBOLS
 
-from ktf.commands.check import examine
+from ktf.rules.examine import examine
 from ktf.kernel.cpus import Cpus
 from ktf.kernel.database import Database
 from ktf.findings import Report

@@ -11,7 +11,7 @@ from synthetic_journal import Rings
 from synthetic_model import IMAGE
 from synthetic_types import SYMBOLS
 
-from ktf.commands.check import examine
+from ktf.rules.examine import examine
 from ktf.postmortem.culprit import Watch, broken, watches
 from ktf.rules.table import RULES
 

@@ -17,7 +17,7 @@ from ktf.x86.exceptions import BP, DF, FETCH, GP, NP, PF, PRESENT, USER, WRITE, 
 from ktf.postmortem.intlog import excerpt, last_chain
 from ktf.x86.paging import P, RW, U, W, X
 from ktf.x86.registers import CONTROL, GENERAL, SEGMENTS, Registers, Segment
-from ktf.kernel.session import CR4_SMAP, CR4_SMEP
+from ktf.x86.cpu import CR4_SMAP, CR4_SMEP
 
 IDT, GDT, STACK, LIMIT = 0x10000, 0x11000, 0x12000, 0xFFF
 CODE64, DATA, CODE32 = 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00CF9B000000FFFF

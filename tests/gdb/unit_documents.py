@@ -48,7 +48,9 @@ class Complete(unittest.TestCase):
 
     def test_settings(self) -> None:
         """Each setting, set and shown."""
-        names = re.findall(r'super\(\).__init__\("(ktf \w+)"', (KTF / "debugger/register.py").read_text())
+        names = re.findall(
+            r'super\(\).__init__\("(ktf \w+)"', (KTF / "debugger/register.py").read_text()
+        )
         self.assertEqual(names, ["ktf reader"])
         for verb in ("set", "show"):
             for name in names:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fake_guest import Plain
-from synthetic_journal import OP, PLACES, STEP, Rings
+from synthetic_journal import PLACES, STEP, Rings
 from synthetic_model import IMAGE
 
 from ktf.kernel import journal

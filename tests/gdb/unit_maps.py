@@ -14,9 +14,11 @@ import numpy as np
 from fake_guest import Memory, Plain
 from synthetic import Machine
 
+from ktf.kernel.database import database_of
 from ktf.show import maps
 from ktf.show import text
-from ktf.commands.command import Args, Command, Context, Option, split
+from ktf.commands.command import Args, Command, Option, split
+from ktf.kernel.context import Context
 from ktf.commands.maps import MapsCommand
 from ktf.errors import KtfError, UsageError
 from ktf.x86.memtype import COMMON_PAT, NAMES, MemoryTypes, Mtrr
@@ -206,7 +208,7 @@ class Ranges(unittest.TestCase):
         passed, walked = session.walk_past, []
 
         def checked(space: Space, *rest: Any) -> Walk:
-            self.assertIn("kinds_alone", vars(session.database()))
+            self.assertIn("kinds_alone", vars(database_of(session)))
             walked.append(space.name)
             return passed(space, *rest)
 

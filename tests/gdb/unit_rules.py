@@ -27,7 +27,8 @@ from synthetic_types import MM_VA, SYMBOLS
 
 from ktf.kernel.backtrace import Backtrace
 from ktf.commands.maps import MapsCommand
-from ktf.commands.check import CheckCommand, examine, text, unsettled_text
+from ktf.commands.check import CheckCommand, text, unsettled_text
+from ktf.rules.examine import examine
 from ktf.kernel.database import Database
 from ktf.kernel.descriptors import Frames
 from ktf.errors import NotYet

@@ -12,11 +12,12 @@ from contextlib import suppress
 
 from ktf.acpi import view as acpi_view
 from ktf.acpi.root import find_root
-from ktf.acpi.tables import Root, Table, Tables, read_root
+from ktf.acpi.tables import Table, Tables, read_root
 from ktf.acpi.view import Holders
-from ktf.commands.command import JSON, Args, Command, Context, Option, json_line
+from ktf.commands.command import JSON, Args, Command, Option, json_line
 from ktf.commands.frame import Broken
 from ktf.errors import KtfError, UsageError
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
 from ktf.kernel.session import Session
 from ktf.x86.trace import trace

@@ -7,13 +7,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ktf.commands.command import JSON, Args, Command, Context, Option, json_line
+from ktf.commands.command import JSON, Args, Command, Option, json_line
 from ktf.errors import KtfError, UsageError
 from ktf.findings import Report, Violation
-from ktf.kernel.database import Database, need_live, overwritten
-from ktf.kernel.session import Session
-from ktf.rules.smp import COVERED, Held, held
-from ktf.rules.table import RULES, check
+from ktf.kernel.context import Context
+from ktf.rules.examine import examine
+from ktf.rules.smp import Held
+from ktf.rules.table import RULES
 
 SHOWN = 20  # violations of one rule that are printed
 UNKNOWN = -1  # $ktf_violations while nothing is known
@@ -115,27 +115,6 @@ def chosen_rules(args: Args) -> list[str]:
     if not names:
         raise UsageError(f"--rule names no rule; there are: {' '.join(RULES)}")
     return names
-
-
-def examine(session: Session, names: Sequence[str]) -> tuple[Report, dict[str, int]]:
-    """The violations of these rules, and what was looked at. What held locks cover is set apart."""
-    broken = overwritten(session)
-    if broken:
-        report = Report()
-        report.add_blind("A3", broken)
-        return report, dict.fromkeys(("entries", "leaves", "frames", "mappings", "spaces"), 0)
-    db = Database(session)
-    need_live(db)
-    report = check(db, names)
-    report.held = held(db, report)
-    report.unsettled = report.without(rule for h in report.held for rule in COVERED[h.lock])
-    return report, {
-        "entries": db.reach.entries,
-        "leaves": len(db.reach.all_leaves),
-        "frames": len(db.frames.heads),
-        "mappings": len(db.mappings),
-        "spaces": len(db.spaces.rows),
-    }
 
 
 def unsettled_text(locks: Sequence[Held], unsettled: Report) -> str:

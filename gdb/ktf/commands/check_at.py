@@ -8,18 +8,11 @@ import re
 
 from collections.abc import Sequence
 
-from ktf.commands.check import chosen_rules, examine, text, unsettled_text
-from ktf.commands.command import (
-    JSON,
-    Args,
-    Breakpoint,
-    Command,
-    Context,
-    Option,
-    internal_error,
-    json_line,
-)
+from ktf.commands.check import chosen_rules, text, unsettled_text
+from ktf.commands.command import JSON, Args, Command, Option, internal_error, json_line
 from ktf.errors import KtfError, NotYet, UsageError
+from ktf.kernel.context import Breakpoint, Context
+from ktf.rules.examine import examine
 from ktf.rules.table import RULES
 
 

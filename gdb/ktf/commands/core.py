@@ -7,10 +7,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ktf.commands.command import JSON, Args, Command, Context, json_line
+from ktf.commands.command import JSON, Args, Command, json_line
 from ktf.cores.read import Ended
 from ktf.cores.write import PHYSICAL, Written, write_core
 from ktf.errors import UsageError
+from ktf.kernel.context import Context
 from ktf.kernel.session import Session
 from ktf.postmortem.intlog import excerpt
 

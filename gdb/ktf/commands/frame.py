@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ktf.commands.command import JSON, Args, Command, Context, Option, json_line
+from ktf.commands.command import JSON, Args, Command, Option, json_line
 from ktf.errors import KtfError, UsageError
 from ktf.findings import Report, Violation
 from ktf.kernel import journal
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
 from ktf.memory.readers import PAGE
 from ktf.rules.smp import COVERED, held

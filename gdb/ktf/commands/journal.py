@@ -8,9 +8,10 @@ import re
 
 import numpy as np
 
-from ktf.commands.command import JSON, Args, Command, Context, Option, json_line
+from ktf.commands.command import JSON, Args, Command, Option, json_line
 from ktf.errors import UsageError
 from ktf.kernel import journal
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
 from ktf.kernel.journal import Journal
 from ktf.memory.readers import PAGE

@@ -11,12 +11,14 @@ from typing import Sequence
 
 import numpy as np
 
-from ktf.commands.command import JSON, SCHEMA, Args, Command, Context, Option
+from ktf.commands.command import JSON, SCHEMA, Args, Command, Option
+from ktf.commands.lookup import Lookup, find_spaces
 from ktf.errors import KtfError, UsageError
-from ktf.kernel.session import FrameDatabase, Session
+from ktf.kernel.context import Context
+from ktf.kernel.database import Database, database_of
+from ktf.kernel.session import Session
 from ktf.kernel.spaces import Space, upper_half
 from ktf.show import maps
-from ktf.show.lookup import Lookup, find_spaces
 from ktf.show.text import size_text
 from ktf.x86.memtype import NAMES
 from ktf.x86.paging import Leaves, Walk
@@ -72,7 +74,7 @@ class MapsCommand(Command):
                 return [s.name for s in context.session().spaces().spaces] + ["cr3"]
             if option == "--filter":
                 session = context.session()
-                return maps.Filter.words(session.memory_types()[0], _kinds(session.database()))
+                return maps.Filter.words(session.memory_types()[0], _kinds(database_of(session)))
         except KtfError:
             pass  # no guest: what is always there
         return super().choices(context, option)
@@ -92,7 +94,7 @@ class MapsCommand(Command):
             Listing(context, session, args, started).show()
 
 
-def _kinds(database: FrameDatabase | None) -> dict[int, str]:
+def _kinds(database: Database | None) -> dict[int, str]:
     return {} if database is None else database.kind_names
 
 
@@ -116,7 +118,7 @@ class Listing:
         self.low, self.high = self._range()
         self.spaces = find_spaces(session, args.value("--space"))
         self.walks: list[tuple[Space, Walk]] = []  # of those that were shown
-        self.database = session.database()
+        self.database = database_of(session)
         self.kinds = _kinds(self.database)
         self.types, self.unknown = session.memory_types()
         self.filter = maps.Filter(

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from ktf.commands.command import JSON, Args, Command, Context, json_line
+from ktf.commands.command import JSON, Args, Command, json_line
 from ktf.errors import UsageError
+from ktf.kernel.context import Context
 from ktf.memory.readers import CoreReader
 from ktf.postmortem.stop import DOWN, PANIC, TRIPLE, Stop, find_stop
 from ktf.postmortem.story import Inquest

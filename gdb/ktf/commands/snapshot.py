@@ -9,15 +9,15 @@ from typing import Any, Callable
 
 import numpy as np
 
-from ktf.commands.command import JSON, Args, Command, Context, Option, json_line
+from ktf.commands.command import JSON, Args, Command, Option, json_line
 from ktf.errors import KtfError, UsageError
 from ktf.kernel import journal
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
+from ktf.kernel.memory_types import pat_names
 from ktf.memory.readers import PAGE
-from ktf.show.maps import PAGES, perm_text
 from ktf.show.snapshot import Difference, Snapshot, pages_of, take
-from ktf.x86.memtype import pat_names
-from ktf.x86.paging import U, W, X
+from ktf.x86.paging import PAGES, perm_text, U, W, X
 
 SHOWN = 40  # lines of one sort
 TRACED = 400  # for so many of one sort the journal is asked who did it

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ktf.errors import Corrupt, KtfError
-from ktf.kernel.session import Cpu
 from ktf.memory.readers import PAGE, CoreReader, OpenFile, RamMap, RamRange
+from ktf.x86.cpu import Cpu
 from ktf.x86.registers import NOTE, Registers, from_note
 
 # Our own note, beside QEMU's: version, CPUs, physical bits (0: unknown); then for each CPU its EFER. From version 2

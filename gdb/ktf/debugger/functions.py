@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ktf.commands.check import examine
-from ktf.commands.command import Context
 from ktf.errors import UsageError
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
+from ktf.rules.examine import examine
 from ktf.rules.table import RULES
 from ktf.show.frame import locate
 from ktf.x86.trace import trace

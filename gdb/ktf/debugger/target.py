@@ -21,24 +21,24 @@ from typing import Any, TypeVar
 
 import gdb
 
-from ktf.commands.command import Breakpoint
 from ktf.cores.read import Core, open_core
 from ktf.debugger.disassembly import bytes_at
 from ktf.debugger.expressions import U64, evaluate, u64
 from ktf.debugger.said import said
 from ktf.debugger.settings import setting
 from ktf.debugger.stops import break_at
-from ktf.debugger.unwound import functions as calls
-from ktf.debugger.unwound import unwound
+from ktf.debugger.unwound import functions as calls, unwound
 from ktf.errors import KtfError, NoGuest, Unreadable
 from ktf.kernel.backtrace import Backtrace
+from ktf.kernel.context import Breakpoint
 from ktf.kernel.kernel import Segment, elf_segments
 from ktf.kernel.layout import FieldDesc, Symbol, TypeDesc
-from ktf.kernel.session import Cpu, Session
+from ktf.kernel.session import Session
 from ktf.kernel.symtab import Functions, functions
 from ktf.memory import stub
 from ktf.memory.qemu import READERS, Opened, log_tail, open_reader, physical_bits
 from ktf.postmortem.intlog import TAIL
+from ktf.x86.cpu import Cpu
 from ktf.x86.registers import Registers, parse
 
 T = TypeVar("T")

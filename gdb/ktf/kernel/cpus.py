@@ -15,7 +15,8 @@ import numpy as np
 
 from ktf.errors import KtfError
 from ktf.kernel.kernel import Kernel
-from ktf.kernel.session import Cpu, Session
+from ktf.kernel.session import Session
+from ktf.x86.cpu import Cpu
 from ktf.x86.registers import Registers
 
 RFLAGS_IF = 1 << 9

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,13 +29,11 @@ from ktf.kernel.pools import Pool, PoolForm
 from ktf.kernel.reach import Reach
 from ktf.kernel.records import Mappings
 from ktf.kernel.rings import Rings
+from ktf.kernel.session import Session
 from ktf.kernel.slots import Slots, Spaces
 from ktf.kernel.tree import Tree
 from ktf.memory.readers import PAGE
 from ktf.x86.paging import Rules
-
-if TYPE_CHECKING:
-    from ktf.kernel.session import Session
 
 # Macros, which DWARF does not carry: mm/mm.h and arch/x86/pgtable.h have them.
 NODE_BLOCK = 1 << 31
@@ -256,6 +253,17 @@ class Database:
         words.append(f"refcount {int(f.refcount[frame])} mapcount {int(f.mapcount[frame])}")
         words.append("free" if f.is_free[frame] else "used")
         return ", ".join(words)
+
+
+def database_of(session: Session) -> Database | None:
+    """The session's, made once; None if the guest has none that can be read (session.notes say why)."""
+    if "database" not in session.kept and session.kernel is not None:
+        try:
+            session.kept["database"] = Database(session)
+        except KtfError as e:
+            session.notes.append(f"no frame database: {e}")
+    found = session.kept.get("database")
+    return found if isinstance(found, Database) else None
 
 
 def need_live(db: Database) -> None:

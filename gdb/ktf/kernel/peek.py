@@ -20,8 +20,7 @@ from ktf.kernel.layout import Records
 from ktf.kernel.session import Session
 from ktf.kernel.spaces import space_name
 from ktf.memory.readers import PAGE
-from ktf.show.maps import PAGES, perm_text
-from ktf.x86.paging import U, W, X
+from ktf.x86.paging import PAGES, perm_text, U, W, X
 
 ENTRY = 8  # bytes
 

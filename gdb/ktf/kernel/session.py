@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
@@ -15,78 +14,14 @@ from ktf.errors import KtfError, NoGuest, NotYet
 from ktf.kernel.backtrace import Backtrace
 from ktf.kernel.kernel import Kernel, Segment, VirtualMemory
 from ktf.kernel.layout import Types
+from ktf.kernel.memory_types import memory_types
 from ktf.kernel.spaces import Space, SpaceList, read_spaces
 from ktf.memory.readers import Reader
-from ktf.x86.memtype import MemoryTypes, memory_types
+from ktf.x86.cpu import Cpu
+from ktf.x86.memtype import MemoryTypes
 from ktf.x86.paging import Leaves, Rules, Walk
 from ktf.x86.registers import Registers
 from ktf.x86.walk import walk
-
-CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
-CR4_PAE, CR4_UMIP, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 11, 1 << 12, 1 << 20, 1 << 21
-EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
-
-
-class FrameDatabase(Protocol):
-    """What maps and walks ask of database.Database."""
-
-    kind_names: dict[int, str]  # "text", "table", ... by number; 0 is no frame
-
-    def kind_of_mfns(self, mfns: np.ndarray) -> np.ndarray:
-        """Kind of the frame that holds each page, 0 for none (uint8)."""
-
-    def read_kinds(self) -> None:
-        """Reads what kind_of_mfns() needs, if it has not been read yet."""
-
-    def frame_line(self, mfn: int) -> str:
-        """The frame that holds that page, in one line; says so if there is none."""
-
-
-@dataclass(frozen=True)
-class Cpu:
-    """The registers of one CPU that decide how it reads page tables. efer is None where nobody knows it."""
-
-    number: int
-    cr0: int
-    cr2: int
-    cr3: int
-    cr4: int
-    efer: int | None
-    rip: int = 0
-    rsp: int = 0
-
-    @property
-    def root(self) -> int:
-        """Frame number of the top-level table."""
-        return self.cr3 >> 12 & 0xFF_FFFF_FFFF
-
-    @property
-    def long_mode(self) -> bool:
-        """True if it uses 4- or 5-level page tables now."""
-        lma = True if self.efer is None else bool(self.efer & EFER_LMA)
-        return bool(self.cr0 & CR0_PG and self.cr4 & CR4_PAE and lma)
-
-    @property
-    def levels(self) -> int:
-        """Of its page tables."""
-        return 5 if self.cr4 & CR4_LA57 else 4
-
-    @property
-    def nxe(self) -> bool:
-        """True if NX means something; taken as true where EFER is not known."""
-        return self.efer is None or bool(self.efer & EFER_NXE)
-
-    def paging_problem(self) -> str:
-        """Why there are no page tables to walk, and what to do; "" if there are."""
-        why = self.no_tables()
-        return f"{why}: let the guest boot further" if why else ""
-
-    def no_tables(self) -> str:
-        """Why there are no page tables to walk, "" if there are."""
-        if not self.cr0 & CR0_PG:
-            mode = "protected mode" if self.cr0 & CR0_PE else "real mode"
-            return f"paging is off on CPU {self.number} ({mode})"
-        return "" if self.long_mode else f"CPU {self.number} uses 32-bit paging, not 64-bit"
 
 
 class Session:
@@ -127,7 +62,7 @@ class Session:
         self._kernel_known = False
         self._spaces: SpaceList | None = None
         self._walks: dict[tuple[int, int, int], Walk] = {}
-        self._database: FrameDatabase | None = None
+        self.kept: dict[str, object] = {}  # what others decoded of it, by their names
         self._memory_types: tuple[MemoryTypes, list[str]] | None = None
 
     @cached_property
@@ -290,16 +225,5 @@ class Session:
 
     def forget(self) -> None:
         """Gives back what was decoded: nobody looks at this stop any more."""
-        self._database = None
+        self.kept.clear()
         self._walks.clear()
-
-    def database(self) -> FrameDatabase | None:
-        """The frame database; None if the guest has none that can be read (notes say why)."""
-        if self._database is None and self.kernel is not None:
-            from ktf.kernel.database import Database
-
-            try:
-                self._database = Database(self)
-            except KtfError as e:
-                self.notes.append(f"no frame database: {e}")
-        return self._database

@@ -19,7 +19,7 @@ from typing import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ktf.errors import KtfError, Unreadable
+from ktf.errors import Unreadable
 
 PAGE = 4096
 WORDS = 512

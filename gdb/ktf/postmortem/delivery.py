@@ -11,14 +11,14 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from ktf.commands.command import Context
 from ktf.errors import KtfError
+from ktf.kernel.context import Context
 from ktf.kernel.kernel import VirtualMemory
-from ktf.kernel.session import CR0_WP, CR4_SMAP, CR4_SMEP, Session
+from ktf.kernel.session import Session
 from ktf.memory.readers import PAGE
+from ktf.x86.cpu import CR0_WP, CR4_SMAP, CR4_SMEP
 from ktf.x86.division import fails
 from ktf.x86.exceptions import (
-    BP,
     DE,
     DF,
     EXCEPTIONS,

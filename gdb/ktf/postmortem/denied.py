@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ktf.kernel.session import CR4_SMAP, CR4_SMEP
+from ktf.x86.cpu import CR4_SMAP, CR4_SMEP
 from ktf.x86.exceptions import FETCH, USER, WRITE, Fault
 from ktf.x86.paging import U, W, X
 from ktf.x86.registers import Registers

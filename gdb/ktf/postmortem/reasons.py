@@ -10,23 +10,22 @@ from functools import cached_property
 
 import numpy as np
 
-from ktf.commands.check import examine
-from ktf.commands.command import Context
 from ktf.errors import KtfError
 from ktf.findings import Report
 from ktf.kernel import journal
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
 from ktf.kernel.session import Session
 from ktf.memory.readers import PAGE
 from ktf.postmortem.denied import denied
 from ktf.postmortem.stop import Stop
-from ktf.rules.rights import Stacks
+from ktf.rules.examine import examine
+from ktf.rules.stacks import Stacks
 from ktf.rules.table import RULES
-from ktf.show.maps import PAGES, perm_text
 from ktf.show.past import Past
 from ktf.x86.exceptions import PF, PRESENT, Fault
 from ktf.x86.operands import U64
-from ktf.x86.paging import NX
+from ktf.x86.paging import PAGES, perm_text, NX
 from ktf.x86.trace import Trace, trace
 
 OVERFLOW = 1 << 20  # so far below its end RSP is still of that stack

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ktf.commands.command import Context
 from ktf.errors import KtfError
+from ktf.kernel.context import Context
 from ktf.kernel.kernel import Kernel
 from ktf.kernel.session import Session
 from ktf.postmortem.delivery import processor

@@ -7,14 +7,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
-from ktf.commands.command import Context
 from ktf.errors import KtfError
+from ktf.kernel.context import Context
 from ktf.kernel.kernel import Kernel, VirtualMemory
 from ktf.kernel.machine_end import Asked, asked_end
-from ktf.kernel.session import CR0_PE, Session
+from ktf.kernel.session import Session
 from ktf.postmortem.delivery import Chain, processor
 from ktf.postmortem.intlog import last_chain, triple_fault
 from ktf.postmortem.saved import Saved, exceptions, read_frame, saved
+from ktf.x86.cpu import CR0_PE
 from ktf.x86.exceptions import DF, NMI, PF, Fault
 from ktf.x86.registers import Registers
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ktf.commands.command import Context
 from ktf.errors import KtfError
+from ktf.kernel.context import Context
 from ktf.kernel.session import Session
 from ktf.memory.readers import PAGE
 from ktf.postmortem.caller import LONGEST_CALL, behind_call
@@ -20,10 +20,10 @@ from ktf.postmortem.reasons import Reason, Reasons
 from ktf.postmortem.saved import Saved
 from ktf.postmortem.stop import DOWN, PANIC, TRIPLE, Stop
 from ktf.rules.table import RULES
-from ktf.show.lookup import step_values
-from ktf.show.maps import PAGES, perm_text
+from ktf.show.steps import step_values
 from ktf.x86.exceptions import BP, GP, PF, UD, Fault, event, name
 from ktf.x86.operands import U64
+from ktf.x86.paging import PAGES, perm_text
 from ktf.x86.registers import Registers
 from ktf.x86.trace import Trace
 

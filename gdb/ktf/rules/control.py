@@ -12,7 +12,7 @@ from ktf.kernel.database import Database
 from ktf.x86.registers import Registers
 
 if TYPE_CHECKING:
-    from ktf.rules.rights import Stacks
+    from ktf.rules.stacks import Stacks
 
 CR0_NW, CR0_CD = 1 << 29, 1 << 30
 CR4_PCIDE, CR4_FSGSBASE, CR4_PKE, CR4_CET, CR4_PKS = (1 << n for n in (17, 16, 22, 23, 24))

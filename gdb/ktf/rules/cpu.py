@@ -8,10 +8,10 @@ import numpy as np
 
 from ktf.findings import Report, Rule
 from ktf.kernel.database import Database
-from ktf.kernel.session import Cpu
 from ktf.kernel.slots import SpaceRow
 from ktf.rules.control import c1_control
 from ktf.rules.state import c1_masks
+from ktf.x86.cpu import Cpu
 
 START_CODE = 256  # bytes; neither part of arch/x86/ap_start.S is longer
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID

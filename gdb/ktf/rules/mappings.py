@@ -10,9 +10,9 @@ from ktf.findings import Report, Rule, Violation
 from ktf.kernel.chains import NONE
 from ktf.kernel.claims import Claims, type_bits
 from ktf.kernel.database import Database
-from ktf.show.maps import perm_text
-from ktf.x86.memtype import pat_index, pat_names
-from ktf.x86.paging import GLOBAL, NX, RW, US, entry_perm
+from ktf.kernel.memory_types import pat_names
+from ktf.x86.memtype import pat_index
+from ktf.x86.paging import perm_text, GLOBAL, NX, RW, US, entry_perm
 
 LEAF_LEVELS = 3
 ODD = np.array([bin(n).count("1") & 1 for n in range(32)], np.uint8)  # of home, by its value

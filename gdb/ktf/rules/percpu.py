@@ -10,7 +10,7 @@ from ktf.errors import KtfError
 from ktf.findings import Report
 from ktf.kernel.database import Database
 from ktf.kernel.layout import Records
-from ktf.rules.rights import Stacks
+from ktf.rules.stacks import Stacks
 
 GATES = 256
 STUB = 16  # bytes of vector_stubs for one vector

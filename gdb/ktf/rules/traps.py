@@ -11,13 +11,12 @@ import numpy as np
 from ktf.errors import KtfError
 from ktf.findings import Report, Rule
 from ktf.kernel.database import Database
-from ktf.kernel.session import Cpu
 from ktf.memory.readers import PAGE
 from ktf.rules.control import c2_control
 from ktf.rules.percpu import c2_own
-from ktf.rules.rights import Stacks
-from ktf.show.maps import perm_text
-from ktf.x86.paging import U, W, X
+from ktf.rules.stacks import Stacks
+from ktf.x86.cpu import Cpu
+from ktf.x86.paging import perm_text, U, W, X
 from ktf.x86.registers import Registers
 
 EXCEPTIONS = 32  # vectors of the processor itself

@@ -11,22 +11,11 @@ from ktf.findings import Report, Rule, Violation
 from ktf.kernel.chains import NONE
 from ktf.kernel.database import Database
 from ktf.kernel.layout import Records
+from ktf.kernel.memory_types import memory_types
 from ktf.memory.readers import PAGE
 from ktf.rules.control import m2_control
 from ktf.rules.mappings import frame_text, leaf
-from ktf.x86.memtype import (
-    EFFECTIVE,
-    MIXED,
-    NAMES,
-    UC,
-    WB,
-    WC,
-    WP,
-    WT,
-    MemoryTypes,
-    Mtrr,
-    memory_types,
-)
+from ktf.x86.memtype import EFFECTIVE, MIXED, NAMES, UC, WB, WC, WP, WT, MemoryTypes, Mtrr
 
 ALLOWED = (UC, WC, WT, WP, WB)  # in MTRRs
 

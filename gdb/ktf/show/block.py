@@ -13,13 +13,12 @@ import numpy as np
 
 from ktf.kernel.chains import NONE
 from ktf.kernel.database import Database
+from ktf.kernel.regions import Regions
 from ktf.kernel.tree import GIB_ORDER
 from ktf.memory.readers import PAGE
-from ktf.rules.map import Regions
-from ktf.show.maps import PAGES, perm_text
 from ktf.show.text import size_text
 from ktf.x86.memtype import NAMES
-from ktf.x86.paging import U, W, X
+from ktf.x86.paging import PAGES, perm_text, U, W, X
 
 MAPPINGS_SHOWN = 20  # of any number: all of it fits on a screen
 

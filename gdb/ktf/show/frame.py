@@ -17,8 +17,8 @@ import numpy as np
 from ktf.errors import KtfError
 from ktf.kernel.chains import NONE
 from ktf.kernel.database import Database
+from ktf.kernel.regions import Regions
 from ktf.memory.readers import PAGE
-from ktf.rules.map import Regions
 from ktf.show.text import size_text
 from ktf.x86.trace import trace
 

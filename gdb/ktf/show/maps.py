@@ -13,9 +13,21 @@ import numpy as np
 from ktf.errors import UsageError
 from ktf.show.text import Column, each, hexadecimal, lines, pick, size_text
 from ktf.x86.memtype import NAMES, MemoryTypes
-from ktf.x86.paging import ADDRESS, LEVEL_SHIFT, PCD, PS, PWT, U, W, X, Leaves, leaf_pa
+from ktf.x86.paging import (
+    PAGES,
+    perm_text,
+    ADDRESS,
+    LEVEL_SHIFT,
+    PCD,
+    PS,
+    PWT,
+    U,
+    W,
+    X,
+    Leaves,
+    leaf_pa,
+)
 
-PAGES = ("", "4K", "2M", "1G")
 SIZES = (0, 1 << 12, 1 << 21, 1 << 30)
 NO_KIND = 255
 BLOCK = 1 << 16  # lines made at once
@@ -23,11 +35,6 @@ ALIKE = np.uint64(
     ADDRESS | PWT | PCD | PS
 )  # what makes the address and the memory type of a 4K page
 IN_BLOCK = np.uint64((1 << 21) - (1 << 12))  # of an address: which 4K page of its 2 MiB
-
-
-def perm_text(perm: int) -> str:
-    """ "rw-u" and the like: read, write, execute, user."""
-    return "r" + "".join(c if perm & bit else "-" for c, bit in (("w", W), ("x", X), ("u", U)))
 
 
 PERMS = tuple(perm_text(p) for p in range(8))

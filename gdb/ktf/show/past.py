@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ktf.commands.command import Context
 from ktf.kernel import journal
+from ktf.kernel.context import Context
 from ktf.kernel.database import Database
 from ktf.kernel.session import Session
 from ktf.memory.readers import PAGE

@@ -206,3 +206,11 @@ def entry_perm(entry: np.ndarray, nxe: bool) -> np.ndarray:
     if not nxe:
         return perm | np.uint8(X)
     return perm | ((~entry >> np.uint64(63)) << np.uint64(2)).astype(np.uint8)
+
+
+PAGES = ("", "4K", "2M", "1G")
+
+
+def perm_text(perm: int) -> str:
+    """ "rw-u" and the like: read, write, execute, user."""
+    return "r" + "".join(c if perm & bit else "-" for c, bit in (("w", W), ("x", X), ("u", U)))

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ktf.commands.command import Args, Context, json_line
+from ktf.commands.command import Args, json_line
 from ktf.errors import KtfError, UsageError
+from ktf.kernel.context import Context
+from ktf.kernel.database import database_of
 from ktf.kernel.session import Session
 from ktf.kernel.spaces import Space
-from ktf.show import maps
+from ktf.show.steps import RIGHTS, limits, not_mapped, step_line, step_values
 from ktf.x86.memtype import NAMES, pat_index
-from ktf.x86.paging import ADDRESS, PS, U, W, X, leaf_pa
-from ktf.x86.trace import Step, Trace, trace
+from ktf.x86.paging import PAGES, leaf_pa, perm_text
+from ktf.x86.trace import trace
 
 
 def find_spaces(session: Session, name: str | None) -> list[Space]:
@@ -73,10 +75,10 @@ class Lookup:
             memory = int(self.types.mtrr.sets(pa, level)[0])
             names = [NAMES[m] for m in range(8) if memory >> m & 1]
             how += f", {' and '.join(names)} by the MTRRs"
-        return NAMES[code], maps.PAGES[step.level], how
+        return NAMES[code], PAGES[step.level], how
 
     def _values(self) -> dict[str, Any]:
-        found, database = self.found, self.session.database()
+        found, database = self.found, database_of(self.session)
         mapped = found.pa is not None
         memtype, page, how = self._end() if mapped else (None, None, None)
         kind = None
@@ -88,7 +90,7 @@ class Lookup:
             "va": f"{found.va:#x}",
             "mapped": mapped,
             "pa": None if found.pa is None else f"{found.pa:#x}",
-            "perm": maps.perm_text(found.perm) if mapped else None,
+            "perm": perm_text(found.perm) if mapped else None,
             "type": memtype,
             "type_by": how,
             "page": page,
@@ -108,61 +110,17 @@ class Lookup:
         if session.rules.is_canonical(found.va):
             yield "level table        index entry              rights"
             for step in found.steps:
-                yield _step_line(step)
+                yield step_line(step)
         if found.pa is None:
-            yield _not_mapped(found)
+            yield not_mapped(found)
         else:
             memtype, page, how = self._end()
-            rights = maps.perm_text(found.perm)
+            rights = perm_text(found.perm)
             yield f"physical address {found.pa:#x}, {rights}, {memtype}, {page} page"
             yield f"memory type {memtype}: {how}"
-            yield from _limits(found)
-            database = session.database()
+            yield from limits(found)
+            database = database_of(session)
             if database is not None:
                 yield database.frame_line(found.pa >> 12)
         for note in session.notes:
             yield f"! {note}"
-
-
-RIGHTS = (("w", W), ("x", X), ("u", U))
-
-
-def step_values(step: Step) -> dict[str, Any]:
-    return {
-        "level": step.level,
-        "table": f"{step.table:#x}",
-        "index": step.index,
-        "entry": f"{step.entry:#x}",
-        "perm": maps.perm_text(step.perm),
-        "problem": step.problem or None,
-    }
-
-
-def _step_line(step: Step) -> str:
-    head = f"{step.level:>5} {step.table:#012x} {step.index:>5} {step.entry:#018x} "
-    if step.problem:
-        return f"{head} {step.problem}"
-    target = (step.entry & ADDRESS) >> 12
-    goal = f"{maps.PAGES[step.level]} page" if step.leaf else f"table {target:#x}"
-    return f"{head} {maps.perm_text(step.perm)}  {goal}"
-
-
-def _not_mapped(found: Trace) -> str:
-    step = found.steps[-1]
-    if step.problem == "not a canonical address":
-        return f"not mapped: {found.va:#x} is {step.problem}"
-    large = " (PS)" if step.entry & PS and step.level > 1 else ""
-    return (
-        f"not mapped: the walk ends at level {step.level}, entry {step.index} of table "
-        f"{step.table:#x} is {step.entry:#x}{large}: {step.problem}"
-    )
-
-
-def _limits(found: Trace) -> Iterator[str]:
-    """Which levels take away which rights."""
-    words = {"w": "written", "x": "executed", "u": "reached by user code"}
-    for name, bit in RIGHTS:
-        levels = found.limits(bit)
-        if levels:
-            where = ", ".join(map(str, levels))
-            yield f"can't be {words[name]}: level{'s' if len(levels) > 1 else ''} {where}"
