@@ -166,7 +166,8 @@ class Comparison:
         if a < SHORT:
             return ""
         why = self._pair("", hex(a), hex(b))
-        if not why and (a >> 48 != b >> 48 or (a % 4096 == 0) != (b % 4096 == 0)):
+        # A page's address stays one; another one may be a page's by chance.
+        if not why and (a >> 48 != b >> 48 or a % 4096 == 0 and b % 4096 != 0):
             why = "is another kind of number"
         if not why and len(expected) == 18 and a >> 48 in (0, 0x8000) and (a ^ b) & 0xFFF & ~0x60:
             why = "has other flags"

@@ -141,6 +141,7 @@ class Comparing(unittest.TestCase):
         """Other numbers of the same shape."""
         for expected, printed in (
             ("mfn 0x114, pa 0x114000", "mfn 0x117,  pa 0x117000"),
+            ("at 0xffffffff802271a0", "at 0xffffffff8022b000"),  # a function may begin a page
             (
                 "f at a/b.c:35\n5 entries, 6 frames, 7 mappings",
                 "f at a/b.c:4\n9 entries, 3 frames, 7 mappings",
