@@ -2,10 +2,10 @@
 // The system control interrupt for ACPICA, through the I/O APIC that the MADT names.
 #include "acpi/osl.h"
 
-#include "arch/x86/ioapic.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"
+#include "kernel/ioapic.h"
 #include "lib/error.h"
 #include "lib/printk.h"
 

@@ -5,8 +5,8 @@
 #include "arch/x86/ipi.h"
 #include "arch/x86/park.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/smp.h"
 #include "arch/x86/tlb.h"
+#include "kernel/smp.h"
 #include "lib/printk.h"
 
 enum {

@@ -2,12 +2,12 @@
 // panic(): evidence first, then stop.
 #include "lib/panic.h"
 
-#include "arch/x86/backtrace.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/exit.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/traps.h"
+#include "kernel/backtrace.h"
+#include "kernel/traps.h"
 #include "lib/printk.h"
 #include "mm/journal.h"
 

@@ -220,8 +220,8 @@ int snprintk(char *buf, size_t size, const char *fmt, ...)
 // In host tests the console is the test's: it supplies printk().
 #ifndef KTF_HOST
 #include "arch/x86/serial.h"
+#include "arch/x86/spinlock.h"
 #include "lib/panic.h"
-#include "lib/spinlock.h"
 
 // One CPU's text is not torn by another's. No lock is taken after it.
 static spinlock_t console_lock = {.rank = RANK_CONSOLE};

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "arch/x86/pgtable.h"
-#include "lib/spinlock.h"
+#include "arch/x86/spinlock.h"
 #include "mm/inject.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"

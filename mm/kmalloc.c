@@ -2,9 +2,9 @@
 // kmalloc: slots of size classes on slab pages, and whole pages for what is larger.
 #include "mm/kmalloc.h"
 
+#include "arch/x86/spinlock.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
-#include "lib/spinlock.h"
 #include "lib/string.h"
 #include "mm/kmalloc_internal.h"
 

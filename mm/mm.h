@@ -3,8 +3,8 @@
 #pragma once
 
 #include "arch/x86/layout.h"
+#include "arch/x86/spinlock.h"
 #include "boot/bootinfo.h"
-#include "lib/spinlock.h"
 #include "mm/arena.h"
 #include "mm/frame.h"
 #include "mm/mapping.h"

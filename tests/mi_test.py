@@ -82,7 +82,7 @@ class UnderMi(unittest.TestCase):
                 self.assertEqual((found["command"], found["ok"]), (command.split()[0], True))
         self.assertRegex(self.printed(editor, "ktf-pt-check"), NOTHING)
         self.assertIn(
-            "this is ktf_ready at boot/main.c:", self.printed(editor, "ktf-maps ktf_ready")
+            "this is ktf_ready at kernel/main.c:", self.printed(editor, "ktf-maps ktf_ready")
         )
         self.assertIn("mapcount", self.printed(editor, "ktf-frame &mm"))
         self.assertRegex(self.printed(editor, "ktf-maps -v"), "read by ramfile: ")

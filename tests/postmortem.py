@@ -96,7 +96,7 @@ KINDS = {
     "stack-full": Expected(
         r"^#PF writing 0x[0-9a-f]+ in trap_common at .*: stack 'cpu0' has overflowed into its guard page",
         "trap_common",
-        "arch/x86/traps.S",
+        "kernel/traps.S",
         "",
         ("#PF", "#DF"),
     ),

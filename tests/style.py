@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
-DIRS = ("boot", "arch", "lib", "mm", "acpi", "gdb", "tests")
+DIRS = ("lib", "arch", "boot", "mm", "kernel", "acpi", "gdb", "tests")
 # The tools whose verdict counts: Debian 12's. The tree is formatted by them.
 TOOLS = {"clang-format": "14.", "black": "23.", "mypy": "1.0."}
 SPDX = "SPDX-License-Identifier: BSD-2-Clause"

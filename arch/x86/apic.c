@@ -5,7 +5,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/tlb.h"
-#include "arch/x86/traps.h"
+#include "kernel/traps.h"
 #include "mm/frame.h"
 #include "mm/vmap.h"
 

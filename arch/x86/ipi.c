@@ -5,8 +5,8 @@
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/smp.h"
-#include "arch/x86/traps.h"
+#include "kernel/smp.h"
+#include "kernel/traps.h"
 #include "lib/panic.h"
 
 enum {

@@ -18,7 +18,7 @@ def view(where: str) -> str:
 # Pages of a reserved block, mapped one by one: the one that was asked for comes first and is marked.
 text = view("ktf_ready")
 check(
-    "\nthis is ktf_ready at boot/main.c:" in text
+    "\nthis is ktf_ready at kernel/main.c:" in text
     and " whole\n" in text
     and ">" not in text.split("mappings")[1],
     text,

@@ -358,7 +358,7 @@ class RuleTests(unittest.TestCase):
 class LockTests(unittest.TestCase):
     """A lock covers what it guards only while its CPU may be in an operation of the manager."""
 
-    ENDS = (("smp_idle_loop", "arch/x86/smp.c"), ("ap_high", ""))
+    ENDS = (("smp_idle_loop", "kernel/smp.c"), ("ap_high", ""))
 
     def held_by(self, *functions: tuple[str, str], whole: bool = True) -> Report:
         """CPU 0 has map_lock and is inside of these; a mapcount is wrong."""

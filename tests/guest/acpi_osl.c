@@ -4,8 +4,8 @@
 
 #include "acpi/osl.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/smp.h"
 #include "boot/cmdline.h"
+#include "kernel/smp.h"
 #include "lib/string.h"
 #include "mm/kmalloc.h"
 #include "mm/mm.h"

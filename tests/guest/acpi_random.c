@@ -3,7 +3,7 @@
 // model.
 #include <acpi/acpi.h>
 
-#include "arch/x86/smp.h"
+#include "kernel/smp.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
 #include "tests/guest/acpi.h"

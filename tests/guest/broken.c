@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // break=KIND: the guest goes on with a part of it broken. Tests of the tests, which must notice.
-#include "arch/x86/smp.h"
-#include "lib/spinlock.h"
+#include "arch/x86/spinlock.h"
+#include "kernel/smp.h"
 #include "lib/string.h"
 #include "mm/internal.h"
 #include "tests/guest/test.h"

@@ -2,11 +2,11 @@
 // Tests of mm_check(): what only a real CPU has, one word wrong at a time. What the host has as
 // well is tried there (tests/host/test_check.c).
 #include "arch/x86/cpu.h"
-#include "arch/x86/idt.h"
 #include "arch/x86/memtype.h"
-#include "arch/x86/smp.h"
-#include "arch/x86/stack.h"
-#include "arch/x86/traps.h"
+#include "kernel/idt.h"
+#include "kernel/smp.h"
+#include "kernel/stack.h"
+#include "kernel/traps.h"
 #include "lib/string.h"
 #include "mm/mm.h"
 #include "tests/guest/test.h"

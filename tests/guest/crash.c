@@ -3,9 +3,9 @@
 #include "tests/guest/crash.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/idt.h"
 #include "arch/x86/pgtable.h"
-#include "arch/x86/stack.h"
+#include "kernel/idt.h"
+#include "kernel/stack.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "tests/guest/test.h"

@@ -4,10 +4,10 @@
 
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/idt.h"
 #include "arch/x86/pgtable.h"
-#include "arch/x86/smp.h"
-#include "arch/x86/stack.h"
+#include "kernel/idt.h"
+#include "kernel/smp.h"
+#include "kernel/stack.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 

@@ -2,7 +2,7 @@
 // crash=KIND: memory that is used after it was given back, or by whoever does not own it.
 #include "arch/x86/cpu.h"
 #include "arch/x86/pgtable.h"
-#include "arch/x86/smp.h"
+#include "kernel/smp.h"
 #include "lib/panic.h"
 #include "mm/internal.h"
 #include "mm/vmap.h"

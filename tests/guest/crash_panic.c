@@ -2,7 +2,7 @@
 // crash=KIND: what goes wrong in a panic, or beside it on another CPU.
 #include "arch/x86/cpu.h"
 #include "arch/x86/layout.h"
-#include "arch/x86/smp.h"
+#include "kernel/smp.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"

@@ -4,7 +4,7 @@
 
 #include "arch/x86/layout.h"
 #include "arch/x86/probe.h"
-#include "arch/x86/traps.h"
+#include "kernel/traps.h"
 #include "mm/vmap.h"
 #include "tests/guest/test.h"
 

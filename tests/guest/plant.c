@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // plant=RULE: commits, in the running guest, the bug that breaks that rule and as little else as
 // can be.
-#include "arch/x86/idt.h"
-#include "arch/x86/stack.h"
 #include "arch/x86/tlb.h"
-#include "arch/x86/traps.h"
+#include "kernel/idt.h"
+#include "kernel/stack.h"
+#include "kernel/traps.h"
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mm/internal.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // All CPUs at the same mapping or frame: none may take away what another one still holds, nor die
 // of what another one gave back.
-#include "arch/x86/smp.h"
+#include "kernel/smp.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
 #include "tests/guest/test.h"

@@ -3,8 +3,8 @@
 // after the unmap returned, and its frame must not be free before.
 #include "arch/x86/cpu.h"
 #include "arch/x86/probe.h"
-#include "arch/x86/smp.h"
 #include "boot/cmdline.h"
+#include "kernel/smp.h"
 #include "lib/string.h"
 #include "mm/journal.h"
 #include "mm/mm.h"

@@ -3,8 +3,8 @@
 // stress-ops=N operations on each CPU, stress-seed=N; without them a short run.
 #include "arch/x86/park.h"
 #include "arch/x86/probe.h"
-#include "arch/x86/smp.h"
 #include "boot/cmdline.h"
+#include "kernel/smp.h"
 #include "lib/error.h"
 #include "lib/string.h"
 #include "mm/mm.h"

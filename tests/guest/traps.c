@@ -2,9 +2,9 @@
 // Tests: what must fault does, with the right error code, and what must not doesn't.
 #include "arch/x86/cpu.h"
 #include "arch/x86/probe.h"
-#include "arch/x86/stack.h"
-#include "arch/x86/traps.h"
 #include "boot/image.h"
+#include "kernel/stack.h"
+#include "kernel/traps.h"
 #include "tests/guest/test.h"
 
 // Any function that only returns.

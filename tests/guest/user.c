@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Ring 3 for real: what a user space maps can be used there, and nothing else.
-#include "arch/x86/user.h"
+#include "kernel/user.h"
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/probe.h"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Where a backtrace reaches ring 3: it ends there, unless the symbols know that code.
-"""install(): exceptions themselves are crossed by the kernel's own call frame information (arch/x86/traps.S).
+"""install(): exceptions themselves are crossed by the kernel's own call frame information (kernel/traps.S).
 
 GDB takes what stands on the stack for the caller of code that it knows nothing of, and would go on from there.
 """

@@ -18,7 +18,7 @@ CR0_NW, CR0_CD = 1 << 29, 1 << 30
 CR4_PCIDE, CR4_FSGSBASE, CR4_PKE, CR4_CET, CR4_PKS = (1 << n for n in (17, 16, 22, 23, 24))
 CR3_LOW = 0xFFF  # PWT, PCD, a PCID
 RFLAGS_IOPL = 3 << 12
-# Macros, which DWARF does not carry: arch/x86/gdt.h. SS is 0 after an exception from ring 3.
+# Macros, which DWARF does not carry: kernel/gdt.h. SS is 0 after an exception from ring 3.
 CODE = {0: (0x08,), 3: (0x23,)}
 STACK = {0: (0x10, 0), 3: (0x1B,)}
 FRAME_CS = 32  # bytes below the top of a stack of the IST: CS, as an exception pushes it

@@ -13,7 +13,7 @@ from ktf.rules.control import c1_control
 from ktf.rules.state import c1_masks
 from ktf.x86.cpu import Cpu
 
-START_CODE = 256  # bytes; neither part of arch/x86/ap_start.S is longer
+START_CODE = 256  # bytes; neither part of kernel/ap_start.S is longer
 ROOT_BITS = 0x7FFF_FFFF_FFFF_F000  # of CR3: without PWT, PCD or a PCID
 
 
@@ -46,7 +46,7 @@ def c1(db: Database, out: Report) -> None:
 
 
 def _is_starting(db: Database, cpu: Cpu) -> bool:
-    """Whether it is in arch/x86/ap_start.S, still on the boot's page tables: not one of the kernel's CPUs yet."""
+    """Whether it is in kernel/ap_start.S, still on the boot's page tables: not one of the kernel's CPUs yet."""
     symbols = db.kernel.types.symbol
     boot = symbols("boot_l4")
     if boot is None or cpu.cr3 & ROOT_BITS != boot.va or db.cpus.is_online(cpu):

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Exceptions: resumed where a probe expected them, else printed with all there is to know.
-#include "arch/x86/traps.h"
+#include "kernel/traps.h"
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/exit.h"
-#include "arch/x86/ioapic.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/park.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/probe.h"
 #include "arch/x86/serial.h"
-#include "arch/x86/stack.h"
-#include "arch/x86/user.h"
 #include "boot/image.h"
+#include "kernel/ioapic.h"
+#include "kernel/stack.h"
+#include "kernel/user.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Segments and the task state segment of each CPU.
-#include "arch/x86/gdt.h"
+#include "kernel/gdt.h"
 
 #include "arch/x86/percpu.h"
 #include "lib/panic.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Spinlocks: waiting, and the checks of debug builds.
-#include "lib/spinlock.h"
+#include "arch/x86/spinlock.h"
 
 #include "arch/x86/ipi.h"
 #include "arch/x86/park.h"

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Who called whom, by frame pointers, without trusting any of them.
-#include "arch/x86/backtrace.h"
+#include "kernel/backtrace.h"
 
 #include "arch/x86/probe.h"
-#include "arch/x86/stack.h"
 #include "boot/image.h"
+#include "kernel/stack.h"
 #include "lib/printk.h"
 
 enum {

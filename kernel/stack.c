@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Kernel stacks, each between two guard pages, in the window VA_STACKS.
-#include "arch/x86/stack.h"
+#include "kernel/stack.h"
 
 #include "arch/x86/layout.h"
 #include "boot/image.h"

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Starting the other CPUs by INIT-SIPI-SIPI through a low page, and giving them work.
-#include "arch/x86/smp.h"
+#include "kernel/smp.h"
 
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/gdt.h"
-#include "arch/x86/idt.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/park.h"
-#include "arch/x86/stack.h"
 #include "arch/x86/tlb.h"
 #include "boot/fw_cfg.h"
+#include "kernel/gdt.h"
+#include "kernel/idt.h"
+#include "kernel/stack.h"
 #include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The interrupt descriptor table: 256 gates to the stubs of traps.S.
-#include "arch/x86/idt.h"
+#include "kernel/idt.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/traps.h"
+#include "kernel/traps.h"
 
 enum {
     STUB_SIZE = 16, // traps.S

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Into ring 3 by iretq; the next exception or int $0x80 from there comes back.
-#include "arch/x86/user.h"
+#include "kernel/user.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/gdt.h"
-#include "arch/x86/idt.h"
 #include "arch/x86/tlb.h"
+#include "kernel/gdt.h"
+#include "kernel/idt.h"
 #include "lib/string.h"
 
 enum {

@@ -4,16 +4,16 @@
 #include "mm/check.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/gdt.h"
-#include "arch/x86/idt.h"
 #include "arch/x86/ipi.h"
 #include "arch/x86/memtype.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/smp.h"
-#include "arch/x86/stack.h"
 #include "arch/x86/tlb.h"
-#include "arch/x86/traps.h"
-#include "arch/x86/user.h"
+#include "kernel/gdt.h"
+#include "kernel/idt.h"
+#include "kernel/smp.h"
+#include "kernel/stack.h"
+#include "kernel/traps.h"
+#include "kernel/user.h"
 #include "mm/journal.h"
 
 struct table_register {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // I/O APICs, each mapped through its device frame (82093AA datasheet).
-#include "arch/x86/ioapic.h"
+#include "kernel/ioapic.h"
 
 #include "arch/x86/apic.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/traps.h"
+#include "kernel/traps.h"
 #include "lib/panic.h"
 #include "mm/frame.h"
 #include "mm/vmap.h"

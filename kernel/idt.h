@@ -2,7 +2,7 @@
 // The interrupt descriptor table.
 #pragma once
 
-#include "arch/x86/gdt.h"
+#include "kernel/gdt.h"
 #include "lib/types.h"
 
 enum {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What each CPU needs before it can take an exception: segments, a task state, stacks.
-#include "arch/x86/gdt.h"
-#include "arch/x86/smp.h"
-#include "arch/x86/stack.h"
+#include "kernel/gdt.h"
+#include "kernel/smp.h"
+#include "kernel/stack.h"
 #include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"

@@ -2,7 +2,7 @@
 // Into ring 3 and back: as much of it as a test needs.
 #pragma once
 
-#include "arch/x86/traps.h"
+#include "kernel/traps.h"
 #include "lib/types.h"
 
 enum {
