@@ -24,12 +24,7 @@ enum {
 struct fixup {
     uint64_t from, to;
 };
-extern const struct fixup extable_start[], extable_end[]; // kernel.ld, filled by traps.S
-
-const struct probe_fault *probe_last(void)
-{
-    return &this_cpu()->probe;
-}
+extern const struct fixup extable_start[], extable_end[]; // kernel.ld; fixup.h and probe.S fill it
 
 static const char *const names[VECTOR_EXCEPTIONS] = {
     "#DE divide error",

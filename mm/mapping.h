@@ -2,40 +2,9 @@
 // Mapping records: one for each place where a frame, or a naturally aligned part of it, is mapped.
 #pragma once
 
+#include "arch/x86/pgentry.h"
 #include "lib/types.h"
 #include "mm/frame.h"
-
-// Attributes of a mapping. All mappings can be read; writable and executable at once is refused.
-enum vattr {
-    VATTR_R = 0,
-    VATTR_W = 1 << 0, // writable
-    VATTR_X = 1 << 1, // executable
-    VATTR_U = 1 << 2, // user access
-    // Memory type, enum memtype << VATTR_TYPE_SHIFT. None given: write-back, or uncached if the
-    // frame is a device's or the MTRRs say something else than write-back of any of it.
-    VATTR_WT = 1 << 3,  // write-through
-    VATTR_UCM = 2 << 3, // uncached, unless an MTRR says write-combining
-    VATTR_UC = 3 << 3,  // uncached
-    VATTR_WP = 4 << 3,  // write-protected cache
-    VATTR_WC = 5 << 3,  // write-combining
-    VATTR_PERM = VATTR_W | VATTR_X | VATTR_U,
-    VATTR_TYPE_SHIFT = 3,
-    VATTR_TYPE = 7 << VATTR_TYPE_SHIFT,
-    VATTR_ALL = VATTR_PERM | VATTR_TYPE, // what a record holds
-    VATTR_WB = 1 << 6, // asks for write-back, whatever the frame is; not held, for its type is 0
-};
-
-// The number of the page attribute table's entry that means it (SDM vol. 3, 12.12; set in
-// arch/x86/cpu.c).
-enum memtype {
-    MEMTYPE_WB = 0,
-    MEMTYPE_WT = 1,
-    MEMTYPE_UCM = 2,
-    MEMTYPE_UC = 3,
-    MEMTYPE_WP = 4,
-    MEMTYPE_WC = 5,
-    MEMTYPE_COUNT = 6,
-};
 
 // Invariant: a record in use has refs >= 1 and is on the list of exactly one frame, linked both
 // ways (the first one's prev is 0). Its entries are the 2^(order - 9 * (level - 1)) consecutive

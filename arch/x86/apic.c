@@ -5,7 +5,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/tlb.h"
-#include "kernel/traps.h"
+#include "arch/x86/vectors.h"
 #include "mm/frame.h"
 #include "mm/vmap.h"
 

@@ -6,7 +6,7 @@
 #include "arch/x86/cpu.h"
 #include "arch/x86/percpu.h"
 #include "kernel/smp.h"
-#include "kernel/traps.h"
+#include "arch/x86/vectors.h"
 #include "lib/panic.h"
 
 enum {

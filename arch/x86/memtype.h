@@ -4,7 +4,18 @@
 #pragma once
 
 #include "lib/types.h"
-#include "mm/mapping.h"
+
+// The number of the page attribute table's entry that means it (SDM vol. 3, 12.12; set in
+// arch/x86/cpu.c).
+enum memtype {
+    MEMTYPE_WB = 0,
+    MEMTYPE_WT = 1,
+    MEMTYPE_UCM = 2,
+    MEMTYPE_UC = 3,
+    MEMTYPE_WP = 4,
+    MEMTYPE_WC = 5,
+    MEMTYPE_COUNT = 6,
+};
 
 // Encodings in the PAT and the MTRRs.
 enum cache_type {

@@ -2,10 +2,30 @@
 // x86-64 page-table entries (SDM vol. 3, 4.5): their bits, and how attributes become entries.
 #pragma once
 
+#include "arch/x86/memtype.h"
 #include "lib/types.h"
-#include "mm/mapping.h"
 
 typedef uint64_t pgentry_t;
+
+// Attributes of a mapping. All mappings can be read; writable and executable at once is refused.
+enum vattr {
+    VATTR_R = 0,
+    VATTR_W = 1 << 0, // writable
+    VATTR_X = 1 << 1, // executable
+    VATTR_U = 1 << 2, // user access
+    // Memory type, enum memtype << VATTR_TYPE_SHIFT. With none, mm/ chooses write-back, or uncached
+    // for a device's frame and where an MTRR makes any of the frame something else.
+    VATTR_WT = 1 << 3,  // write-through
+    VATTR_UCM = 2 << 3, // uncached, unless an MTRR says write-combining
+    VATTR_UC = 3 << 3,  // uncached
+    VATTR_WP = 4 << 3,  // write-protected cache
+    VATTR_WC = 5 << 3,  // write-combining
+    VATTR_PERM = VATTR_W | VATTR_X | VATTR_U,
+    VATTR_TYPE_SHIFT = 3,
+    VATTR_TYPE = 7 << VATTR_TYPE_SHIFT,
+    VATTR_ALL = VATTR_PERM | VATTR_TYPE, // what a record holds
+    VATTR_WB = 1 << 6, // write-back whatever the frame is; a record does not hold it: its type is 0
+};
 
 enum pgentry_bits {
     PG_P = 1 << 0,        // present

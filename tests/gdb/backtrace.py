@@ -131,7 +131,7 @@ def page_fault() -> None:
     text_is_clean()
     found = json_of("ktf-postmortem")
     equal([(f["name"], f["address"]) for f in found["chain"]], [("#PF", "0x0")])
-    words = "it was handling #PF reading 0x0 in probe_read at kernel/traps.S:"
+    words = "it was handling #PF reading 0x0 in probe_read at arch/x86/probe.S:"
     check("has not crashed" in found["cause"] and words in found["cause"], found["cause"])
     leave(below[1:])
 
