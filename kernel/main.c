@@ -15,6 +15,7 @@
 #include "boot/multiboot2.h"
 #include "kernel/gdt.h"
 #include "kernel/idt.h"
+#include "kernel/image.h"
 #include "kernel/smp.h"
 #include "kernel/stack.h"
 #include "lib/error.h"
@@ -199,7 +200,7 @@ void kernel_main(uint64_t mbi)
     print_boot_info();
     cmdline_check();
     cpu_init();
-    mm_init(&boot_info);
+    mm_init(&boot_info, image_part, IMAGE_PARTS);
     check_every_word();
     cpu_stacks_create(0);
     stack_switch(cpu_stack(0), kernel_late);

@@ -133,9 +133,6 @@ static void tell_oddities(const struct boot_info *bi, unsigned number)
 
 static void collect_claims(const struct boot_info *bi)
 {
-    struct region part[IMAGE_PARTS];
-    unsigned count = arch_image_parts(part, ARRAY_SIZE(part));
-
     claim_count = 0;
     for (unsigned i = 0; i < bi->mem_count; i++) {
         if (!bi->mem[i].bytes) {
@@ -145,8 +142,8 @@ static void collect_claims(const struct boot_info *bi)
         tell_oddities(bi, i);
         add_entry(bi->mem[i].start.v, entry_end(i, &bi->mem[i]), bi->mem[i].type);
     }
-    for (unsigned i = 0; i < count; i++)
-        add_claim(part[i].start, part[i].end, part[i].kind, RANK_LOADED);
+    for (unsigned i = 0; i < mm_image.count; i++)
+        add_claim(mm_image.part[i].start, mm_image.part[i].end, mm_image.part[i].kind, RANK_LOADED);
     add_claim(ROUND_DOWN(bi->mbi_start.v, PAGE_SIZE), ROUND_UP(bi->mbi_end.v, PAGE_SIZE),
               FRAME_BOOT, RANK_LOADED);
     for (unsigned i = 0; i < bi->module_count; i++)

@@ -85,10 +85,9 @@ static uint64_t check_region(struct check *c, const struct region *r)
 // A region and all its frames could be wrong alike: of the image the linker knows.
 static void check_image(struct check *c)
 {
-    struct region part[IMAGE_PARTS];
-    unsigned count = arch_image_parts(part, ARRAY_SIZE(part));
+    const struct region *part = mm_image.part;
 
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < mm_image.count; i++)
         for (const struct region *r = mm.region; r < mm.region + mm.region_count; r++)
             EXPECT(c, "A6",
                    r->end <= part[i].start || part[i].end <= r->start || r->kind == part[i].kind,

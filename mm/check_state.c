@@ -3,7 +3,7 @@
 // locks are held, so what changes only under them is at rest.
 #include "arch/x86/memtype.h"
 #include "lib/string.h"
-#include "mm/boot.h"
+#include "arch/x86/machine.h"
 #include "mm/check.h"
 #include "mm/journal.h"
 

@@ -104,11 +104,8 @@ static void check_window_leaf(struct check *c, const struct place *p, uint64_t v
 // The image at its own addresses has no more rights than the kernel's start gives it.
 static void check_image_leaf(struct check *c, uint64_t va, uint64_t bytes, pgentry_t rights)
 {
-    struct region part[IMAGE_PARTS];
-    unsigned count = arch_image_parts(part, ARRAY_SIZE(part));
-
-    for (unsigned i = 0; i < count; i++) {
-        const struct region *r = &part[i];
+    for (unsigned i = 0; i < mm_image.count; i++) {
+        const struct region *r = &mm_image.part[i];
         bool writable = rights & PG_W, runs = !(rights & PG_NX);
         bool may_write = r->kind == FRAME_DATA || r->kind == FRAME_BSS;
 

@@ -3,6 +3,7 @@
 // through its frame.
 #include "arch/x86/boot_window.h"
 #include "arch/x86/cpu.h"
+#include "arch/x86/machine.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -171,13 +172,38 @@ static void fill_leaf_bits(void)
             mm.leaf_bits[level - 1][attr] = leaf_bits_of(level, attr);
 }
 
+struct image mm_image;
+
+static void map_section(const struct region *r)
+{
+    unsigned attr = r->kind == FRAME_TEXT ? VATTR_X : r->kind == FRAME_RODATA ? VATTR_R : VATTR_W;
+    uint64_t pages = (r->end - r->start) >> PAGE_SHIFT;
+    frame_t *first = find_paddr_frame(PADDR(r->start));
+    int err = 0;
+
+    if (pages)
+        err = vmap_range(NULL, VADDR(VA_IMAGE + r->start), first,
+                         (r->start >> PAGE_SHIFT) - first->mfn, pages, attr);
+    if (err)
+        panic("the image's part at 0x%lx can't be mapped: %s", r->start, error_name(err));
+}
+
+// The boot part is not needed any more.
+static void map_image(void)
+{
+    for (unsigned i = 0; i < mm_image.count; i++)
+        if (mm_image.part[i].kind != FRAME_IMAGE)
+            map_section(&mm_image.part[i]);
+}
+
 uint64_t kernel_cr3;
 
-void mm_init(const struct boot_info *bi)
+void mm_init(const struct boot_info *bi, const struct region *image, unsigned parts)
 {
     uint64_t start = rdtsc();
     space_t *kernel;
 
+    mm_image = (struct image){image, parts};
     mm.map_lock.rank = RANK_MAP;
     mm.frame_lock.rank = RANK_FRAME;
     mm.phys_limit = UINT64_C(1) << arch_phys_bits();
@@ -198,7 +224,7 @@ void mm_init(const struct boot_info *bi)
     boot_pool_map();
     mm.work = MM_GROW;
     mm_upkeep();
-    arch_map_image();
+    map_image();
     map_boot_data();
     arch_load_space(kernel->cr3);
     arch_meta_final();

@@ -166,9 +166,10 @@ extern uint64_t kernel_cr3;
 
 /* Builds everything from the boot map: frames, records, the kernel's address space with its image,
  * boot data and the manager's own memory mapped through their frames; then loads CR3. Called once.
- * What is odd in the map is told on the console. Panics if the map has no room for the manager
- * itself. */
-void mm_init(const struct boot_info *bi);
+ * image: the image's parts with their kinds, page-aligned; they are not copied. Every part but
+ * FRAME_IMAGE is mapped at VA_IMAGE + its start, with the rights of its kind. Prints what is odd in
+ * the map. Panics if the map has no room for the manager itself. */
+void mm_init(const struct boot_info *bi, const struct region *image, unsigned parts);
 
 /* Gives back every page that arenas hold in stock above their least. Tests call it before they
  * count free frames. */

@@ -3,10 +3,10 @@
 // types.
 #include "arch/x86/cpu.h"
 
+#include "arch/x86/machine.h"
 #include "arch/x86/memtype.h"
 #include "lib/printk.h"
 #include "lib/string.h"
-#include "mm/boot.h"
 
 uint64_t cpu_cr4;
 

@@ -121,7 +121,7 @@ void machine_usual(uint64_t ram)
 void machine_start(void)
 {
     journal_reset();
-    mm_init(&machine.info);
+    mm_init(&machine.info, machine.part, machine.part_count);
 }
 
 void machine_boot(uint64_t ram)
@@ -196,30 +196,6 @@ bool arch_has_1g(void)
 unsigned arch_levels(void)
 {
     return machine.levels;
-}
-
-unsigned arch_image_parts(struct region *out, unsigned max)
-{
-    unsigned count = MIN(max, machine.part_count);
-
-    memcpy(out, machine.part, count * sizeof(*out));
-    return count;
-}
-
-void arch_map_image(void)
-{
-    for (unsigned i = 0; i < machine.part_count; i++) {
-        const struct region *r = &machine.part[i];
-        unsigned attr = r->kind == FRAME_TEXT     ? VATTR_X
-                        : r->kind == FRAME_RODATA ? VATTR_R
-                                                  : VATTR_W;
-        frame_t *first = find_paddr_frame(PADDR(r->start));
-
-        if (r->kind != FRAME_IMAGE && vmap_range(NULL, VADDR(VA_IMAGE + r->start), first,
-                                                 (r->start >> PAGE_SHIFT) - first->mfn,
-                                                 (r->end - r->start) >> PAGE_SHIFT, attr))
-            panic("the image can't be mapped");
-    }
 }
 
 void arch_load_space(uint64_t cr3)

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 
 #include "arch/x86/layout.h"
+#include "arch/x86/machine.h"
 #include "mm/boot.h"
 #include "mm/internal.h"
 #include "mm/vmap.h"
