@@ -3,7 +3,7 @@
 #include "acpi/osl.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/ipi.h"
+#include "arch/x86/tlb.h"
 #include "lib/printk.h"
 
 enum {

@@ -2,7 +2,6 @@
 // The system control interrupt for ACPICA, through the I/O APIC that the MADT names.
 #include "acpi/osl.h"
 
-#include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"
 #include "kernel/ioapic.h"

@@ -3,7 +3,6 @@
 #include "acpi/osl.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/ipi.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"
 #include "lib/panic.h"

@@ -2,7 +2,6 @@
 // What ACPICA puts off: a queue that interrupt handlers fill and CPUs outside of them empty.
 #include "acpi/osl.h"
 
-#include "arch/x86/ipi.h"
 #include "arch/x86/park.h"
 #include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"

@@ -7,21 +7,24 @@
 #include "arch/x86/exit.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/percpu.h"
-#include "arch/x86/serial.h"
 #include "boot/bootinfo.h"
 #include "boot/cmdline.h"
 #include "boot/fw_cfg.h"
 #include "boot/image.h"
 #include "boot/multiboot2.h"
+#include "kernel/apic_map.h"
+#include "kernel/console.h"
 #include "kernel/gdt.h"
 #include "kernel/idt.h"
 #include "kernel/image.h"
+#include "kernel/panic_report.h"
 #include "kernel/smp.h"
 #include "kernel/stack.h"
 #include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/journal.h"
 #include "mm/mm.h"
 #include "tests/guest/test.h"
 
@@ -82,10 +85,13 @@ static void check_every_word(void)
 
 static void devices_init(void)
 {
-    int err = apic_init();
+    int err;
 
+    pic_mask();
+    err = apic_map();
     if (err != 0)
         panic("the local APIC can't be mapped: %s", error_name(err));
+    apic_enable();
 }
 
 // All that are named. A list asked for is all that the run is for: *watched is set, so that the
@@ -187,8 +193,9 @@ static _Noreturn void kernel_late(void)
 
 void kernel_main(uint64_t mbi)
 {
-    percpu_init(0);
-    serial_init();
+    percpu_init(0, journal_ring[0]);
+    console_init();
+    panic_report_init();
     gdt_init();
     idt_init();
     printk("\nKTF memory manager, image at 0x%lx to 0x%lx\n", (uintptr_t)image_boot_start,

@@ -17,6 +17,7 @@
 #include "lib/printk.h"
 #include "lib/string.h"
 #include "mm/internal.h"
+#include "mm/journal.h"
 #include "mm/vmap.h"
 
 enum {
@@ -42,6 +43,11 @@ uint32_t smp_up = 1;
 uint32_t smp_count(void)
 {
     return smp_up;
+}
+
+uint64_t smp_mask(void)
+{
+    return ~UINT64_C(0) >> (CPU_MAX - smp_up);
 }
 
 // Writing to this port takes about a microsecond everywhere, and changes nothing.
@@ -98,7 +104,7 @@ static _Noreturn __attribute__((noinline)) void ap_late(void)
 
 _Noreturn void ap_main(uint32_t number)
 {
-    percpu_init(number);
+    percpu_init(number, journal_ring[number]);
     ap_late();
 }
 
@@ -149,10 +155,29 @@ static void start(uint32_t wanted, uint64_t mfn)
         __atomic_exchange_n(&ap_stack[id], 0, __ATOMIC_RELAXED);
 }
 
+// The ring of that CPU, at VA_JOURNALS + cpu * JOURNAL_BYTES.
+static int create_journal(uint32_t cpu)
+{
+    vaddr_t va = VADDR(VA_JOURNALS + (uint64_t)cpu * JOURNAL_BYTES);
+    frame_t *frame;
+    int err = get_frame((unsigned)__builtin_ctz(JOURNAL_BYTES) - PAGE_SHIFT, &frame);
+
+    if (err)
+        return err;
+    err = vmap_kern(va, frame, VATTR_W);
+    if (err) {
+        put_frame(frame);
+        return err;
+    }
+    memset(vaddr_ptr(va), 0, JOURNAL_BYTES);
+    journal_ring[cpu] = vaddr_ptr(va);
+    return 0;
+}
+
 static void provide(uint32_t wanted)
 {
     for (uint32_t cpu = 1; cpu < wanted; cpu++) {
-        int err = percpu_journal_create(cpu);
+        int err = create_journal(cpu);
 
         if (err)
             panic("no journal for CPU %u: %s", cpu, error_name(err));

@@ -9,11 +9,13 @@ extern uint64_t ap_cr3;
 
 /* Starts all other CPUs, as many as QEMU's fw_cfg says there are; without it one is enough. Each is
  * in the kernel's space then, with stacks of its own, and waits for work. What does not come up in
- * time is told, and stays off. After apic_init(). */
+ * time is told, and stays off. After apic_map(). */
 void smp_start(void);
 
 /* How many CPUs are up: numbers 0 to smp_count() - 1. A CPU's number is its number on the bus. */
 uint32_t smp_count(void);
+/* The mask of these CPUs. */
+uint64_t smp_mask(void);
 
 /* Lets a CPU (not this one) run fn(arg) when it has nothing else to do. It waits until the CPU has
  * begun all that was given to it before. */

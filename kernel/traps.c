@@ -11,6 +11,8 @@
 #include "arch/x86/serial.h"
 #include "boot/image.h"
 #include "kernel/ioapic.h"
+#include "kernel/panic_report.h"
+#include "kernel/smp.h"
 #include "kernel/stack.h"
 #include "kernel/user.h"
 #include "lib/panic.h"
@@ -171,7 +173,7 @@ static _Noreturn void report_lost(void)
 
     serial_write(text, (size_t)length);
     if (ipi_ready)
-        ipi_stop_others();
+        ipi_stop_others(smp_mask());
     machine_stop();
 }
 

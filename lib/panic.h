@@ -5,6 +5,8 @@
 
 #include "lib/types.h"
 
+#include <stdarg.h>
+
 /*
  * Prints the message and a backtrace and stops the machine: ended as a failure where a test or the
  * benchmark runs, halted otherwise, so that a debugger can look. In host tests the test supplies
@@ -12,17 +14,10 @@
  */
 _Noreturn void panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/*
- * The first CPU that calls it has the panic: all others are stopped, and it goes on to report. It
- * returns nowhere else: another CPU stops, and where the report itself went wrong (`what` happened
- * in it, at rip) the machine does, with what was printed so far. Interrupts are off.
- */
-void panic_begin(const char *what, uint64_t rip);
-
-/* The end of a panic that was begun, with the backtrace of the code that was interrupted at rip
- * with frame pointer rbp. Not in host tests. */
-_Noreturn void panic_from(uint64_t rip, uint64_t rbp, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+// Reports a panic and stops the machine; kernel/ sets it. rip and rbp: the caller of panic(), and
+// the frame pointer in panic().
+extern void (*panic_hook)(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
+    __attribute__((noreturn));
 
 struct trap_frame;
 

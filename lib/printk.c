@@ -217,28 +217,22 @@ int snprintk(char *buf, size_t size, const char *fmt, ...)
     return len;
 }
 
-// In host tests the console is the test's: it supplies printk().
-#ifndef KTF_HOST
-#include "arch/x86/serial.h"
-#include "arch/x86/spinlock.h"
-#include "lib/panic.h"
-
-// One CPU's text is not torn by another's. No lock is taken after it.
-static spinlock_t console_lock = {.rank = RANK_CONSOLE};
+const struct console *printk_console;
 
 void vprintk(const char *fmt, va_list args)
 {
+    const struct console *console = printk_console;
     char buf[128];
-    struct sink s = {.buf = buf, .size = sizeof(buf), .flush = serial_write};
-    // An exception may have come while this CPU was printing; in a panic all others are stopped.
-    bool locked = !panicking() && !spin_held(&console_lock);
+    struct sink s = {.buf = buf, .size = sizeof(buf)};
+    bool alone;
 
-    if (locked)
-        spin_lock(&console_lock);
+    if (console == NULL)
+        return;
+    s.flush = console->write;
+    alone = console->begin();
     format(&s, fmt, args);
-    serial_write(buf, s.used);
-    if (locked)
-        spin_unlock(&console_lock);
+    console->write(buf, s.used);
+    console->end(alone);
 }
 
 void printk(const char *fmt, ...)
@@ -249,4 +243,3 @@ void printk(const char *fmt, ...)
     vprintk(fmt, args);
     va_end(args);
 }
-#endif

@@ -6,9 +6,18 @@
 
 #include <stdarg.h>
 
+// Where the text of printk() goes.
+struct console {
+    bool (*begin)(void); // before each text; end() gets its result
+    void (*write)(const char *buf, size_t len);
+    void (*end)(bool begun);
+};
+// kernel/ sets it. Without one the text is lost.
+extern const struct console *printk_console;
+
 /*
  * Conversions: %d %i %u %x %X %o %c %s %p %%, with l, ll, z, h, hh; the flags - and 0, a width, a
- * precision of %s (also as *). What it doesn't know is printed as it stands. A NULL string is
+ * precision of %s (also as *). An unknown conversion is printed as it stands. A NULL string is
  * "(null)"; %p is 0x and 16 digits.
  */
 void printk(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -4,6 +4,7 @@
 #include "arch/x86/boot_window.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/machine.h"
+#include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
@@ -204,6 +205,7 @@ void mm_init(const struct boot_info *bi, const struct region *image, unsigned pa
     space_t *kernel;
 
     mm_image = (struct image){image, parts};
+    tlb_answer_hook = shootdown_answer;
     mm.map_lock.rank = RANK_MAP;
     mm.frame_lock.rank = RANK_FRAME;
     mm.phys_limit = UINT64_C(1) << arch_phys_bits();

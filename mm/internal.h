@@ -132,6 +132,8 @@ void tlb_release(frame_t *frame, uint32_t index);
 /* The same for the only mapping, or one of several, of `pages` blocks of order 0 from mfn on, whose
  * records are gone already: each frame loses one of its mapcount. False if no more can be noted. */
 bool tlb_release_run(uint64_t mfn, uint64_t pages) must_check;
+/* Flushes what a round asks this CPU for, if anything: mm_init() makes it tlb_answer(). */
+void shootdown_answer(void);
 /* One round of shootdown for all that is pending; then the releases. */
 void tlb_commit(void);
 /* One round for one page; nothing else may be pending. */

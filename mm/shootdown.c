@@ -82,7 +82,7 @@ static void answer(struct mm_cpu *me)
         cpu_unpark(round.asker);
 }
 
-void tlb_answer(void)
+void shootdown_answer(void)
 {
     uint64_t flags = interrupts_save();
 

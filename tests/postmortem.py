@@ -239,7 +239,7 @@ KINDS = {
     ),
     "panic-state": Expected(
         r"^#PF writing 0x10 in write_nowhere at .*: a null pointer: .*; handling that met #PF (reading|writing) 0x[0-9a-f]+ "
-        rf"in panic_begin at lib/panic\.c:\d+: {UNMAPPED}",
+        rf"in panic_begin at kernel/panic_report\.c:\d+: {UNMAPPED}",
         "write_nowhere",
         CRASH_PANIC,
         "    *nowhere = 1;",

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The local APIC, mapped through its device frame, and the legacy interrupt controllers, masked.
+// The local APIC, once kernel/apic_map.c has mapped it, and the legacy interrupt controllers, masked.
 #include "arch/x86/apic.h"
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/layout.h"
 #include "arch/x86/tlb.h"
 #include "arch/x86/vectors.h"
-#include "mm/frame.h"
-#include "mm/vmap.h"
 
 enum {
     PIC1_COMMAND = 0x20,
@@ -40,7 +38,7 @@ static volatile uint32_t *reg(unsigned offset)
     return (volatile uint32_t *)(uintptr_t)(VA_DEVICES + offset);
 }
 
-static void pic_mask(void)
+void pic_mask(void)
 {
     outb(PIC1_COMMAND, ICW1_INIT_ICW4);
     outb(PIC2_COMMAND, ICW1_INIT_ICW4);
@@ -54,23 +52,9 @@ static void pic_mask(void)
     outb(PIC2_DATA, 0xff);
 }
 
-int apic_init(void)
+paddr_t apic_paddr(void)
 {
-    uint64_t base = rdmsr(MSR_APIC_BASE);
-    frame_t *frame;
-    int err;
-
-    pic_mask();
-    err = get_device_frame(PADDR(base & APIC_BASE_ADDRESS), ORDER_4K, &frame);
-    if (err != 0)
-        return err;
-    err = vmap_kern(VADDR(VA_DEVICES), frame, VATTR_W | VATTR_UC);
-    if (err != 0) {
-        put_frame(frame);
-        return err;
-    }
-    apic_enable();
-    return 0;
+    return PADDR(rdmsr(MSR_APIC_BASE) & APIC_BASE_ADDRESS);
 }
 
 void apic_enable(void)

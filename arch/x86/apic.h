@@ -4,22 +4,24 @@
 
 #include "lib/types.h"
 
-/*
- * Masks the legacy interrupt controllers, maps the local APIC through its device frame and enables
- * it with a spurious vector. 0, or the error of the frame or of the mapping.
- */
-int apic_init(void) must_check;
+/* Masks the legacy interrupt controllers. */
+void pic_mask(void);
 
-/* The same local APIC address on another CPU: enables that CPU's. */
+/* Where this CPU's local APIC is in physical memory: the same on all CPUs. */
+paddr_t apic_paddr(void);
+
+// What follows reaches it at VA_DEVICES: only after apic_map() (kernel/apic_map.c).
+
+/* Enables this CPU's local APIC, with a spurious vector. */
 void apic_enable(void);
 
-/* This CPU's number on the bus. After apic_init(). */
+/* This CPU's number on the bus. */
 uint32_t apic_id(void);
 
 /* The end of the interrupt that is being handled. */
 void apic_eoi(void);
 
-/* Interrupts this CPU by VECTOR_ALARM about every second, or no more. */
+/* Starts or stops this CPU's VECTOR_ALARM, about one interrupt a second. */
 void apic_alarm(bool on);
 
 // Offsets of the interrupt command register's halves; writing the lower one sends.

@@ -5,7 +5,7 @@
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
 #include "arch/x86/percpu.h"
-#include "kernel/smp.h"
+#include "arch/x86/tlb.h"
 #include "arch/x86/vectors.h"
 #include "lib/panic.h"
 
@@ -34,12 +34,12 @@ void ipi_wake(uint32_t cpu)
 // Mask of the CPUs that have stopped.
 static uint64_t stopped;
 
-void ipi_stop_others(void)
+void ipi_stop_others(uint64_t cpus)
 {
-    uint64_t others = ~UINT64_C(0) >> (CPU_MAX - smp_count()) & cpu_others();
+    uint64_t others = cpus & cpu_others();
 
     apic_send(0, APIC_NMI | APIC_ASSERT | APIC_ALL_OTHERS);
-    // One that does not come, for its handlers are broken, too, does not keep the panic waiting.
+    // The panic does not wait for ever: a CPU whose handlers are broken never stops.
     for (unsigned spins = STOP_SPINS;
          spins > 0 && others & ~__atomic_load_n(&stopped, __ATOMIC_RELAXED); spins--)
         cpu_pause();

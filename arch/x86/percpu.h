@@ -36,7 +36,7 @@ static inline uint64_t cpu_journal_at(uint64_t offset)
 #else
 #include "arch/x86/probe.h"
 
-// A function to be run on a CPU, smp.c. Whoever wants it sets fn with a compare-and-swap from NULL.
+// A function that the CPU runs when it is idle (kernel/smp.c).
 struct cpu_work {
     void (*fn)(void *arg);
     void *arg;
@@ -102,9 +102,7 @@ static inline struct percpu *this_cpu(void)
     return &percpu[cpu_number()];
 }
 
-/* Makes the journal's ring of CPU `number`, at VA_JOURNALS + number * JOURNAL_BYTES: before that
- * CPU starts, for this is when it learns where its ring is. -ENOMEM. */
-int percpu_journal_create(uint32_t number) must_check;
-/* Loads the GS base of CPU `number`. Before anything else of C on that CPU. */
-void percpu_init(uint32_t number);
+/* Loads the GS base of CPU `number`, whose ring of the journal is `journal`. Before anything else
+ * of C on that CPU. */
+void percpu_init(uint32_t number, const void *journal);
 #endif

@@ -2,7 +2,6 @@
 // Spinlocks: waiting, and the checks of debug builds.
 #include "arch/x86/spinlock.h"
 
-#include "arch/x86/ipi.h"
 #include "arch/x86/park.h"
 #include "arch/x86/tlb.h"
 

@@ -4,6 +4,15 @@
 
 #include "lib/types.h"
 
+// What tlb_answer() calls. It does nothing until mm/ sets it.
+extern void (*tlb_answer_hook)(void);
+
+/* Flushes what other CPUs have asked this one to flush, if anything. */
+static inline void tlb_answer(void)
+{
+    tlb_answer_hook();
+}
+
 #ifdef KTF_HOST
 /* There is no TLB; tests can look on (struct machine). */
 void tlb_flush_page(vaddr_t va);

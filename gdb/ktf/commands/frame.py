@@ -59,8 +59,8 @@ class FrameCommand(Command):
           kernel     0xffffffc03c000000 rw-- UC   4K            1 0x80000000fee0007b in 0x436[0]       whole
         merging     only available frames merge, this one is of kind device
         journal
-          mapped by apic_init at arch/x86/apic.c:69, 502 events ago
-          taken by apic_init at arch/x86/apic.c:66, 503 events ago
+          mapped by apic_map at kernel/apic_map.c:17, 502 events ago
+          taken by apic_map at kernel/apic_map.c:13, 503 events ago
 
     Errors: no guest, a running guest, no symbols, a memory manager that is not set up yet, an
     address that is not mapped, a page that is in no frame."""
