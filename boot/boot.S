@@ -169,7 +169,8 @@ boot_l2_low:
     .set page, page + 1
     .endr
 
-// The last 512 GiB: the image (the first GiB of memory again), and the start of each window for metadata.
+// The last 512 GiB: the image (the first GiB of memory again), and the start of each window for metadata, whose
+// L1 tables are in arch/x86/boot_window.S.
 #define L3_INDEX(va) (((va) >> 30) & 511)
 #define L2_INDEX(va) (((va) >> 21) & 511)
 boot_l3_high:
@@ -206,19 +207,6 @@ boot_l2_small:
     .fill L2_INDEX(VA_SPACES) - L2_INDEX(VA_TABLES) - 1, 8, 0
     .quad boot_l1_spaces + TABLE
     .fill 511 - L2_INDEX(VA_SPACES), 8, 0
-
-// Filled by arch_meta_map() (boot_window.c).
-    .section .boot.bss, "aw", @nobits
-    .balign 4096
-    .globl boot_l1_frames, boot_l1_mappings, boot_l1_window, boot_l1_shadows
-    .globl boot_l1_nodes, boot_l1_tables, boot_l1_spaces
-boot_l1_frames:   .skip 4096
-boot_l1_mappings: .skip 4096
-boot_l1_window:   .skip 4096
-boot_l1_shadows:  .skip 4096
-boot_l1_nodes:    .skip 4096
-boot_l1_tables:   .skip 4096
-boot_l1_spaces:   .skip 4096
 
 // The stack is part of the image: it must still be there when the boot page tables are not.
     .section .bss.boot_stack, "aw", @nobits

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The self-check's part on what the CPU itself needs. Registers are those of the CPU that
 // checks.
-#include "mm/check.h"
+#include "kernel/check_cpu.h"
 
 #include "arch/x86/cpu.h"
 #include "arch/x86/ipi.h"
@@ -14,6 +14,7 @@
 #include "kernel/stack.h"
 #include "kernel/traps.h"
 #include "kernel/user.h"
+#include "mm/check.h"
 #include "mm/journal.h"
 
 struct table_register {
@@ -218,7 +219,7 @@ static void check_control(struct check *c)
     EXPECT(c, "X1", rdmsr(MSR_EFER) & EFER_NXE, "EFER.NXE is off: all that is mapped can be run");
 }
 
-void check_machine(struct check *c)
+static void check_cpu(struct check *c)
 {
     check_control(c);
     check_types(c);
@@ -237,4 +238,9 @@ void check_machine(struct check *c)
     check_gates(c);
     check_registers(c);
     check_percpu(c);
+}
+
+void check_cpu_init(void)
+{
+    check_machine = check_cpu;
 }

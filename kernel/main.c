@@ -13,6 +13,7 @@
 #include "boot/image.h"
 #include "boot/multiboot2.h"
 #include "kernel/apic_map.h"
+#include "kernel/check_cpu.h"
 #include "kernel/console.h"
 #include "kernel/gdt.h"
 #include "kernel/idt.h"
@@ -207,6 +208,7 @@ void kernel_main(uint64_t mbi)
     print_boot_info();
     cmdline_check();
     cpu_init();
+    check_cpu_init();
     mm_init(&boot_info, image_part, IMAGE_PARTS);
     check_every_word();
     cpu_stacks_create(0);

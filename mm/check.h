@@ -71,15 +71,8 @@ static inline bool index_in(enum arena_id id, uint32_t index)
     return index && ((uint64_t)index * a->unit + a->size) <= (uint64_t)a->pages * PAGE_SIZE;
 }
 
-/* C2, X3 and the bits of X2: what the CPU needs itself. Host tests have no such CPU. */
-#ifdef KTF_HOST
-static inline void check_machine(struct check *c)
-{
-    (void)c;
-}
-#else
-void check_machine(struct check *c);
-#endif
+// C2, X3 and the bits of X2: what the CPU needs itself. kernel/ sets it; NULL in host tests.
+extern void (*check_machine)(struct check *c);
 
 /* True if va is mapped in the kernel's space: *rights has PG_W and PG_U if all levels do, PG_NX if
  * any does. */

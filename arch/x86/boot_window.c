@@ -14,7 +14,7 @@ enum {
 };
 #define ENTRY_NX (1ULL << 63)
 
-// boot.S; declared with their physical addresses, as the whole boot part is.
+// boot_window.S; their physical addresses.
 extern uint64_t boot_l1_frames[], boot_l1_mappings[], boot_l1_window[], boot_l1_shadows[];
 extern uint64_t boot_l1_nodes[], boot_l1_tables[], boot_l1_spaces[];
 
