@@ -4,6 +4,11 @@
 
 #include "lib/printk.h"
 
+void ktf_acpi_init(const struct ktf_acpi_machine *machine)
+{
+    (void)machine;
+}
+
 void ktf_acpi_start(void)
 {
     printk("ACPI: not built in: ACPICA's sources were not there (`make packages`, then `make`)\n");

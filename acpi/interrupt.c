@@ -4,7 +4,6 @@
 
 #include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"
-#include "kernel/ioapic.h"
 #include "lib/error.h"
 #include "lib/printk.h"
 
@@ -69,7 +68,7 @@ static void madt_walk(uint8_t type, bool (*fn)(const void *entry, void *context)
 static bool map_ioapic(const void *entry, void *context)
 {
     const struct acpi_madt_io_apic *io = entry;
-    int err = ioapic_add(PADDR(io->address), io->global_irq_base);
+    int err = osl_machine->ioapic_add(PADDR(io->address), io->global_irq_base);
 
     if (err)
         printk("ACPI: the I/O APIC at 0x%x can't be used: %s\n", io->address, error_name(err));
@@ -88,7 +87,7 @@ acpi_status osl_interrupts_init(void)
 
 void osl_interrupts_fini(void)
 {
-    ioapic_remove_all();
+    osl_machine->ioapic_remove_all();
 }
 
 struct line {
@@ -138,7 +137,7 @@ acpi_status acpi_os_install_interrupt_handler(u32 interrupt_number,
     sci.irq = interrupt_number;
     sci.gsi = line.gsi;
     sci.handler = service_routine;
-    err = ioapic_route(line.gsi, line.level, line.low, handle);
+    err = osl_machine->ioapic_route(line.gsi, line.level, line.low, handle);
     if (err) {
         printk("ACPI: interrupt %u can't be routed: %s\n", line.gsi, error_name(err));
         sci.handler = NULL;
@@ -153,7 +152,7 @@ acpi_status acpi_os_remove_interrupt_handler(u32 interrupt_number, acpi_osd_hand
         return AE_BAD_PARAMETER;
     if (sci.handler != service_routine || sci.irq != interrupt_number)
         return AE_NOT_EXIST;
-    ioapic_unroute(sci.gsi);
+    osl_machine->ioapic_unroute(sci.gsi);
     wait_until_handled();
     sci.handler = NULL;
     return AE_OK;

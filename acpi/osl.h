@@ -8,6 +8,9 @@
 #include "arch/x86/layout.h"
 #include "lib/types.h"
 
+// The kernel above, as ktf_acpi_init() got it.
+extern const struct ktf_acpi_machine *osl_machine;
+
 /* --- memory.c --------------------------------------------------------------------------------- */
 
 /* What AcpiOsMapMemory() does: maps the pages that [paddr, paddr + length) touches, each through
@@ -21,7 +24,7 @@ int osl_unmap(const void *va, size_t length);
 /* Reserved memory [start, end) that is a device: mapped uncached from now on, while ACPI is down
  * too. At most a few; one that is known already is no further one. */
 void osl_uncached_add(paddr_t start, paddr_t end);
-/* There is none any more. */
+/* Forgets them all. */
 void osl_uncached_clear(void);
 
 /* Maps the registers that the SCI's handler may read, if they are in memory: it may not map. */

@@ -4,7 +4,6 @@
 #include "acpi/osl.h"
 
 #include "arch/x86/cpu.h"
-#include "boot/bootinfo.h"
 #include "lib/printk.h"
 #include "mm/kmalloc.h"
 
@@ -24,7 +23,7 @@ acpi_status acpi_os_terminate(void)
 // The boot loader's copy; without one ACPICA looks where the BIOS leaves it.
 acpi_physical_address acpi_os_get_root_pointer(void)
 {
-    acpi_physical_address found = boot_info.rsdp.v;
+    acpi_physical_address found = osl_machine->rsdp.v;
 
     if (!found && ACPI_FAILURE(acpi_find_root_pointer(&found)))
         return 0;

@@ -12,6 +12,8 @@ enum {
     MODEL_APIC = 1,
 };
 
+const struct ktf_acpi_machine *osl_machine;
+
 static bool running;
 static uint32_t presses;
 static bool button_ends;
@@ -54,7 +56,7 @@ void ktf_acpi_button_ends(void)
 
 /* --- up and down ------------------------------------------------------------------------------ */
 
-// The firmware is told which interrupt controllers are in use; it need not care.
+// Tells the firmware which interrupt controllers are in use; it may ignore it.
 static void set_interrupt_model(void)
 {
     union acpi_object model = {.integer = {.type = ACPI_TYPE_INTEGER, .value = MODEL_APIC}};
@@ -88,6 +90,11 @@ static bool enable(void)
     failed(acpi_install_fixed_event_handler(ACPI_EVENT_POWER_BUTTON, button_event, NULL),
            "the power button can't be used");
     return true;
+}
+
+void ktf_acpi_init(const struct ktf_acpi_machine *machine)
+{
+    osl_machine = machine;
 }
 
 void ktf_acpi_start(void)

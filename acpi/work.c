@@ -2,10 +2,7 @@
 // What ACPICA puts off: a queue that interrupt handlers fill and CPUs outside of them empty.
 #include "acpi/osl.h"
 
-#include "arch/x86/park.h"
-#include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"
-#include "kernel/smp.h"
 #include "lib/printk.h"
 
 enum {
@@ -26,16 +23,6 @@ static struct {
     struct job job[JOBS];
 } queue;
 
-// Some CPU that has nothing to do; without other CPUs this one, when it comes to it.
-static void wake(void)
-{
-    uint32_t last = smp_count() - 1;
-
-    smp_idle.run = ktf_acpi_work;
-    __atomic_store_n(&smp_idle.wanted, 1, __ATOMIC_RELEASE);
-    cpu_unpark(last);
-}
-
 acpi_status acpi_os_execute(acpi_execute_type type, acpi_osd_exec_callback function, void *context)
 {
     uint64_t flags;
@@ -49,7 +36,7 @@ acpi_status acpi_os_execute(acpi_execute_type type, acpi_osd_exec_callback funct
     if (room) {
         queue.job[(queue.first + queue.waiting) % JOBS] = (struct job){function, context};
         queue.waiting++;
-        wake();
+        osl_machine->idle_job(ktf_acpi_work);
     }
     osl_unlock(&queue.lock, flags);
     return room ? AE_OK : AE_NO_MEMORY;
@@ -66,7 +53,7 @@ static bool take(struct job *job)
         queue.waiting--;
         queue.running++;
     } else {
-        __atomic_store_n(&smp_idle.wanted, 0, __ATOMIC_RELEASE);
+        osl_machine->idle_job(NULL);
     }
     osl_unlock(&queue.lock, flags);
     return some;

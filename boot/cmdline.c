@@ -6,12 +6,6 @@
 #include "lib/printk.h"
 #include "lib/string.h"
 
-// All there are. Those with '=' take a value.
-static const char *const known[] = {"test=",        "bench",        "bench=",    "plant=",
-                                    "crash=",       "check-every=", "break=",    "stress-ops=",
-                                    "stress-seed=", "acpi=",        "power-off", "power-button",
-                                    "check",        "pci-bridge"};
-
 static bool is_blank(char c)
 {
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
@@ -82,26 +76,14 @@ bool cmdline_get_nth(const char *key, unsigned n, char *out, size_t size)
     return true;
 }
 
-static bool is_known(const char *word, size_t len)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-        size_t n = strlen(known[i]);
-        bool takes_value = known[i][n - 1] == '=';
-
-        if ((takes_value ? len >= n : len == n) && memcmp(word, known[i], n) == 0)
-            return true;
-    }
-    return false;
-}
-
-int cmdline_check(void)
+int cmdline_check(bool (*known)(const char *word, size_t len))
 {
     size_t len;
     int unknown = 0;
 
     for (const char *p = next_word(boot_info.cmdline, &len); p != NULL;
          p = next_word(p + len, &len)) {
-        if (is_known(p, len))
+        if (known(p, len))
             continue;
         printk("boot: unknown word on the command line: '%.*s'\n", (int)len, p);
         unknown++;

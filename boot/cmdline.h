@@ -12,12 +12,12 @@ bool cmdline_has_key(const char *key);
 
 /*
  * Copies the value of the first 'key=value' to out of len bytes, ended by a NUL (len > 0). False,
- * and out unchanged, if there is none. A value that doesn't fit is cut and told on the console.
+ * and out unchanged, if there is none. Prints a warning where it cuts a value that does not fit.
  */
 bool cmdline_get(const char *key, char *out, size_t len);
 
-/* The same of the n-th, counted from 0, for words that may come more than once. */
+/* The same of the n-th one, counted from 0. */
 bool cmdline_get_nth(const char *key, unsigned n, char *out, size_t len);
 
-/* Tells on the console each word that is not among the known ones. Returns how many there are. */
-int cmdline_check(void);
+/* Prints each word that is not known; each has len characters. Returns how many there are. */
+int cmdline_check(bool (*known)(const char *word, size_t len));

@@ -18,16 +18,17 @@
 #include "kernel/gdt.h"
 #include "kernel/idt.h"
 #include "kernel/image.h"
+#include "kernel/ioapic.h"
 #include "kernel/panic_report.h"
 #include "kernel/smp.h"
 #include "kernel/stack.h"
+#include "kernel/words.h"
 #include "lib/error.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
 #include "mm/journal.h"
 #include "mm/mm.h"
-#include "tests/guest/test.h"
 
 void kernel_main(uint64_t mbi);
 void ktf_ready(void);
@@ -95,97 +96,59 @@ static void devices_init(void)
     apic_enable();
 }
 
-// All that are named. A list asked for is all that the run is for: *watched is set, so that the
-// guest ends.
-static void plant_word(bool *watched)
+static void check_word(const char *none, struct verdict *verdict)
 {
-    char rule[32];
+    int violations = mm_check();
 
-    for (unsigned n = 0; cmdline_get_nth("plant", n, rule, sizeof(rule)); n++) {
-        if (plant_bug(rule) != 0)
-            panic("plant=%s: no such rule, plant=list prints all there are", rule);
-        *watched |= strcmp(rule, "list") == 0;
-    }
+    (void)none;
+    printk("mm_check(): %d violations\n", violations);
+    verdict->failed |= violations != 0;
+    verdict->watched = true;
 }
 
-// The guest goes on with a part of it broken, for tests that must notice.
-static void break_word(void)
+WORD(40_check) = {"check", check_word, .time = WORD_AFTER_READY};
+WORD(80_check_every) = {"check-every", NULL, .time = WORD_READ, .takes_value = true};
+WORD(80_acpi) = {"acpi", NULL, .time = WORD_READ, .takes_value = true};
+WORD(80_power_off) = {"power-off", NULL, .time = WORD_READ};
+WORD(80_power_button) = {"power-button", NULL, .time = WORD_READ};
+
+static void acpi_start(void)
 {
-    char kind[32];
+    static struct ktf_acpi_machine machine = {
+        .ioapic_add = ioapic_add,
+        .ioapic_remove_all = ioapic_remove_all,
+        .ioapic_route = ioapic_route,
+        .ioapic_unroute = ioapic_unroute,
+        .idle_job = smp_idle_job,
+    };
 
-    if (!cmdline_get("break", kind, sizeof(kind)))
-        return;
-    if (break_part(kind) != 0)
-        panic("break=%s: no such kind, break=list prints all there are", kind);
-}
-
-static void crash_word(bool *watched)
-{
-    char kind[32];
-
-    if (!cmdline_get("crash", kind, sizeof(kind)))
-        return;
-    if (crash(kind) != 0)
-        panic("crash=%s: no such kind, crash=list prints all there are", kind);
-    *watched |= strcmp(kind, "list") == 0;
-}
-
-// A script waits for the result of tests and of the benchmark. False if a test failed.
-static bool test_words(bool *watched)
-{
-    static char names[BOOT_CMDLINE_MAX];
-    bool success = true;
-
-    if (cmdline_has("check")) {
-        int violations = mm_check();
-
-        printk("mm_check(): %d violations\n", violations);
-        success = violations == 0;
-        *watched = true;
-    }
-    if (cmdline_get("test", names, sizeof(names))) {
-        success &= guest_tests_run(names);
-        *watched = true;
-    }
-    if (cmdline_has("bench")) {
-        bench_run();
-        *watched = true;
-    }
-    if (cmdline_get("bench", names, sizeof(names))) {
-        if (strcmp(names, "full") == 0)
-            bench_full();
-        else if (strcmp(names, "apart") == 0)
-            bench_apart();
-        else
-            panic("bench=%s: there are bench=full and bench=apart", names);
-        *watched = true;
-    }
-    return success;
+    machine.rsdp = boot_info.rsdp;
+    ktf_acpi_init(&machine);
+    if (!cmdline_has("acpi=off"))
+        ktf_acpi_start();
 }
 
 // On the guarded stack, and on it to the end.
 static _Noreturn void kernel_late(void)
 {
-    bool watched = false, success;
+    struct verdict verdict = {false, false};
 
     tss_init();
     idt_use_ist();
     devices_init();
     smp_start();
-    if (!cmdline_has("acpi=off"))
-        ktf_acpi_start();
+    acpi_start();
     mm_print();
-    plant_word(&watched);
+    words_run(WORD_BEFORE_READY, &verdict);
     printk("KTF is ready: %u CPU%s, %lu KiB free\n", smp_count(), smp_count() == 1 ? "" : "s",
            mm_free_pages() * (PAGE_SIZE / 1024));
     ktf_ready();
-    break_word();
-    crash_word(&watched);
-    success = test_words(&watched);
-    if (success && cmdline_has("power-off"))
+    words_run(WORD_AFTER_READY, &verdict);
+    if (!verdict.failed && cmdline_has("power-off"))
         ktf_acpi_power_off();
-    if (watched && !(success && cmdline_has("power-button"))) // which the script will press
-        machine_exit(success);
+    // A script that gives power-button presses it now.
+    if (verdict.watched && (verdict.failed || !cmdline_has("power-button")))
+        machine_exit(!verdict.failed);
     printk("Nothing left to do: halted. Ctrl-A x ends QEMU where it has this terminal "
            "(-nographic).\n");
     ktf_acpi_button_ends();
@@ -203,10 +166,10 @@ void kernel_main(uint64_t mbi)
            (uintptr_t)image_bss_end - VA_IMAGE);
     multiboot2_init(PADDR(mbi));
     fw_cfg_read("opt/ktf/cmdline", boot_info.cmdline, sizeof(boot_info.cmdline));
-    if (cmdline_has("bench") || cmdline_has_key("bench") || cmdline_has_key("test"))
+    if (words_watched())
         machine_exit_wanted();
     print_boot_info();
-    cmdline_check();
+    cmdline_check(word_known);
     cpu_init();
     check_cpu_init();
     mm_init(&boot_info, image_part, IMAGE_PARTS);

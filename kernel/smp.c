@@ -73,18 +73,28 @@ static void do_work(struct cpu_work *work)
         cpu_unpark(waiter - 1);
 }
 
-struct idle_job smp_idle;
+static void (*idle_job)(void);
+
+// Without other CPUs this one runs it, once it is idle.
+void smp_idle_job(void (*run)(void))
+{
+    __atomic_store_n(&idle_job, run, __ATOMIC_SEQ_CST);
+    if (run)
+        cpu_unpark(smp_up - 1);
+}
 
 _Noreturn void smp_idle_loop(void)
 {
     struct cpu_work *work = &this_cpu()->work;
+    void (*job)(void);
 
     sti();
     for (;;) {
+        job = __atomic_load_n(&idle_job, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&work->fn, __ATOMIC_ACQUIRE))
             do_work(work);
-        else if (__atomic_load_n(&smp_idle.wanted, __ATOMIC_SEQ_CST))
-            smp_idle.run();
+        else if (job)
+            job();
         else
             cpu_park();
     }

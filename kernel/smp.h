@@ -24,15 +24,11 @@ void smp_run(uint32_t cpu, void (*fn)(void *arg), void *arg);
 /* Waits until that CPU has done all that it was given. */
 void smp_wait(uint32_t cpu);
 
-// What any CPU does that has nothing else to do, while it is wanted. Whoever wants it sets run
-// first; run() takes `wanted` back when there is no more to do.
-struct idle_job {
-    void (*run)(void);
-    uint32_t wanted;
-};
-extern struct idle_job smp_idle;
+/* From now on a CPU that has nothing else to do calls run(), again and again; wakes one for it.
+ * NULL: no longer. Interrupt handlers may call it. */
+void smp_idle_job(void (*run)(void));
 
-/* This CPU has nothing to do but what others give it (interrupts on). */
+/* This CPU does only what others give it from now on, with interrupts on. */
 _Noreturn void smp_idle_loop(void);
 
 /* Makes the stacks of a CPU, those for exceptions that need one included. Panics if there is no
