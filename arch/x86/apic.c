@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The local APIC, once kernel/apic_map.c has mapped it, and the legacy interrupt controllers, masked.
+// The local APIC, which kernel/apic_map.c maps, and the legacy interrupt controllers, masked.
 #include "arch/x86/apic.h"
 
 #include "arch/x86/cpu.h"
