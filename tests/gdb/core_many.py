@@ -42,7 +42,7 @@ check("warning" not in said and "Cannot access" not in said, said)
 check(f"{first:#x}:\t0x00000000abcd0000" in said, said)
 check(f"{last:#x}:\t0x00000000abcd0001" in said, said)
 check(re.search(r"\* 1 .*LWP 1.* say_full \(mapped=", said), said)
-check(re.search(r"#[1-9] .* at boot/main\.c:\d+", said), said)  # through the callers
+check(re.search(r"#[1-9] .* at kernel/main\.c:\d+", said), said)  # through the callers
 
 # The commands as on the guest.
 run("disconnect")

@@ -79,7 +79,7 @@ class CheckAtCommand(Command):
 
     Example:
       (gdb) ktf-check-at ktf_ready
-      Breakpoint 2 at 0xffffffff8021e190: file kernel/main.c, line 33.
+      Breakpoint 2 at 0xffffffff8021e190: file kernel/main.c, line 37.
       (gdb) continue
       Continuing.
       ktf-check-at ktf_ready: hit 1, check 1:
