@@ -205,6 +205,7 @@ check:
 	$(Q)$(PYTHON) tests/suite.py '$(SUITE)' --only='$(ONLY)' --jobs='$(JOBS)'
 else
 check: packages ## every test; ends with `N passed, N failed`
+	$(Q)tests/packages.sh style
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) all host $(BUILD)/fuzz/mm
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
 	$(Q)exec setpriv --pdeathsig TERM $(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)' # ends with make

@@ -26,7 +26,7 @@ class Provided(unittest.TestCase):
         have = installed()
         for package, things in listed().items():
             if package not in have:
-                continue  # the style group may be absent
+                continue  # a group that was not asked for
             held = {
                 os.path.realpath(path)
                 for path in files(*with_dependencies(package))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """`make style`: clang-format, black and mypy over the tree, and the first lines of each file. Rewrites nothing.
 
-With --installed, only with those of the tools that are installed. Prints `ok NAME` or `not ok NAME why` for each.
+Prints `ok NAME` or `not ok NAME why` for each; a tool that is not installed is a failure.
 Formatters change their mind from version to version, and mypy judges by numpy's own hints: a tool of another version
 than TOOLS says is named, and judges nothing.
 """
@@ -110,7 +110,9 @@ def main() -> int:
     }
     status = 0
     for name, check in checks.items():
-        if name in TOOLS and shutil.which(name) is None and "--installed" in sys.argv:
+        if name in TOOLS and shutil.which(name) is None:
+            print(f"not ok {name} is not installed: `make style` installs it")
+            status = 1
             continue
         if name in TOOLS and not (have := version(name)).startswith(TOOLS[name]):
             print(f"ok {name} (not judged: {have}; the tree goes by {TOOLS[name]}x of Debian 12)")
