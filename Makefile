@@ -23,7 +23,7 @@ BUILD   := build
 CC      := gcc
 LD      := ld
 OBJCOPY := objcopy
-PYTHON  := /usr/bin/python3# Debian's, whose numpy GDB uses as well
+PYTHON  := tests/python# Debian's, with our modules' folders
 MKISO   := grub-mkrescue
 Q       := $(if $(filter 1,$(V)),,@)
 
@@ -84,7 +84,7 @@ iso: $(BUILD)/ktf.iso
 
 # Says what to do when a tool is missing, before the first compile fails for the lack of it.
 tools:
-	$(Q)tests/packages.sh --have build
+	$(Q)tools/packages.sh --have build
 
 # Changes when a flag or a tool's version changes, and only then: an upgraded compiler builds all anew.
 $(BUILD)/flags: FORCE | tools
@@ -185,30 +185,30 @@ GUEST = '--mem=$(MEM)' '--smp=$(SMP)' '--machine=$(MACHINE)' '--cpu=$(CPU)' '--u
 run debug culprit: export CMDLINE := $(CMDLINE)
 
 run: all ## boot the guest on this console (Ctrl-a x ends QEMU)
-	$(Q)tests/packages.sh --have check
-	$(Q)$(PYTHON) tests/qemu.py run $(GUEST)
+	$(Q)tools/packages.sh --have check
+	$(Q)$(PYTHON) tools/qemu.py run $(GUEST)
 
 debug: all ## boot the guest halted, with GDB attached and the commands loaded
-	$(Q)tests/packages.sh --have check
-	$(Q)$(PYTHON) tests/qemu.py debug $(GUEST) --port=$(GDB_PORT)
+	$(Q)tools/packages.sh --have check
+	$(Q)$(PYTHON) tools/qemu.py debug $(GUEST) --port=$(GDB_PORT)
 
 demo: packages ## the main job, shown: boot, attach GDB, frames and mappings, a planted bug, a triple fault
 	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) all
-	$(Q)$(PYTHON) tests/demo.py
+	$(Q)$(PYTHON) tools/demo.py
 
 # With a PATH of the listed packages' commands: a build that calls another one fails here as it would on a fresh machine.
-LISTED_PATH = PATH="$$($(PYTHON) tests/packages.py $(BUILD)/check/bin)"
+LISTED_PATH = PATH="$$($(PYTHON) tools/packages.py $(BUILD)/check/bin)"
 
 ifneq ($(SUITE),)
 check:
-	$(Q)tests/packages.sh suite
-	$(Q)$(PYTHON) tests/suite.py '$(SUITE)' --only='$(ONLY)' --jobs='$(JOBS)'
+	$(Q)tools/packages.sh suite
+	$(Q)$(PYTHON) tests/runner/suite.py '$(SUITE)' --only='$(ONLY)' --jobs='$(JOBS)'
 else
 check: packages ## every test; ends with `N passed, N failed`
-	$(Q)tests/packages.sh style
+	$(Q)tools/packages.sh style
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) all host $(BUILD)/fuzz/mm
 	$(Q)$(LISTED_PATH) $(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
-	$(Q)exec setpriv --pdeathsig TERM $(PYTHON) tests/run.py --only='$(ONLY)' --jobs='$(JOBS)' # ends with make
+	$(Q)exec setpriv --pdeathsig TERM $(PYTHON) tests/runner/run.py --only='$(ONLY)' --jobs='$(JOBS)' # ends with make
 endif
 
 fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses, for FUZZ_SECONDS
@@ -218,37 +218,37 @@ fuzz: packages ## the manager against its model, on bytes that libFuzzer chooses
 bench: packages ## count instructions: a table, build/bench.json, build/bench.svg (some minutes)
 	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) all
 	$(Q)$(MAKE) --no-print-directory $(AT_ONCE) ACPICA=$(ACPICA) BUILD=$(BUILD)/bench DEBUG=0 all
-	$(Q)BUILD=$(BUILD)/bench $(PYTHON) tests/bench.py --out=$(BUILD)
+	$(Q)BUILD=$(BUILD)/bench $(PYTHON) tests/bench/bench.py --out=$(BUILD)
 
 STRESS_OPS   = 1000000## operations on each CPU of `make stress`
 STRESS_SEEDS = 1 2 3 4 5 6 7 8 9 10## its seeds, one run each
 
 stress: all ## all CPUs at random operations: STRESS_OPS on each of 4, one more watches; one run for each of STRESS_SEEDS
 	$(Q)for seed in $(STRESS_SEEDS); do \
-	    $(PYTHON) tests/run.py --stress=$(STRESS_OPS),$$seed || exit 1; done
+	    $(PYTHON) tests/runner/run.py --stress=$(STRESS_OPS),$$seed || exit 1; done
 
 FLIPS = 20000## of `make bitflip`
 
 bitflip: all ## one bit of the memory manager's structures broken at a time, FLIPS of them: ktf-pt-check must see each
-	$(Q)tests/packages.sh --have check
-	$(Q)$(PYTHON) tests/bitflip.py --flips=$(FLIPS)
+	$(Q)tools/packages.sh --have check
+	$(Q)$(PYTHON) tests/campaigns/bitflip.py --flips=$(FLIPS)
 
 STOPS = 1000## of `make stops`
 
 stops: all ## four CPUs at random operations, stopped at random STOPS times: ktf-pt-check must raise no false alarm
-	$(Q)tests/packages.sh --have check
-	$(Q)$(PYTHON) tests/stops.py --stops=$(STOPS)
+	$(Q)tools/packages.sh --have check
+	$(Q)$(PYTHON) tests/campaigns/stops.py --stops=$(STOPS)
 
 style: ## clang-format, black and mypy: they check, nothing is rewritten
-	$(Q)tests/packages.sh style
-	$(Q)$(PYTHON) tests/style.py
+	$(Q)tools/packages.sh style
+	$(Q)$(PYTHON) tests/runner/style.py
 
 culprit: all ## who broke a structure: CMDLINE says how it goes wrong, e.g. "crash=wild-store" (BY=journal: the other way)
-	$(Q)tests/packages.sh --have check
-	$(Q)$(PYTHON) tests/culprit.py $(GUEST) --by=$(BY)
+	$(Q)tools/packages.sh --have check
+	$(Q)$(PYTHON) tests/campaigns/culprit.py $(GUEST) --by=$(BY)
 
 packages: ## install what is missing for all of this (Debian: apt-get; elsewhere: print what is needed)
-	$(Q)tests/packages.sh build check acpi
+	$(Q)tools/packages.sh build check acpi
 
 clean: ## remove build/
 	rm -rf $(BUILD)

@@ -141,7 +141,7 @@ static void check_pins(void)
     CHECK_EQ(ktf_acpi_route(ROOT_DEVICES, 0), ACPI_NO_GSI);
 }
 
-// A table that ACPICA has mapped, twice more. tests/gdb/acpi_inside.py watches.
+// A table that ACPICA has mapped, twice more. tests/gdb/guest/acpi_inside.py watches.
 static __attribute__((noinline)) void acpi_map_twice(const void *table, uint64_t paddr)
 {
     uint32_t refs = acpi_refs(paddr);

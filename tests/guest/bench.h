@@ -32,7 +32,7 @@ enum {
 
 /* Measures the empty loop. */
 void bench_calibrate(void);
-/* Prints `bench KEY ticks T ops N`, which tests/bench.py reads. bench_say() takes off what the loop
+/* Prints `bench KEY ticks T ops N`, which tests/bench/bench.py reads. bench_say() takes off what the loop
  * over so many operations costs by itself. */
 void bench_say(const char *key, uint64_t ticks, uint64_t ops);
 void bench_say_plain(const char *key, uint64_t ticks, uint64_t ops);

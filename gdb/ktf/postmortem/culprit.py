@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # From a violation to the bytes to be watched, and from the writes that were seen to the one that did it.
-"""What `make culprit` needs to know; pure (tests/culprit_gdb.py runs the guest).
+"""What `make culprit` needs to know; pure (tests/campaigns/culprit_gdb.py runs the guest).
 
     watches(session, report)       # what to watch, each with all addresses through which it can be written
     broken(report, watch)          # whether its violation is there

@@ -4,7 +4,7 @@
 
 documents.py reads them, transcript.py says which numbers may differ and which not.
 
-`tests/docs_test.py --write [--only=WORD]` puts what the commands print now into the documents, to be read before it is
+`tests/docs/docs_test.py --write [--only=WORD]` puts what the commands print now into the documents, to be read before it is
 committed.
 """
 

@@ -42,7 +42,7 @@ RUNS: dict[str, tuple[str, int | None, str]] = {
 
 def command(words: str, smp: int = 1) -> list[str]:
     """As the Makefile runs a guest."""
-    return [PYTHON, str(ROOT / "tests/qemu.py"), "run", f"--smp={smp}", f"--cmdline={words}"]
+    return [PYTHON, str(ROOT / "tools/qemu.py"), "run", f"--smp={smp}", f"--cmdline={words}"]
 
 
 class Run(unittest.TestCase):

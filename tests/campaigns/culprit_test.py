@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gdb"))
 
 from culprit import verdict
 from ktf.postmortem.culprit import culprit
@@ -38,7 +38,7 @@ def search(cmdline: str, *more: str) -> tuple[int, str]:
     """Status and what is printed."""
     command = [
         sys.executable,
-        str(ROOT / "tests/culprit.py"),
+        str(ROOT / "tests/campaigns/culprit.py"),
         f"--cmdline={cmdline and cmdline + OFF}",
         *more,
     ]
@@ -225,5 +225,5 @@ class Verdict(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    # The others search for minutes by the journal: `tests/culprit_test.py --all`.
+    # The others search for minutes by the journal: `tests/campaigns/culprit_test.py --all`.
     unittest.main(argv=sys.argv[:1] if "--all" in sys.argv else [*sys.argv, *QUICK])

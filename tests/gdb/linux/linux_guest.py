@@ -57,7 +57,7 @@ def release(kernel: Path) -> list[tuple[int, ...]]:
 def initramfs(directory: Path, program: str) -> Path:
     """Compiles the program and packs it; two tests at once make two, the last one stays."""
     mine = directory / f"init.{os.getpid()}.{os.urandom(4).hex()}"
-    source = ROOT / f"tests/gdb/{program}.c"
+    source = ROOT / f"tests/gdb/linux/{program}.c"
     command = ["gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"]
     command += ["-Wall", "-Wextra", "-Werror", "-o", str(mine), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The package list from Python's side, and a PATH that holds no command from outside of it.
 
-tests/packages.py DIRECTORY prints that PATH, for the check's own build.
+tools/packages.py DIRECTORY prints that PATH, for the check's own build.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def campaign_end(name: str, wrong: list[str], started: float, args: argparse.Nam
         print(f"not ok {name} {text}")
     if wrong:
         words = " ".join(f"--{key}={value}" for key, value in vars(args).items())
-        print(f"again: /usr/bin/python3 tests/{name}.py {words}")
+        print(f"again: tests/python tests/campaigns/{name}.py {words}")
     else:
         print(f"ok {name}")
     return 1 if wrong else 0

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "gdb"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "gdb"))
 
 from ktf.postmortem.culprit import culprit
 from qemu import ROOT, Guest, GuestError, gdb_command, guest_options, private_file
@@ -41,7 +41,7 @@ class Failed(Exception):
 
 
 def run(args: argparse.Namespace, orders: dict[str, Any]) -> dict[str, Any]:
-    """One run of the guest with these orders (tests/culprit_gdb.py); what it found."""
+    """One run of the guest with these orders (tests/campaigns/culprit_gdb.py); what it found."""
     config = {"mem": args.mem, "smp": args.smp, "machine": args.machine, "cpu": args.cpu}
     try:
         with Guest(
@@ -59,7 +59,9 @@ def run(args: argparse.Namespace, orders: dict[str, Any]) -> dict[str, Any]:
                 "KTF_ORDERS": str(files["orders"]),
                 "KTF_FOUND": str(files["found"]),
             }
-            command = gdb_command(guest.port, "-batch", "-x", str(ROOT / "tests/culprit_gdb.py"))
+            command = gdb_command(
+                guest.port, "-batch", "-x", str(ROOT / "tests/campaigns/culprit_gdb.py")
+            )
             done = subprocess.run(
                 ["setpriv", "--pdeathsig", "KILL", *command],
                 capture_output=True,

@@ -3,7 +3,7 @@
 """`make bench`: counts the guest's instructions, times the debugger, writes build/bench.json and build/bench.svg, prints both.
 
 The guest (tests/guest/bench*.c) runs under QEMU's `-icount shift=0,sleep=off` on one CPU, where a tick of the TSC is
-one instruction. --check: only the small guest, held against tests/bench_limits.txt, as `make check` does it.
+one instruction. --check: only the small guest, held against tests/bench/bench_limits.txt, as `make check` does it.
 """
 
 from __future__ import annotations

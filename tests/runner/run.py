@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "gdb"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "gdb"))
 
 from gdb_jobs import gdb_jobs
 from job import PYTHON, Job, execute
@@ -209,7 +209,7 @@ def postmortem_jobs() -> Iterator[Job]:
     }
     parts["uefi"] = ["--uefi", "2", "use-after-unmap", "ist-unmapped"]
     for name, words in parts.items():
-        command = [PYTHON, "tests/postmortem.py", *words]
+        command = [PYTHON, "tests/campaigns/postmortem.py", *words]
 
         def run(log: Path, command: Sequence[str] = command) -> list[Result]:
             return execute(command, log, 240, lambda out, _, status: host_results(out, status))
@@ -219,22 +219,23 @@ def postmortem_jobs() -> Iterator[Job]:
 
 def python_jobs() -> Iterator[Job]:
     """Programs in Debian's Python: the debugger's analysis without a debugger, and the tests of the tests."""
-    units = sorted((ROOT / "tests/gdb").glob("unit_*.py"))
-    own = sorted((ROOT / "tests").glob("*_test.py"))
+    units = sorted((ROOT / "tests/gdb/unit").glob("test_*.py"))
+    own = sorted((ROOT / "tests").rglob("*_test.py"))
     for script in units + own:
         name = (
-            ("unit/" + script.stem.removeprefix("unit_"))
+            ("unit/" + script.stem.removeprefix("test_"))
             if script in units
             else "tests/" + script.stem
         )
 
         def run(log: Path, script: Path = script) -> list[Result]:
-            path = f"{ROOT / 'gdb'}:{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
-            return execute([PYTHON, str(script)], log, 400, unit_results, PYTHONPATH=path)
+            return execute(
+                [PYTHON, str(script)], log, 400, unit_results, PYTHONPATH=str(ROOT / "gdb")
+            )
 
         yield Job(name, run, 60 if name in ("tests/docs_test", "tests/suite_test") else 20)
     for name in ("bench", "bench_debugger"):
-        bench = [PYTHON, f"tests/{name}.py", "--check", "--timeout=200"]
+        bench = [PYTHON, f"tests/bench/{name}.py", "--check", "--timeout=200"]
 
         def figures(log: Path, bench: Sequence[str] = bench) -> list[Result]:
             return execute(bench, log, 240, unit_results, BUILD=str(BUILD / "bench"))
@@ -243,7 +244,7 @@ def python_jobs() -> Iterator[Job]:
     # Short forms of `make bitflip` and `make stops`.
     flips = [
         PYTHON,
-        "tests/bitflip.py",
+        "tests/campaigns/bitflip.py",
         "--flips=800",
         "--values=200",
         "--pages=40",
@@ -251,13 +252,13 @@ def python_jobs() -> Iterator[Job]:
         "--jobs=1",
     ]
     yield Job("tests/bitflip", lambda log: execute(flips, log, 400, unit_results), 60)
-    stops = [PYTHON, "tests/stops.py", "--stops=20", "--guests=1", "--ops=30000"]
+    stops = [PYTHON, "tests/campaigns/stops.py", "--stops=20", "--guests=1", "--ops=30000"]
     yield Job("tests/stops", lambda log: execute(stops, log, 240, unit_results), 20)
-    demo = [PYTHON, "tests/demo.py"]
+    demo = [PYTHON, "tools/demo.py"]
     yield Job("tests/demo", lambda log: execute(demo, log, 240, demo_results), 20)
     yield Job(
         "tests/style",
-        lambda log: execute([PYTHON, "tests/style.py"], log, 180, unit_results),
+        lambda log: execute([PYTHON, "tests/runner/style.py"], log, 180, unit_results),
         20,
     )
 
@@ -422,4 +423,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        os._exit(130)  # what we started ends with us (tests/leash.py)
+        os._exit(130)  # what we started ends with us (tests/runner/leash.py)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Installs what is missing of tests/packages.txt, or with --have only says what that is.
-# usage: tests/packages.sh [--have] GROUP...
+# Installs what is missing of tools/packages.txt, or with --have only says what that is.
+# usage: tools/packages.sh [--have] GROUP...
 set -eu
 
 list=$(dirname "$0")/packages.txt

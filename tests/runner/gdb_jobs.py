@@ -24,11 +24,11 @@ def guest_lines(script: Path) -> list[dict[str, str]]:
 
 
 def gdb_jobs() -> Iterator[Job]:
-    """The scripts tests/gdb/NAME.py, each run inside GDB on guests of its own.
+    """The scripts tests/gdb/*/NAME.py, each run inside GDB on guests of its own.
 
     A script is one by its `# guest:` lines; other files are modules that scripts import.
     """
-    for script in sorted((ROOT / "tests/gdb").glob("*.py")):
+    for script in sorted((ROOT / "tests/gdb").glob("*/*.py")):
         configs = guest_lines(script)
         for i, config in enumerate(configs):
             suffix = f".{i + 1}" if len(configs) > 1 else ""
@@ -105,7 +105,6 @@ def run_gdb(log: Path, script: Path, config: dict[str, str]) -> list[Result]:
             }
             env["KTF_RAMFILE"] = str(guest.ramfile or "")
             env["KTF_LOG"] = str(guest.log or "")
-            env["PYTHONPATH"] = f"{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
             results = execute(command, log, timeout, gdb_results, **env)
             with log.open("a") as f:
                 f.write(f"[guest: {shlex.join(guest.args)}]\n[serial:]\n{guest.output()}\n")

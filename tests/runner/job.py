@@ -14,8 +14,8 @@ from typing import Callable, Sequence
 from qemu import ROOT
 from results import Result
 
-PYTHON = "/usr/bin/python3"
-LEASH = [PYTHON, "-SE", str(ROOT / "tests/leash.py")]
+PYTHON = str(ROOT / "tests/python")
+LEASH = [PYTHON, "-SE", str(ROOT / "tests/runner/leash.py")]
 
 Judge = Callable[[str, str, "int | str"], "list[Result]"]
 

@@ -357,7 +357,7 @@ class Kernel(WithFiles):
 
     def test_debug(self) -> None:
         port = free_port()
-        command = [PYTHON, "tests/qemu.py", "debug", f"--port={port}", "--", "-batch"]
+        command = [PYTHON, "tools/qemu.py", "debug", f"--port={port}", "--", "-batch"]
         command += ["-ex", "hbreak ktf_ready", "-ex", "continue", "-ex", "ktf-pt-check --quit"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         directory = BUILD / f"run-{port}"
@@ -367,7 +367,7 @@ class Kernel(WithFiles):
         self.assertEqual((done.returncode, modes), (0, {0}))
 
     def test_run(self) -> None:
-        command = [PYTHON, "tests/qemu.py", "run", "--cmdline"]
+        command = [PYTHON, "tools/qemu.py", "run", "--cmdline"]
         for word, status in (("test=all", 0), ("test=no-such-test", EXIT_FAILURE)):
             done = subprocess.run(
                 [*command, word],
@@ -440,7 +440,7 @@ class Launcher(unittest.TestCase):
             port = taken.getsockname()[1]
             self.assertTrue(listens(os.getpid(), port))
             self.assertFalse(listens(os.getppid(), port))
-            command = [PYTHON, "tests/qemu.py", "debug", f"--port={port}"]
+            command = [PYTHON, "tools/qemu.py", "debug", f"--port={port}"]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
         self.assertEqual(done.returncode, 1)
         self.assertIn(f"QEMU did not start on port {port}", done.stderr)

@@ -8,7 +8,7 @@ import ast
 import unittest
 from pathlib import Path
 
-KTF = Path(__file__).resolve().parents[2] / "gdb/ktf"
+KTF = Path(__file__).resolve().parents[3] / "gdb/ktf"
 
 # From the bottom up; a package imports itself and those of the lines above it. Those of one line know nothing of each other.
 FLOORS = (

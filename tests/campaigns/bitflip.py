@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "gdb"), str(ROOT / "tests/gdb")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "gdb"))
 
 from bitflip_fields import Field, fields, pages  # noqa: E402
 from bitflip_frozen import Frozen  # noqa: E402
@@ -251,12 +251,11 @@ def enter(path: str) -> None:
 
 
 def run_gdb(guest: Guest, path: str, *setup: str, **env: str) -> str:
-    """tests/bitflip_gdb.py inside GDB on the guest, which stays halted; what it printed."""
+    """tests/campaigns/bitflip_gdb.py inside GDB on the guest, which stays halted; what it printed."""
     command = gdb_command(guest.port, "-batch")
     command += [word for line in setup for word in ("-ex", line)]
-    command += ["-x", str(ROOT / "tests/bitflip_gdb.py")]
+    command += ["-x", str(ROOT / "tests/campaigns/bitflip_gdb.py")]
     more = {"BITFLIP": path, "KTF_RAMFILE": str(guest.ramfile), **env}
-    more["PYTHONPATH"] = f"{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
     done = subprocess.run(
         command,
         capture_output=True,

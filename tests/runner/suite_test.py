@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""tests/suite.py: what it says where it can't run, and that it leaves nothing behind, on a small system made of this one's bash."""
+"""tests/runner/suite.py: what it says where it can't run, and that it leaves nothing behind, on a small system made of this one's bash."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS = "packages) echo installed;; demo) exit $DEMO;; check) echo \"only: $2\";
 
 
 class Run(unittest.TestCase):
-    """`tests/suite.py trixie` among fakes."""
+    """`tests/runner/suite.py trixie` among fakes."""
 
     def setUp(self) -> None:
         BUILD.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ class Run(unittest.TestCase):
         build = os.path.relpath(Path(self.tmp.name) / "b", ROOT)
         env = {**os.environ, "FAKE": str(self.fake), "BUILD": build}
         env["PATH"] = f"{self.fake}:{os.environ['PATH']}"
-        return ["/usr/bin/python3", str(ROOT / "tests/suite.py"), *words], env
+        return ["/usr/bin/python3", str(ROOT / "tests/runner/suite.py"), *words], env
 
     def run_suite(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs it to its end."""

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The kernel's table of crash=KIND, as its symbols tell it, against the kinds that tests/postmortem.py tries."""
+"""The kernel's table of crash=KIND, as its symbols tell it, against the kinds that tests/campaigns/postmortem.py tries."""
 
 from __future__ import annotations
 

@@ -70,11 +70,9 @@ class Left(unittest.TestCase):
 
     def ended(self, command: list[str], count: int, signum: int) -> None:
         """It is ended when it has so many descendants; soon none of them is there."""
-        path = f"{ROOT / 'gdb'}:{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "env", "--default-signal", *command],  # nohup's too
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -133,7 +131,7 @@ class Left(unittest.TestCase):
 
     def test_bitflip(self) -> None:
         """In a check leash, campaign, guest, two workers; and by itself, without the leash."""
-        campaign = [PYTHON, "tests/bitflip.py", "--flips=100000", "--jobs=2"]
+        campaign = [PYTHON, "tests/campaigns/bitflip.py", "--flips=100000", "--jobs=2"]
         self.ended(self.check(*campaign), 5, signal.SIGTERM)
         self.ended(campaign, 3, signal.SIGKILL)
 

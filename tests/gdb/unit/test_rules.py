@@ -473,7 +473,7 @@ class DocumentTests(unittest.TestCase):
 
     def test_sections(self) -> None:
         """Every rule has its section with its text, an example of its own and its plant."""
-        path = Path(__file__).resolve().parents[2] / "docs/invariants.md"
+        path = Path(__file__).resolve().parents[3] / "docs/invariants.md"
         parts = path.read_text(encoding="utf-8").split("\n## ")[1:]
         sections = {p.split(":")[0]: p for p in parts if p.split(":")[0] in RULES}
         self.assertEqual(list(sections), list(RULES))
@@ -485,10 +485,10 @@ class DocumentTests(unittest.TestCase):
 
     def test_plants(self) -> None:
         """Every rule has its plant in the guest, and a run of check_plants.py of it alone."""
-        root = Path(__file__).resolve().parents[2]
+        root = Path(__file__).resolve().parents[3]
         source = (root / "tests/guest/plant.c").read_text(encoding="utf-8")
         self.assertEqual(re.findall(r'(?m)^    \{"(\w+)", "', source), list(RULES))
-        script = (root / "tests/gdb/check_plants.py").read_text(encoding="utf-8")
+        script = (root / "tests/gdb/guest/check_plants.py").read_text(encoding="utf-8")
         self.assertEqual(re.findall(r'(?m)^# guest:.*cmdline="plant=(\w+)"', script), list(RULES))
 
     def test_no_rule_is_left_out(self) -> None:

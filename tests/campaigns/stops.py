@@ -25,12 +25,11 @@ WORKERS = 3  # of 4 CPUs, the last one watches
 
 
 def stopped(guest: Guest, stops: int, seed: int) -> str:
-    """tests/stops_gdb.py inside GDB on the guest; what it printed."""
+    """tests/campaigns/stops_gdb.py inside GDB on the guest; what it printed."""
     command = gdb_command(guest.port, "-batch")
     command += ["-ex", "thbreak stress_begin", "-ex", "continue"]
-    command += ["-x", str(ROOT / "tests/stops_gdb.py")]
+    command += ["-x", str(ROOT / "tests/campaigns/stops_gdb.py")]
     more = {"STOPS": str(stops), "STOPS_SEED": str(seed)}
-    more["PYTHONPATH"] = f"{ROOT / 'tests/gdb'}:{ROOT / 'tests'}"
     done = subprocess.run(
         command,
         capture_output=True,

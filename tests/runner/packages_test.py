@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Holds tests/packages.txt against what the Makefile and the tests call, and tries tests/packages.sh."""
+"""Holds tools/packages.txt against what the Makefile and the tests call, and tries tools/packages.sh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from packages import files, installed, listed, restricted_path, with_dependencies
 from qemu import BUILD, ROOT
 
-SCRIPT = ROOT / "tests/packages.sh"
+SCRIPT = ROOT / "tools/packages.sh"
 
 
 class Provided(unittest.TestCase):
@@ -56,7 +56,7 @@ class Provided(unittest.TestCase):
     def test_a_path_of_listed_commands_alone(self) -> None:
         """As `make check` builds with it, and run.py runs with it: what no package of ours brings is not there."""
         with tempfile.TemporaryDirectory(prefix="pk-", dir=BUILD) as tmp:
-            command = ["/usr/bin/python3", "tests/packages.py", f"{tmp}/bin"]
+            command = ["/usr/bin/python3", "tools/packages.py", f"{tmp}/bin"]
             path = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             here = path.stdout.strip()
             self.assertEqual(here, f"{Path(tmp).resolve()}/bin")
@@ -73,7 +73,7 @@ class Provided(unittest.TestCase):
         self.assertEqual(len(builds), 2, done.stdout + done.stderr)
         for build in builds:
             self.assertRegex(
-                build, r'^PATH="\$\(/usr/bin/python3 tests/packages.py build/check/bin\)" make '
+                build, r'^PATH="\$\(tests/python tools/packages.py build/check/bin\)" make '
             )
 
     def test_no_acpica_there(self) -> None:
@@ -86,7 +86,7 @@ class Provided(unittest.TestCase):
 
 
 class Script(unittest.TestCase):
-    """tests/packages.sh among fake package tools that write down how they were called."""
+    """tools/packages.sh among fake package tools that write down how they were called."""
 
     def setUp(self) -> None:
         self.tmp = tempfile.TemporaryDirectory(prefix="ktf-packages-")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # An ELF file's symbol table, whole and cut short.
-"""Tests of ktf.symtab; tests/gdb/symbols.py holds it against nm."""
+"""Tests of ktf.symtab; tests/gdb/guest/symbols.py holds it against nm."""
 
 from __future__ import annotations
 

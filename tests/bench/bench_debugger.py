@@ -20,7 +20,7 @@ from typing import Any
 from bench_shape import DEBUGGER, READERS, misshapen
 from qemu import ROOT, Guest, GuestError, gdb_command
 
-SCRIPT = ROOT / "tests/bench_debugger_gdb.py"
+SCRIPT = ROOT / "tests/bench/bench_debugger_gdb.py"
 LEAVES = 1_000_000  # at least, of the guest that is measured
 # At most, in seconds and megabytes: docs/limits.md says what is missed.
 AIMS: dict[str, dict[str, float]] = {

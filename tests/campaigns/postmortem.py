@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""tests/postmortem.py [--uefi] [--answers=FILE] SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
+"""tests/campaigns/postmortem.py [--uefi] [--answers=FILE] SMP KIND...: ktf-postmortem of each crash=KIND, attached before, attached after, and of a core.
 
 Prints `ok NAME`, or `not ok NAME why`, for each that has the right first line, CPU, source line, chain and rule, the same three ways, each
 within LIMIT seconds. After a triple fault also the same without QEMU's log.

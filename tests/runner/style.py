@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 from typing import Callable
 
-ROOT = Path(__file__).resolve().parent.parent
-DIRS = ("lib", "arch", "boot", "mm", "kernel", "acpi", "gdb", "tests")
+ROOT = Path(__file__).resolve().parents[2]
+DIRS = ("lib", "arch", "boot", "mm", "kernel", "acpi", "gdb", "tools", "tests")
 # The tools whose verdict counts: Debian 12's. The tree is formatted by them.
 TOOLS = {"clang-format": "14.", "black": "23.", "mypy": "1.0."}
 SPDX = "SPDX-License-Identifier: BSD-2-Clause"
