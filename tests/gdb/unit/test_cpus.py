@@ -121,7 +121,7 @@ class StartTests(unittest.TestCase):
 
 
 class OwnTests(unittest.TestCase):
-    """What a CPU has of its own; single registers are in unit_rules."""
+    """What a CPU has of its own; single registers are in test_rules."""
 
     def test_stacks(self) -> None:
         """An exception has led to a stack of the IST; ring 3 is left for the CPU's own one."""

@@ -387,7 +387,7 @@ class CommandLine(unittest.TestCase):
         """A mistake of ours is one line with its place, no traceback."""
         context = Plain(None)
         with self.assertRaisesRegex(
-            KtfError, r"internal error: IndexError: .*\(unit_maps.py:\d+\)"
+            KtfError, r"internal error: IndexError: .*\(test_maps.py:\d+\)"
         ):
             Failing().invoke(context, "7")
         context = Plain(None)

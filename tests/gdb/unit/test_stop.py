@@ -8,7 +8,7 @@ import unittest
 from dataclasses import replace
 
 from synthetic_cpu import HOLE, IST1, STACK, TEXT, USER_TEXT, Computer, Stopped, real_mode
-from unit_intlog import line
+from test_intlog import line
 
 from ktf.errors import NotYet
 from ktf.x86.exceptions import BP, DF, GP, PF, Fault
