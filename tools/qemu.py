@@ -308,6 +308,8 @@ class Guest:
                 # Whatever the status: a halted guest that GDB kills keeps its own.
                 if self.reason() == GUEST_SHUTDOWN:
                     return self._exit_status()
+                if status == "shutdown" and not self.reason():
+                    continue  # the event that says why is on its way
                 if status == "guest-panicked":
                     raise GuestError(f"the kernel panicked; serial:\n{self.tail(40)}")
                 if status not in ("running", "paused", "prelaunch"):
