@@ -63,6 +63,11 @@ HOST_OBJS   := $(HOST_SRCS:%=$(BUILD)/host/obj/%.o)
 HOST_CFLAGS := -I. -std=gnu11 -DKTF_HOST -DKTF_DEBUG=$(DEBUG) -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                -fno-omit-frame-pointer $(WARN) -Wmissing-prototypes
 
+# One of them watches the memory order of each access: its mm/ is built to call a function of the test's at each.
+TRACED        := $(BUILD)/host/test_memory_order
+TRACED_OBJS   := $(HOST_SRCS:%=$(BUILD)/host/traced/%.o)
+TRACED_CFLAGS := $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(HOST_CFLAGS))
+
 # The fuzzer: the same sources, built by clang, whose library chooses the bytes.
 FUZZ_SRCS   := tests/fuzz/mm.c $(HOST_SRCS)
 FUZZ_OBJS   := $(FUZZ_SRCS:%=$(BUILD)/fuzz/obj/%.o)
@@ -164,7 +169,18 @@ $(BUILD)/host/obj/%.c.o: %.c $(BUILD)/flags
 	$(if $(Q),@echo '  HOSTCC  $<')
 	$(Q)$(CC) $(HOST_CFLAGS) $(DEPFLAGS) -c $< -o $@
 
-$(HOST_PROGS): $(BUILD)/host/%: $(BUILD)/host/obj/tests/host/%.c.o $(HOST_OBJS) $(BUILD)/sources
+$(TRACED:$(BUILD)/host/%=$(BUILD)/host/obj/tests/host/%.c.o): private HOST_CFLAGS := $(TRACED_CFLAGS)
+
+$(BUILD)/host/traced/%.c.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(if $(Q),@echo '  HOSTCC  $< (traced)')
+	$(Q)$(CC) $(TRACED_CFLAGS) -fsanitize=thread $(DEPFLAGS) -c $< -o $@
+
+$(TRACED): $(BUILD)/host/%: $(BUILD)/host/obj/tests/host/%.c.o $(TRACED_OBJS) $(BUILD)/sources
+	$(if $(Q),@echo '  HOSTLD  $@')
+	$(Q)$(CC) $(TRACED_CFLAGS) $< $(TRACED_OBJS) -o $@
+
+$(filter-out $(TRACED),$(HOST_PROGS)): $(BUILD)/host/%: $(BUILD)/host/obj/tests/host/%.c.o $(HOST_OBJS) $(BUILD)/sources
 	$(if $(Q),@echo '  HOSTLD  $@')
 	$(Q)$(CC) $(HOST_CFLAGS) $< $(HOST_OBJS) -o $@
 
@@ -177,7 +193,7 @@ $(BUILD)/fuzz/mm: $(FUZZ_OBJS) $(BUILD)/sources
 	$(if $(Q),@echo '  FUZZLD  $@')
 	$(Q)clang $(FUZZ_CFLAGS) $(FUZZ_OBJS) -o $@
 
--include $(FUZZ_OBJS:.o=.d) $(OBJS:.o=.d) $(HOST_OBJS:.o=.d) $(HOST_TESTS:%=$(BUILD)/host/obj/%.d)
+-include $(FUZZ_OBJS:.o=.d) $(OBJS:.o=.d) $(HOST_OBJS:.o=.d) $(TRACED_OBJS:.o=.d) $(HOST_TESTS:%=$(BUILD)/host/obj/%.d)
 
 # --- running --------------------------------------------------------------------------------------------
 

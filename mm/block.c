@@ -198,8 +198,8 @@ frame_t *block_take(unsigned order, enum frame_kind kind, unsigned kept)
             ring_add_free(split_once(&frame));
         ring_add_used(frame);
     }
-    frame->refcount = 1;
     frame->kind = kind;
+    frame_publish(frame, 1);
     mm.order[order].refs++;
     return frame;
 }
@@ -225,9 +225,9 @@ void block_shatter(frame_t *frame)
         __builtin_memcpy(&frame[i], &word, sizeof(word));
         frame[i].next = index + i + 1;
         frame[i].prev = prev;
-        *frame_counts_at(&frame[i]) = frame_counts(&page);
         frame[i].maps = 0;
         frame[i].epoch = page.epoch;
+        __atomic_store_n(frame_counts_at(&frame[i]), frame_counts(&page), __ATOMIC_RELEASE);
         prev = index + i;
     }
     frame_at(prev)->next = head;
@@ -268,11 +268,12 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
         set_tails(frame_at(index), 1, 1u << order);
     }
     frame = frame_at(index);
-    *frame = (frame_t){.order = order, .mfn = mfn, .kind = kind, .refcount = refcount};
+    *frame = (frame_t){.order = order, .mfn = mfn, .kind = kind};
     mm.order[order].refs += refcount;
     if (refcount)
         ring_add_used(frame);
     else
         ring_add_free(frame);
+    frame_publish(frame, refcount);
     return 0;
 }

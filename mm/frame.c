@@ -88,7 +88,7 @@ int get_frame(unsigned order, frame_t **out)
     }
     spin_check_held(&mm.frame_lock);
     frame = ring_use_last(list);
-    frame->refcount = 1;
+    frame_publish(frame, 1);
     list->refs++;
     *out = frame;
     journal(JOURNAL_GET, CALLER, 0, frame_word(frame), 1, 0);

@@ -220,6 +220,13 @@ static always_inline frame_counts_t *frame_counts_at(frame_t *frame)
     return (frame_counts_t *)&frame->refcount;
 }
 
+/* A free frame gets its first references. From here on another CPU may pin it, so the rest of the
+ * descriptor stands already. */
+static always_inline void frame_publish(frame_t *frame, uint32_t refs)
+{
+    __atomic_store_n(&frame->refcount, refs, __ATOMIC_RELEASE);
+}
+
 /* mapcount + more, if the frame is in use; else false. From then on it stays what it is, whoever
  * puts it. map_lock is held. */
 static always_inline bool frame_mapped(frame_t *frame, uint32_t more)

@@ -72,7 +72,7 @@ static always_inline bool count_up(frame_t *frame)
         if (unlikely(!old || __builtin_add_overflow(old, UINT64_C(1) << COUNT_MAP_SHIFT, &more)))
             return false;
     } while (unlikely(
-        !__atomic_compare_exchange_n(at, &old, more, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)));
+        !__atomic_compare_exchange_n(at, &old, more, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)));
     return true;
 }
 
