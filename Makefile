@@ -27,7 +27,7 @@ PYTHON  := tests/python# Debian's, with our modules' folders
 MKISO   := grub-mkrescue
 Q       := $(if $(filter 1,$(V)),,@)
 
-DIRS := lib arch/x86 boot mm kernel acpi tests/guest
+DIRS := lib arch/x86 boot mm mm/check mm/kmalloc kernel acpi tests/guest
 
 # ACPICA is Debian's: of the kernel's source package only it and its headers are unpacked, into build/.
 ACPICA         := $(BUILD)/acpica# its sources, objects and archive; builds may share them
@@ -58,7 +58,7 @@ DEPFLAGS  = -MMD -MP -MF $(@:.o=.d)
 HOST_TESTS  := $(sort $(wildcard tests/host/test_*.c))
 HOST_PROGS  := $(HOST_TESTS:tests/host/%.c=$(BUILD)/host/%)
 HOST_SRCS   := $(sort $(filter-out $(HOST_TESTS),$(wildcard tests/host/*.c)) \
-               $(wildcard mm/*.c arch/x86/pgtable.c arch/x86/memtype.c arch/x86/spinlock.c arch/x86/tlb.c lib/error.c lib/string.c))
+               $(wildcard mm/*.c mm/*/*.c arch/x86/memtype.c arch/x86/spinlock.c arch/x86/tlb.c lib/error.c lib/string.c))
 HOST_OBJS   := $(HOST_SRCS:%=$(BUILD)/host/obj/%.o)
 HOST_CFLAGS := -I. -std=gnu11 -DKTF_HOST -DKTF_DEBUG=$(DEBUG) -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
                -fno-omit-frame-pointer $(WARN) -Wmissing-prototypes

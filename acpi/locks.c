@@ -6,7 +6,7 @@
 #include "arch/x86/percpu.h"
 #include "arch/x86/tlb.h"
 #include "lib/panic.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 
 // Guarded by its lock. Threads of ACPICA are CPUs here: one that waits keeps its CPU.
 struct acpi_semaphore_state {

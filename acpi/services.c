@@ -5,7 +5,7 @@
 
 #include "arch/x86/cpu.h"
 #include "lib/printk.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 
 // ACPICA's own formatter: its texts use more than printk() knows.
 int vsnprintf(char *to, acpi_size size, const char *fmt, va_list args);

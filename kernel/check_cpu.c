@@ -14,7 +14,7 @@
 #include "kernel/stack.h"
 #include "kernel/traps.h"
 #include "kernel/user.h"
-#include "mm/check.h"
+#include "mm/check/internal.h"
 #include "mm/journal.h"
 
 struct table_register {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What arena.c, where objects are taken and arenas grow, and arena_trim.c share.
+// What arena.c, where objects are taken and arenas grow, and arena_upkeep.c share.
 #pragma once
 
 #include "mm/mm.h"

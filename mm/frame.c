@@ -4,7 +4,7 @@
 
 #include "mm/internal.h"
 #include "mm/journal.h"
-#include "mm/ring.h"
+#include "mm/frame_ring.h"
 
 struct mm mm;
 

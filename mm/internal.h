@@ -2,13 +2,13 @@
 // What the files of mm/ and the page-table code share among themselves. Not for callers.
 #pragma once
 
-#include "arch/x86/pgtable.h"
+#include "mm/table.h"
 #include "arch/x86/spinlock.h"
 #include "mm/inject.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
 
-/* --- arena.c, arena_trim.c -------------------------------------------------------------------- */
+/* --- arena.c, arena_upkeep.c ------------------------------------------------------------------  */
 
 enum {
     STOCK_FRAME_PAGES = 6, // a split needs two pages of descriptors at most
@@ -82,7 +82,7 @@ static always_inline void record_free(uint32_t index)
 /* 2^order more pages at once, of an arena that hands out none of them: TABLES, SHADOWS. Once
  * mm.live. -ENOMEM: not at once. */
 int arena_grow_pages(enum arena_id id, unsigned order) must_check;
-/* Table slots, `want` or two of them; two fewer if `keep` stay free. pgtable.c has them. */
+/* Table slots, `want` or two of them; two fewer if `keep` stay free. table.c has them. */
 int slots_grow(uint32_t want) must_check;
 bool slots_trim(uint32_t keep);
 /* A page of 128 zero descriptors: index of its first, 0 if there is none. */
@@ -116,7 +116,7 @@ static inline void work_add(uint32_t work)
     __atomic_or_fetch(&mm.work, work, __ATOMIC_RELAXED);
 }
 
-/* --- shootdown.c ------------------------------------------------------------------------------ */
+/* --- table_flush.c ------------------------------------------------------------------------------ */
 
 enum {
     TLB_SPINS = 100, // then whoever waits for the others halts

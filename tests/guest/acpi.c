@@ -6,7 +6,7 @@
 #include <acpi/acpi.h>
 
 #include "acpi/ktf_acpi.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
 #include "tests/guest/test.h"

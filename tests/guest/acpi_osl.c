@@ -7,7 +7,7 @@
 #include "boot/cmdline.h"
 #include "kernel/smp.h"
 #include "lib/string.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
 #include "tests/guest/acpi.h"

@@ -3,7 +3,7 @@
 #include "tests/guest/crash.h"
 
 #include "arch/x86/cpu.h"
-#include "arch/x86/pgtable.h"
+#include "mm/table.h"
 #include "kernel/idt.h"
 #include "kernel/stack.h"
 #include "lib/panic.h"

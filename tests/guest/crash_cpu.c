@@ -4,7 +4,7 @@
 
 #include "arch/x86/apic.h"
 #include "arch/x86/cpu.h"
-#include "arch/x86/pgtable.h"
+#include "mm/table.h"
 #include "kernel/idt.h"
 #include "kernel/smp.h"
 #include "kernel/stack.h"

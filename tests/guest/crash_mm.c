@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // crash=KIND: memory that is used after it was given back, or by whoever does not own it.
 #include "arch/x86/cpu.h"
-#include "arch/x86/pgtable.h"
+#include "mm/table.h"
 #include "kernel/smp.h"
 #include "lib/panic.h"
 #include "mm/internal.h"

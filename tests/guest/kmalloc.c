@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Guest tests of kmalloc: real memory behind it, and planted misuse that it must catch.
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 
 #include "arch/x86/probe.h"
 #include "lib/string.h"

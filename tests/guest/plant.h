@@ -2,7 +2,7 @@
 // What the planted bugs share.
 #pragma once
 
-#include "arch/x86/pgtable.h"
+#include "mm/table.h"
 #include "mm/frame.h"
 #include "mm/space.h"
 

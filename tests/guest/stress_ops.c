@@ -3,7 +3,7 @@
 #include "arch/x86/park.h"
 #include "lib/error.h"
 #include "lib/string.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 #include "tests/guest/stress.h"
 
 #define KERNEL_AREA (VA_VMAP + 0x4000000000)

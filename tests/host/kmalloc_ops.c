@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 #include "tests/host/ops.h"
 
 struct object {

@@ -19,7 +19,7 @@
 #include "lib/printk.h"
 #include "lib/string.h"
 #include "mm/journal.h"
-#include "mm/kmalloc_internal.h"
+#include "mm/kmalloc/internal.h"
 
 enum {
     JUNK = 0xa5, // what a page holds before mm has cleared it

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "lib/panic.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 #include "tests/host/inject.h"
 #include "tests/host/support.h"
 

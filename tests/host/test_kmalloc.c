@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mm/kmalloc.h"
-#include "mm/kmalloc_internal.h"
+#include "mm/kmalloc/kmalloc.h"
+#include "mm/kmalloc/internal.h"
 #include "tests/host/kmalloc_ops.h"
 #include "tests/host/ops.h"
 

@@ -35,7 +35,7 @@ from ktf.kernel.tree import Tree
 from ktf.memory.readers import PAGE
 from ktf.x86.paging import Rules
 
-# Macros, which DWARF does not carry: mm/mm.h and arch/x86/pgtable.h have them.
+# Macros, which DWARF does not carry: mm/mm.h and mm/table.h have them.
 NODE_BLOCK = 1 << 31
 SHADOW_TABLE = 1 << 31
 

@@ -371,7 +371,7 @@ class LockTests(unittest.TestCase):
 
     def test_operation(self) -> None:
         """In a function of mm/, or perhaps in one: nothing counts, and the text says how much that is."""
-        mine = ("vmap_4k", "mm/single_map.c")
+        mine = ("vmap_4k", "mm/vmap_fast.c")
         for functions, whole, where in (
             ((mine, *self.ENDS), True, "in vmap_4k"),
             ((("cpu_park", "arch/x86/park.c"), mine, *self.ENDS), True, "in cpu_park for vmap_4k"),

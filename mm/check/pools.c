@@ -2,7 +2,7 @@
 // The self-check's part on the arenas: their windows, their pages, and the objects in these.
 #include "lib/panic.h"
 #include "mm/arena_internal.h"
-#include "mm/check.h"
+#include "mm/check/internal.h"
 
 /* --- windows ---------------------------------------------------------------------------------- */
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "arch/x86/layout.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 
 #if KTF_DEBUG
 #define KMALLOC_DEBUG 1

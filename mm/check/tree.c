@@ -2,8 +2,8 @@
 // The self-check's part on the tree that leads from an mfn to its frame: its nodes, and the pages
 // of descriptors below them. It comes first, for who looks up a frame follows the tree blindly.
 #include "mm/arena_internal.h"
-#include "mm/check.h"
-#include "mm/tree.h"
+#include "mm/check/internal.h"
+#include "mm/frame_tree.h"
 
 static uint32_t node_count(void)
 {

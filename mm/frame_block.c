@@ -3,7 +3,7 @@
 #include "lib/string.h"
 #include "mm/internal.h"
 #include "mm/journal.h"
-#include "mm/ring.h"
+#include "mm/frame_ring.h"
 
 // Tails of the 2^order pages whose head's descriptor is `head`, from page `from` on.
 static void set_tails(frame_t *head, uint32_t from, uint32_t to)

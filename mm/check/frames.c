@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The self-check's part on frames: rings of the orders, descriptors, and their lists of mappings.
-#include "mm/check.h"
+#include "mm/check/internal.h"
 
 #include "arch/x86/memtype.h"
 #include "mm/journal.h"

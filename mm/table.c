@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Page tables: made, hooked in, freed when empty; slots of the window; the first tables at boot.
-#include "arch/x86/pgtable.h"
+#include "mm/table.h"
 
 #include "arch/x86/boot_window.h"
 #include "arch/x86/zero.h"

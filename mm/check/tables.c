@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The self-check's part on page tables: every one of every space, by its real entries.
-#include "mm/check.h"
+#include "mm/check/internal.h"
 
 #include "mm/boot.h"
 

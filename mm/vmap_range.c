@@ -3,7 +3,7 @@
 #include "lib/panic.h"
 #include "mm/internal.h"
 #include "mm/journal.h"
-#include "mm/run.h"
+#include "mm/vmap_run.h"
 
 // Part of a range: pages of one frame.
 struct piece {

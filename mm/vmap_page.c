@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // vmap_page() and vput_page(): one page of a block of whatever size, in the kernel's space.
-#include "mm/single.h"
+#include "mm/vmap_fast.h"
 
 enum {
     WORD_KIND = FRAME_KIND_COUNT - 1, // of a descriptor's first word

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The common case of vmap: a block that is one entry of a page table that stands, or is made.
-#include "mm/single.h"
+#include "mm/vmap_fast.h"
 
 // What a new record of a whole block says: offset 0, all else as the caller made it.
 static always_inline uint32_t new_word(unsigned number, unsigned level)

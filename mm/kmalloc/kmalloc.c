@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // kmalloc: slots of size classes on slab pages, and whole pages for what is larger.
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 
 #include "arch/x86/spinlock.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
-#include "mm/kmalloc_internal.h"
+#include "mm/kmalloc/internal.h"
 
 enum {
     SLOT_LARGE = 0xffffffff, // in place of a slot: a large object

@@ -2,7 +2,7 @@
 // Runs: the pages of a range that are blocks of order 0, one after the other in one page table.
 // What is the same for all of them is asked once; whatever is not as simple is left to the general
 // code.
-#include "mm/run.h"
+#include "mm/vmap_run.h"
 
 #include "mm/arena_internal.h"
 #include "mm/internal.h"

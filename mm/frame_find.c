@@ -2,7 +2,7 @@
 // Frames found by number, by physical address, and by where the kernel's space maps them.
 #include "arch/x86/fixup.h"
 #include "mm/internal.h"
-#include "mm/tree.h"
+#include "mm/frame_tree.h"
 
 enum {
     WORD_KIND = 15, // frame_t.kind in its first word

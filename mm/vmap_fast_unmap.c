@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The common case of vput and vunmap.
-#include "mm/single.h"
+#include "mm/vmap_fast.h"
 
 // Whether the entry maps that block. Then its record has all of it, as it was mapped: the block is
 // no larger than the page.

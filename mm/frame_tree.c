@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The tree that leads from an mfn to its frame in the same few steps, however many frames there
 // are.
-#include "mm/tree.h"
+#include "mm/frame_tree.h"
 
 #include "lib/string.h"
 

@@ -4,7 +4,7 @@
 #include "arch/x86/memtype.h"
 #include "lib/string.h"
 #include "arch/x86/machine.h"
-#include "mm/check.h"
+#include "mm/check/internal.h"
 #include "mm/journal.h"
 
 #define EPOCH_WRAPS (UINT32_C(1) << 31) // beyond this one epoch can't be told to be later

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // mm_check(): the rules of docs/invariants.md, as far as the guest can see them itself.
-#include "mm/check.h"
+#include "mm/check/internal.h"
 
 #include <stdarg.h>
 
@@ -8,7 +8,7 @@
 #include "lib/printk.h"
 #include "lib/string.h"
 #include "mm/boot.h"
-#include "mm/kmalloc.h"
+#include "mm/kmalloc/kmalloc.h"
 
 enum {
     PRINT_MAX = 20,

@@ -5,7 +5,7 @@
 // up to the next slot. A free slot: junk up to the tag, which names who freed it.
 #include "lib/printk.h"
 #include "lib/string.h"
-#include "mm/kmalloc_internal.h"
+#include "mm/kmalloc/internal.h"
 
 // The first of `bytes` bytes at p that is not `junk`; `bytes` if all are.
 static size_t first_other(const uint8_t *p, size_t bytes, uint8_t junk)

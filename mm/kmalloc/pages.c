@@ -3,7 +3,7 @@
 #include "arch/x86/boot_window.h"
 #include "lib/panic.h"
 #include "lib/string.h"
-#include "mm/kmalloc_internal.h"
+#include "mm/kmalloc/internal.h"
 #include "mm/vmap.h"
 
 enum {
