@@ -3,8 +3,7 @@
 #include "arch/x86/boot_window.h"
 #include "arch/x86/zero.h"
 #include "mm/arena_internal.h"
-#include "mm/internal.h"
-#include "mm/journal.h"
+#include "mm/step.h"
 
 static frame_t *take_pages(unsigned order, enum frame_kind kind)
 {
@@ -20,17 +19,17 @@ static frame_t *take_pages(unsigned order, enum frame_kind kind)
     return frame;
 }
 
-// The frame's only mapping: one page, writable, its first entry at number `at` of all slots.
-static always_inline uint32_t record_own(frame_t *frame, uint32_t at)
+// Maps a page of the manager's own at entry number `at` of all slots: its only mapping.
+static always_inline void map_own(frame_t *frame, uint64_t at, pgentry_t entry)
 {
-    uint32_t index = record_take();
+    uint32_t index;
 
-    *mapping_at(index) =
-        (mapping_t){.at = at, .attr = VATTR_W, .level = 1, .refs = 1, .home_level = 1};
-    frame->maps = index;
-    // Others may have found it by its number.
-    __atomic_fetch_add(&frame->mapcount, 1, __ATOMIC_RELAXED);
-    return index;
+    assert(!*shadow_of(at) && !frame->maps);
+    frame_pin(frame, 1); // it is in use: this CPU has just taken it
+    index = record_new(&mm.records.head, frame, 0, at, tag_of(1, VATTR_W),
+                       extent_of(1, ORDER_4K, 0));
+    mm.records.count--;
+    entry_write(at, index, entry);
 }
 
 frame_t *own_pages(vaddr_t va, unsigned order, enum frame_kind kind)
@@ -49,10 +48,7 @@ frame_t *own_pages(vaddr_t va, unsigned order, enum frame_kind kind)
     entry = pgentry_leaf(frame_mfn(frame), 1, VATTR_W);
     table_at(w.slot)->used += count;
     for (uint32_t i = 0; i < count; i++, va.v += PAGE_SIZE) {
-        assert(!table_shadow(w.slot)[w.index + i]);
-        table_shadow(w.slot)[w.index + i] =
-            record_own(frame + i, w.slot * PT_ENTRIES + w.index + i);
-        table_entries(w.slot)[w.index + i] = entry + ((uint64_t)i << PAGE_SHIFT);
+        map_own(frame + i, w.slot * PT_ENTRIES + w.index + i, entry + ((uint64_t)i << PAGE_SHIFT));
         arch_meta_map(va, frame_mfn(frame + i));
         page_zero(vaddr_ptr(va));
     }

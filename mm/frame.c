@@ -231,9 +231,9 @@ int put_frame(frame_t *frame)
     return likely(done) ? 0 : put_slow(frame, CALLER);
 }
 
-void frame_unmapped(frame_t *frame, uint32_t less)
+void frame_unpin(frame_t *frame, uint32_t less)
 {
-    if (likely(frame_unmapped_not_last(frame, less)))
+    if (likely(frame_unpin_shared(frame, less)))
         return;
     frame_lock();
     if (__atomic_sub_fetch(frame_counts_at(frame), (uint64_t)less << COUNT_MAP_SHIFT,

@@ -5,6 +5,7 @@
 #include "mm/table.h"
 #include "arch/x86/spinlock.h"
 #include "mm/inject.h"
+#include "mm/journal.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"
 
@@ -60,12 +61,19 @@ static always_inline uint32_t record_take(void)
     return index;
 }
 
-/* Puts m, which is record `index`, there. It is on no list, and there is room. */
+/* Puts m, which is record `index` and on no list, before the free ones from *head on. The caller
+ * counts it. */
+static always_inline void record_free_to(uint32_t *head, mapping_t *m, uint32_t index)
+{
+    *m = (mapping_t){.at = *head};
+    *head = index;
+}
+
+/* Puts it into the cache, where there is room. */
 static always_inline void record_put(mapping_t *m, uint32_t index)
 {
     mm.records.count++; // not beside the head: the two would be put together to be stored at once
-    *m = (mapping_t){.at = mm.records.head};
-    mm.records.head = index;
+    record_free_to(&mm.records.head, m, index);
 }
 
 void record_free_slow(uint32_t index);
@@ -227,9 +235,9 @@ static always_inline void frame_publish(frame_t *frame, uint32_t refs)
     __atomic_store_n(&frame->refcount, refs, __ATOMIC_RELEASE);
 }
 
-/* mapcount + more, if the frame is in use; else false. From then on it stays what it is, whoever
- * puts it. map_lock is held. */
-static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
+/* mapcount + more, if the frame is in use; else false. From then on its descriptor stays as it is,
+ * whoever puts the frame. The count has room. map_lock is held. */
+static always_inline bool frame_pin(frame_t *frame, uint32_t more)
 {
     frame_counts_t *at = frame_counts_at(frame);
     uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
@@ -243,32 +251,29 @@ static always_inline bool frame_mapped(frame_t *frame, uint32_t more)
     return true;
 }
 
-/* mapcount - less, unless that makes the frame free: then false. map_lock is held. */
-static always_inline bool frame_unmapped_not_last(frame_t *frame, uint32_t less)
+/* mapcount - less: both counts then. 0: that would free the frame, and nothing is done. map_lock is
+ * held. */
+static always_inline uint64_t frame_unpin_shared(frame_t *frame, uint64_t less)
 {
-    frame_counts_t *at = frame_counts_at(frame);
-    uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
-    uint64_t new;
+    uint64_t old = frame_counts(frame), new;
 
     do {
-        new = old - ((uint64_t)less << COUNT_MAP_SHIFT);
+        new = old - (less << COUNT_MAP_SHIFT);
         if (unlikely(!new))
-            return false;
-    } while (unlikely(
-        !__atomic_compare_exchange_n(at, &old, new, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)));
-    return true;
+            return 0;
+    } while (unlikely(!__atomic_compare_exchange_n(frame_counts_at(frame), &old, new, false,
+                                                   __ATOMIC_RELEASE, __ATOMIC_RELAXED)));
+    return new;
 }
 
-/* The same, and frees it if it is free then. */
-void frame_unmapped(frame_t *frame, uint32_t less);
+/* The same; a frame with both counts 0 is free then. */
+void frame_unpin(frame_t *frame, uint32_t less);
 
 /* --- mapping.c -------------------------------------------------------------------------------- */
 
 /* Puts record m at the front of the frame's list, or takes it off; mapcount follows by m->refs. */
 void mapping_link(frame_t *frame, uint32_t index);
 void mapping_unlink(frame_t *frame, uint32_t index);
-/* Only off the list. */
-void mapping_unlist(frame_t *frame, uint32_t index);
 /* Makes a new mapping of pages [offset, offset + 2^order) by entries of that level. All arguments
  * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
 int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,

@@ -3,8 +3,7 @@
 #include "mm/mapping.h"
 
 #include "lib/panic.h"
-#include "mm/internal.h"
-#include "mm/journal.h"
+#include "mm/step.h"
 
 // A run of entries in one table.
 struct span {
@@ -58,7 +57,7 @@ int frame_each_mapping(frame_t *frame, int (*fn)(frame_t *frame, const mapping_t
     return stop;
 }
 
-static void list_add(frame_t *frame, uint32_t index)
+void mapping_link(frame_t *frame, uint32_t index)
 {
     mapping_t *m = mapping_at(index);
 
@@ -67,31 +66,16 @@ static void list_add(frame_t *frame, uint32_t index)
     if (m->next)
         mapping_at(m->next)->prev = index;
     frame->maps = index;
-}
-
-void mapping_link(frame_t *frame, uint32_t index)
-{
-    list_add(frame, index);
-    if (!frame_mapped(frame, mapping_at(index)->refs))
+    if (!frame_pin(frame, m->refs))
         panic("frame 0x%lx is free, and gets a mapping", (uint64_t)frame->mfn);
-}
-
-void mapping_unlist(frame_t *frame, uint32_t index)
-{
-    mapping_t *m = mapping_at(index);
-
-    if (m->prev)
-        mapping_at(m->prev)->next = m->next;
-    else
-        frame->maps = m->next;
-    if (m->next)
-        mapping_at(m->next)->prev = m->prev;
 }
 
 void mapping_unlink(frame_t *frame, uint32_t index)
 {
-    mapping_unlist(frame, index);
-    frame_unmapped(frame, mapping_at(index)->refs);
+    mapping_t *m = mapping_at(index);
+
+    record_unlist(frame, m->next, m->prev);
+    frame_unpin(frame, m->refs);
 }
 
 // 0 if none of these entries is in use, nor a large page over them.
@@ -150,20 +134,17 @@ static int make_tables(space_t *space, vaddr_t va, unsigned level, uint64_t coun
 }
 
 static void write_entries(space_t *space, vaddr_t va, unsigned level, uint64_t count,
-                          pgentry_t entry, uint32_t shadow)
+                          pgentry_t entry, uint32_t index)
 {
     uint64_t step = UINT64_C(1) << level_shift(level);
 
     for (uint64_t done = 0; done < count;) {
         struct span s = span_at(space, va, level, done, count);
-        pgentry_t *entries = table_entries(s.slot) + s.index;
-        uint32_t *shadows = table_shadow(s.slot) + s.index;
+        uint64_t at = s.slot * PT_ENTRIES + s.index;
 
         table_at(s.slot)->used += s.count;
-        for (uint64_t i = 0; i < s.count; i++, entry += step) {
-            entries[i] = entry;
-            shadows[i] = shadow;
-        }
+        for (uint64_t i = 0; i < s.count; i++, entry += step)
+            entry_write(at + i, index, entry);
         done += s.count;
     }
 }
@@ -173,32 +154,25 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
 {
     uint64_t count = entry_count(order, level);
     int err = check_vacant(space, va, level, count);
-    uint32_t index, at = 0;
-    mapping_t *m;
+    uint32_t free, index, next, at = 0;
 
     if (err)
         return err;
     // The record first: making tables may use up the stock, but refills it.
-    index = arena_alloc(ARENA_MAPPINGS);
-    if (!index)
+    free = arena_alloc(ARENA_MAPPINGS);
+    if (!free)
         return -ENOMEM;
-    err = frame_mapped(frame, 1) ? make_tables(space, va, level, count, &at) : -EFREE;
+    err = frame_pin(frame, 1) ? make_tables(space, va, level, count, &at) : -EFREE;
     if (err) {
         if (err != -EFREE)
-            frame_unmapped(frame, 1);
-        arena_free(ARENA_MAPPINGS, index);
+            frame_unpin(frame, 1);
+        arena_free(ARENA_MAPPINGS, free);
         return err;
     }
-    m = mapping_at(index);
-    m->at = at;
-    m->refs = 1;
-    m->attr = attr;
-    m->level = m->home_level = level;
-    m->offset = offset;
-    m->order = m->home = order;
-    m->home_odd = (unsigned)__builtin_parity(order);
-    m->home_1g = level == 3;
-    list_add(frame, index);
+    if (!list_front(frame, free, attr, &next))
+        panic("frame 0x%lx gets a mapping of a second memory type", (uint64_t)frame->mfn);
+    index = record_new(&free, frame, next, at, tag_of(level, attr),
+                       extent_of(level, order, offset));
     write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
                   index);
     return 0;
@@ -235,17 +209,16 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
 
     for (uint64_t done = 0; done < count;) {
         struct span s = span_at(space, va, level, done, count);
-        pgentry_t *entries = table_entries(s.slot) + s.index;
-        uint32_t *shadows = table_shadow(s.slot) + s.index;
+        uint64_t at = s.slot * PT_ENTRIES + s.index;
 
-        check_entries(entry_va(va, level, done), level, entries, s.count, want);
+        check_entries(entry_va(va, level, done), level, entry_of(at), s.count, want);
         want += s.count << level_shift(level);
 #pragma GCC unroll 8
         for (uint64_t i = 0; i < s.count; i++)
-            entries[i] = 0;
+            entry_clear(at + i);
 #pragma GCC unroll 8
         for (uint64_t i = 0; i < s.count; i++)
-            shadows[i] = 0;
+            shadow_clear(at + i);
         table_at(s.slot)->used -= s.count;
         done += s.count;
     }
@@ -256,7 +229,7 @@ void mapping_destroy(space_t *space, frame_t *frame, uint32_t index)
         done += PT_ENTRIES - s.index;
         pt_prune(s.slot);
     }
-    mapping_unlist(frame, index);
+    record_unlist(frame, m->next, m->prev);
     tlb_release(frame, index);
 }
 

@@ -161,7 +161,7 @@ static void release_records(uint32_t index, uint32_t epoch)
 
         if (frame->kind != FRAME_TABLE)
             frame->epoch = epoch;
-        frame_unmapped(frame, m->refs);
+        frame_unpin(frame, m->refs);
         record_free(index);
         index = next;
     }
@@ -171,8 +171,8 @@ static void release_records(uint32_t index, uint32_t epoch)
 static void release_frames(frame_t *frame, uint64_t count)
 {
     for (frame_t *end = frame + count; frame < end; frame++)
-        if (unlikely(!frame_unmapped_not_last(frame, 1)))
-            frame_unmapped(frame, 1);
+        if (unlikely(!frame_unpin_shared(frame, 1)))
+            frame_unpin(frame, 1);
 }
 
 static void release_run(const struct tlb_run *run)

@@ -2,8 +2,8 @@
 // The vmap family for one block or a part of it: checks, counting, splitting where a part is meant.
 #include "mm/vmap.h"
 
-#include "mm/internal.h"
-#include "mm/journal.h"
+#include "lib/panic.h"
+#include "mm/step.h"
 
 // A part of a block at a place of an address space, and how it shall be mapped there.
 struct part {
@@ -195,8 +195,10 @@ static int same_again(const struct part *p, const mapping_t *m)
 
 static void count_up(const struct part *p, uint32_t index)
 {
-    if (frame_mapped(p->frame, 1)) // it is: this very mapping holds it
-        mapping_at(index)->refs++;
+    uint32_t *tag = record_tag(mapping_at(index));
+    bool up = refs_up(p->frame, tag, *tag);
+
+    assert(up); // there was room for it
     if (p->apart)
         *p->apart = true;
 }
@@ -246,12 +248,12 @@ static int map_part(struct part *p, uint64_t word)
 
     if (frame_number(p->frame) < mm.frame_limit && p->frame->mapcount == UINT32_MAX)
         return -EOVERFLOW;
-    if (frame_number(p->frame) >= mm.frame_limit || !frame_mapped(p->frame, 1)) {
+    if (frame_number(p->frame) >= mm.frame_limit || !frame_pin(p->frame, 1)) {
         err = check_place(p);
         return err ? err : -EFREE;
     }
     err = frame_word(p->frame) == word ? map_pinned(p) : -EFREE;
-    frame_unmapped(p->frame, 1);
+    frame_unpin(p->frame, 1);
     return err;
 }
 
@@ -292,8 +294,7 @@ static void count_down(const struct part *p, uint32_t index)
         mapping_destroy(p->space, p->frame, index);
         return;
     }
-    m->refs--;
-    frame_unmapped(p->frame, 1);
+    refs_down(p->frame, record_tag(m));
     if (p->apart)
         *p->apart = true;
 }

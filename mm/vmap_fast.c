@@ -1,23 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The common case of vmap: a block that is one entry of a page table that stands, or is made.
+// The fast paths of vmap_4k, vmap_2m, vput and vunmap: a block that is one entry of a page table
+// that stands, or is made.
 #include "mm/vmap_fast.h"
 
-// What a new record of a whole block says: offset 0, all else as the caller made it.
-static always_inline uint32_t new_word(unsigned number, unsigned level)
-{
-    mapping_t whole = {.refs = 1,
-                       .level = level,
-                       .order = level_order(level),
-                       .home = level_order(level),
-                       .home_level = level};
-    uint32_t word;
-
-    __builtin_memcpy(&word, (const uint32_t *)&whole + number, sizeof(word));
-    return word;
-}
+/* --- mapping ---------------------------------------------------------------------------------- */
 
 // The lock is held, and given back: what the fast path began and left, this one ends.
-static slow int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+static cold_path int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                          const void *caller)
 {
     int err = vmap_pages(space, va, frame, level, attr);
@@ -34,10 +23,10 @@ static __attribute__((noinline)) int map_refill(space_t *space, vaddr_t va, fram
                                                 unsigned level, unsigned attr, const void *caller);
 
 // It is counted, but no block for the fast path: never was, or was put and taken meanwhile.
-static slow int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+static cold_path int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                           const void *caller)
 {
-    frame_unmapped(frame, 1);
+    frame_unpin(frame, 1);
     return map_slow(space, va, frame, level, attr, caller);
 }
 
@@ -46,57 +35,38 @@ static slow int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned l
 static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
                                  uint64_t at, pgentry_t bits, const void *caller, unsigned level)
 {
-    uint64_t counts = frame_counts(frame), more, address;
+    uint64_t address;
     uint32_t index, next;
-    mapping_t *m;
 
     if (unlikely(!mm.records.head))
         return map_refill(space, va, frame, level, attr, CALLER_OF(caller));
-    if (unlikely(!bits || !counts ||
-                 __builtin_add_overflow(counts, UINT64_C(1) << COUNT_MAP_SHIFT, &more) ||
-                 !__atomic_compare_exchange_n(frame_counts_at(frame), &counts, more, false,
-                                              __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)))
+    if (unlikely(!bits || !frame_pin_once(frame)))
         return map_slow(space, va, frame, level, attr, CALLER_OF(caller));
     address = block_address(frame, level);
     if (unlikely(address & WORD_BITS))
         return map_unpin(space, va, frame, level, attr, CALLER_OF(caller));
     bits += address;
     __asm__("" : "+r"(bits)); // from here on without the address
-    next = frame->maps;
-    if (next) {
-        mapping_t *first = mapping_at(next);
-
-        if (unlikely((first->attr ^ attr) & VATTR_TYPE))
-            return map_unpin(space, va, frame, level, attr, CALLER_OF(caller));
-        first->prev = mm.records.head;
-    }
-    index = mm.records.head; // not before: a register less is in use until here
-    m = mapping_at(index);
-    __asm__("" : "+r"(m)); // one register: else it may be worked out anew for each field
-    // And prev. Before the next line, which may then do with next's register.
-    *(words_t *)&m->next = next;
-    mm.records.head = m->at;
-    m->at = (uint32_t)at;
-    *(word_t *)record_tag(m) = new_word(WORD_TAG, level) + attr;
-    ((word_t *)m)[WORD_EXTENT] = new_word(WORD_EXTENT, level);
-    frame->maps = index;
+    if (unlikely(!list_front(frame, mm.records.head, attr, &next)))
+        return map_unpin(space, va, frame, level, attr, CALLER_OF(caller));
+    index = record_new(&mm.records.head, frame, next, at, tag_of(level, attr),
+                       extent_of(level, level_order(level), 0));
     mm.records.count--; // not beside the head: the two would be put together to be stored at once
     recent_table(space, level)->used++;
-    *shadow_of(at) = index;
-    *entry_of(at) = bits;
+    entry_write(at, index, bits);
     journal(JOURNAL_MAP, CALLER_OF(caller), va.v, frame_word(frame), frame_counts(frame), 1);
     spin_unlock(&mm.map_lock);
     return 0;
 }
 
 // For the public functions themselves, which end in these.
-static ending int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
+static tail_path int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
                              pgentry_t bits)
 {
     return map_new(space, va, frame, attr, at, bits, NULL, 1);
 }
 
-static ending int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
+static tail_path int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
                              pgentry_t bits)
 {
     return map_new(space, va, frame, attr, at, bits, NULL, 2);
@@ -109,11 +79,9 @@ static always_inline bool map_again(vaddr_t va, frame_t *frame, uint64_t at, uin
     uint32_t *tag = record_tag(mapping_at(index)), old = *tag;
 
     // The same entry is the same frame with the same attributes: its record says no other.
-    if (unlikely(((*entry_of(at) ^ entry) & ~(pgentry_t)(PG_A | PG_D)) || old >= TAG_FULL ||
-                 frame->mapcount == UINT32_MAX))
+    if (unlikely(((*entry_of(at) ^ entry) & ~(pgentry_t)(PG_A | PG_D)) ||
+                 !refs_up(frame, tag, old)))
         return false;
-    *tag = old + TAG_REF;
-    __atomic_fetch_add(&frame->mapcount, 1, __ATOMIC_RELAXED);
     journal(JOURNAL_MAP, caller, va.v, frame_word(frame), frame_counts(frame),
             (old + TAG_REF) >> TAG_REFS_SHIFT);
     return true;
@@ -218,7 +186,7 @@ static int map_refill(space_t *space, vaddr_t va, frame_t *frame, unsigned level
 }
 
 // There is work to do, or another CPU has the lock.
-static slow int map_busy(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
+static cold_path int map_busy(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
                          const void *caller)
 {
     int err;
@@ -251,4 +219,178 @@ int vmap_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 int vmap_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
     return map_one(space, va, frame, 2, attr);
+}
+
+/* --- unmapping -------------------------------------------------------------------------------- */
+
+// Whether the entry maps that block. Then its record has all of it, as it was mapped: the block is
+// no larger than the page.
+static always_inline bool same_block(uint64_t at, uint64_t address, unsigned level)
+{
+    uint64_t differ = *entry_of(at) ^ address;
+
+    return !(differ & (level == 1 ? PG_ADDR : PG_ADDR & ~(pgentry_t)PG_PAT_BIG));
+}
+
+// The lock is held, and given back: what the fast path began and left, this one ends.
+static cold_path int unmap_slow(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+{
+    int err = vput_whole(space, va, frame, all);
+
+    if (!err)
+        journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);
+    map_unlock();
+    return err;
+}
+
+// The mapping was the last of what kept the frame in use.
+static cold_path int unmap_free(vaddr_t va, frame_t *frame, uint32_t refs, const void *caller)
+{
+    journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame),
+            frame_counts(frame) - ((uint64_t)refs << COUNT_MAP_SHIFT), 0);
+    frame_unpin(frame, refs);
+    map_unlock();
+    return 0;
+}
+
+// The mapping goes, if no other CPU is to be asked and the table stays. The frame may be had by
+// others only when nothing can reach it any more.
+static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, uint64_t at,
+                                    uint32_t index, const void *caller, unsigned level)
+{
+    struct table *table = recent_table(space, level);
+    mapping_t *m = mapping_at(index);
+    uint64_t counts, refs;
+
+    if (unlikely(table->used == 1 || (space->cpus & cpu_others()) ||
+                 mm.records.count == RECORD_CACHE_MAX))
+        return unmap_slow(space, va, frame, true, caller);
+    entry_clear(at);
+    tlb_flush_page(va);
+    shadow_clear(at);
+    table->used--;
+    frame->epoch = ++mm.epoch;
+    record_unlist(frame, m->next, m->prev);
+    refs = *record_tag(m) >> TAG_REFS_SHIFT;
+    record_put(m, index);
+    counts = frame_unpin_shared(frame, refs);
+    if (unlikely(!counts))
+        return unmap_free(va, frame, (uint32_t)refs, caller);
+    journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame), counts, 0);
+    spin_unlock(&mm.map_lock);
+    return 0;
+}
+
+static __attribute__((noinline)) int unmap_last_4k(space_t *space, vaddr_t va, frame_t *frame,
+                                                   uint64_t at, uint32_t index, const void *caller)
+{
+    return unmap_last(space, va, frame, at, index, caller, 1);
+}
+
+static __attribute__((noinline)) int unmap_last_2m(space_t *space, vaddr_t va, frame_t *frame,
+                                                   uint64_t at, uint32_t index, const void *caller)
+{
+    return unmap_last(space, va, frame, at, index, caller, 2);
+}
+
+static __attribute__((noinline)) int unmap_miss(space_t *space, vaddr_t va, frame_t *frame,
+                                                bool all, const void *caller);
+
+// The entry is known. The lock is held, and given back.
+static always_inline int unmap_entry(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                     uint64_t at, bool all, const void *caller)
+{
+    uint32_t index = *shadow_of(at), *tag, left;
+
+    if (unlikely((int32_t)index <= 0 || !same_block(at, block_address(frame, level), level)))
+        return unmap_slow(space, va, frame, all, caller);
+    tag = record_tag(mapping_at(index));
+    if (all || *tag < 2 * TAG_REF)
+        return level == 1 ? unmap_last_4k(space, va, frame, at, index, caller)
+                          : unmap_last_2m(space, va, frame, at, index, caller);
+    left = refs_down(frame, tag);
+    journal(JOURNAL_UNMAP, caller, va.v, frame_word(frame), frame_counts(frame),
+            left >> TAG_REFS_SHIFT);
+    spin_unlock(&mm.map_lock);
+    return 0;
+}
+
+static always_inline int unmap_locked(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                      bool all, const void *caller)
+{
+    uint64_t at;
+
+    if (unlikely(!find_entry(space, va, level, &at)))
+        return unmap_miss(space, va, frame, all, caller);
+    return unmap_entry(space, va, frame, level, at, all, caller);
+}
+
+// A block that is one page.
+static always_inline int unmap_block(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                     const void *caller)
+{
+    if (unlikely(!known_frame(frame)))
+        return unmap_slow(space, va, frame, all, caller);
+    if (likely(!(block_address(frame, 1) & WORD_BITS)))
+        return unmap_locked(space, va, frame, 1, all, caller);
+    if (likely(!(block_address(frame, 2) & WORD_BITS)))
+        return unmap_locked(space, va, frame, 2, all, caller);
+    return unmap_slow(space, va, frame, all, caller);
+}
+
+static __attribute__((noinline)) int unmap_space(space_t *space, vaddr_t va, frame_t *frame,
+                                                 bool all, const void *caller)
+{
+    if (unlikely(!space_is_live(space)))
+        return unmap_slow(space, va, frame, all, caller);
+    return all ? unmap_block(space, va, frame, true, caller)
+               : unmap_block(space, va, frame, false, caller);
+}
+
+// Another table than the one used last.
+static always_inline int unmap_elsewhere(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                         bool all, const void *caller)
+{
+    uint64_t at = find_elsewhere(space, va, level, false);
+
+    if (unlikely(!at))
+        return unmap_slow(space, va, frame, all, caller);
+    return unmap_entry(space, va, frame, level, at, all, caller);
+}
+
+static int unmap_miss(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+{
+    if (likely(!(block_address(frame, 1) & WORD_BITS)))
+        return unmap_elsewhere(space, va, frame, 1, all, caller);
+    return unmap_elsewhere(space, va, frame, 2, all, caller);
+}
+
+static cold_path int unmap_busy(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+{
+    int err;
+
+    map_lock();
+    err = unmap_space(space ? space : kernel_space(), va, frame, all, caller);
+    do_work();
+    return err;
+}
+
+static always_inline int unmap_one(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                   const void *caller)
+{
+    if (unlikely(!enter()))
+        return unmap_busy(space, va, frame, all, caller);
+    if (likely(!space))
+        return unmap_block(kernel_space(), va, frame, all, caller);
+    return unmap_space(space, va, frame, all, caller);
+}
+
+int vput(space_t *space, vaddr_t va, frame_t *frame)
+{
+    return unmap_one(space, va, frame, false, CALLER);
+}
+
+int vunmap(space_t *space, vaddr_t va, frame_t *frame)
+{
+    return unmap_one(space, va, frame, true, CALLER);
 }

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What mapping and unmapping share in the common case: a block that is one entry of a page table.
+// The fast paths: what they share. A page that is one entry of a page table that stands.
 #pragma once
 
 #include "arch/x86/tlb.h"
-#include "mm/internal.h"
 #include "mm/journal.h"
+#include "mm/step.h"
 #include "mm/vmap.h"
 
-// What is not as simple as that is for functions that the fast ones end in, so that these save no
-// registers. Descriptors and records are looked at by whole words here: a compiler handles
-// bit-fields one by one.
-#define slow __attribute__((noinline, cold))
+// Rare cases are functions of their own that the fast ones end in, so that these save no registers.
+#define cold_path __attribute__((noinline, cold))
 
-// A function that the public ones end in, so that it has their return address.
+// A function that a public one ends in by a jump, so that it has its return address.
 #ifdef KTF_HOST
-#define ending always_inline
+#define tail_path always_inline
 #else
-#define ending __attribute__((noinline))
+#define tail_path __attribute__((noinline))
 #endif
 
 enum {
@@ -25,20 +23,8 @@ enum {
     WORD_AVAILABLE = FRAME_AVAILABLE,
     WORD_BITS = PAGE_SIZE - 1,
 
-    TAG_REFS_SHIFT = 8, // of a record's fourth
-    TAG_REF = 1 << TAG_REFS_SHIFT,
-    WORD_TAG = 3,    // attr, level, refs
-    WORD_EXTENT = 4, // offset, order, home, home_level
+    ATTRS_KERNEL = VATTR_ALL & ~VATTR_U, // what the kernel's space allows
 };
-#define TAG_FULL ((uint32_t)-2 * TAG_REF) // from here on there may be no room for one more
-
-typedef uint32_t __attribute__((may_alias)) word_t;
-typedef uint64_t __attribute__((may_alias, aligned(4))) words_t;
-
-static always_inline uint32_t *record_tag(mapping_t *m)
-{
-    return (uint32_t *)m + WORD_TAG;
-}
 
 // Takes the lock, unless there is work to do or another CPU has it.
 static always_inline bool enter(void)
@@ -89,34 +75,7 @@ static always_inline struct table *recent_table(const space_t *space, unsigned l
     return (struct table *)(uintptr_t)space->recent[level - 1].table;
 }
 
-static always_inline uint32_t *shadow_of(uint64_t at)
-{
-    return (uint32_t *)(uintptr_t)VA_SHADOWS + at;
-}
-
-static always_inline pgentry_t *entry_of(uint64_t at)
-{
-    return (pgentry_t *)(uintptr_t)VA_WINDOW + at;
-}
-
 static always_inline bool known_frame(const frame_t *frame)
 {
     return frame_number(frame) < mm.frame_limit;
-}
-
-/* --- what is allowed, and lists --------------------------------------------------------------- */
-
-enum {
-    ATTRS_KERNEL = VATTR_ALL & ~VATTR_U, // in the kernel's space
-};
-
-// Takes the record that stood between these two off the frame's list.
-static always_inline void list_remove(frame_t *frame, uint32_t next, uint32_t prev)
-{
-    if (likely(!prev))
-        frame->maps = next;
-    else
-        mapping_at(prev)->next = next;
-    if (next)
-        mapping_at(next)->prev = prev;
 }

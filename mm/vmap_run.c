@@ -5,8 +5,8 @@
 #include "mm/vmap_run.h"
 
 #include "mm/arena_internal.h"
-#include "mm/internal.h"
 #include "mm/journal.h"
+#include "mm/step.h"
 
 enum {
     RUN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
@@ -15,24 +15,19 @@ enum {
     RUN_BELOW_MFN = 0xfff, // its fields below the mfn
 };
 
-typedef uint32_t __attribute__((may_alias)) word_t;
-typedef uint64_t __attribute__((may_alias, aligned(4))) pair_t;
-
 // The descriptors of consecutive pages, as far as they stand side by side; the same for the
 // entries.
 struct run {
     frame_t *frame;
     uint64_t word; // the first of its descriptor: that of the next one is larger by RUN_NEXT
-    pgentry_t *entry;
-    uint32_t *shadow;
-    uint32_t at; // slot * 512 + entry
+    uint64_t at; // of its first entry: slot * 512 + entry
     uint32_t count;
 };
 #define RUN_NEXT (UINT64_C(1) << PAGE_SHIFT) // the mfn stands where an entry has it
 
 static uint32_t slot_of(const struct run *r)
 {
-    return r->at / PT_ENTRIES;
+    return (uint32_t)(r->at / PT_ENTRIES);
 }
 
 // Pages of the range from here on that might be a run; count 0: not even the first.
@@ -54,68 +49,31 @@ static void run_at(space_t *space, vaddr_t va, frame_t *frame, uint64_t mfn, uin
         !(RUN_KINDS & mm.wb_kinds & 1u << (r->word & RUN_KIND)))
         return;
     r->at = w.slot * PT_ENTRIES + w.index;
-    r->entry = table_entries(w.slot) + w.index;
-    r->shadow = table_shadow(w.slot) + w.index;
     r->count = MIN(PT_ENTRIES - w.index, FRAME_PAGE_COUNT - mfn % FRAME_PAGE_COUNT);
     r->count = MIN(r->count, pages);
 }
 
 /* --- mapping ---------------------------------------------------------------------------------- */
 
-// One reference by a mapping more, if the frame is in use and its count not full.
-static always_inline bool count_up(frame_t *frame)
-{
-    uint64_t *at = (uint64_t *)frame_counts_at(frame);
-    uint64_t old = __atomic_load_n(at, __ATOMIC_RELAXED), more;
-
-    do {
-        if (unlikely(!old || __builtin_add_overflow(old, UINT64_C(1) << COUNT_MAP_SHIFT, &more)))
-            return false;
-    } while (unlikely(
-        !__atomic_compare_exchange_n(at, &old, more, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)));
-    return true;
-}
-
-// The two words of a record that say how it maps: one page, a block of its own, once.
-static uint64_t record_how(unsigned attr)
-{
-    mapping_t m = {.attr = attr, .level = 1, .refs = 1, .home_level = 1};
-
-    return *(const pair_t *)((const word_t *)&m + 3);
-}
-
-// Maps pages of the run, by the free records from `*index` on; how many.
-static uint32_t map_pages(const struct run *r, uint32_t *index, pgentry_t bits, unsigned attr)
+// Maps pages of the run, by the free records from `*head` on; how many.
+static uint32_t map_pages(const struct run *r, uint32_t *head, pgentry_t bits, unsigned attr)
 {
     uint64_t word = r->word, entry = bits + (word & ~(uint64_t)RUN_BELOW_MFN);
-    uint64_t how = record_how(attr);
-    uint32_t i, record = *index;
+    uint32_t free = *head, tag = tag_of(1, attr), extent = extent_of(1, ORDER_4K, 0), i, next;
     frame_t *frame = r->frame;
 
     for (i = 0; i < r->count; i++, frame++, word += RUN_NEXT, entry += RUN_NEXT) {
-        mapping_t *m = mapping_at(record);
-        uint32_t free = m->at, next;
+        uint64_t at = r->at + i;
 
-        if (r->shadow[i] || inject_failure() || !count_up(frame))
+        if (*shadow_of(at) || inject_failure() || !frame_pin_once(frame))
             break;
-        // Only now that it is mapped it stays what it is.
-        next = frame->maps;
-        if (unlikely(frame_word(frame) != word ||
-                     (next && ((mapping_at(next)->attr ^ attr) & VATTR_TYPE)))) {
-            frame_unmapped(frame, 1);
+        if (unlikely(frame_word(frame) != word || !list_front(frame, free, attr, &next))) {
+            frame_unpin(frame, 1);
             break;
         }
-        *(pair_t *)m = next; // and no previous one
-        if (unlikely(next))
-            mapping_at(next)->prev = record;
-        m->at = r->at + i;
-        *(pair_t *)((word_t *)m + 3) = how;
-        frame->maps = record;
-        r->shadow[i] = record;
-        r->entry[i] = entry;
-        record = free;
+        entry_write(at, record_new(&free, frame, next, at, tag, extent), entry);
     }
-    *index = record;
+    *head = free;
     return i;
 }
 
@@ -181,8 +139,8 @@ static uint32_t check_pages(const struct run *r)
     uint32_t i;
 
     for (i = 0; i < r->count; i++, frame++, word += RUN_NEXT)
-        if (unlikely(frame_word(frame) != word || ((r->entry[i] ^ word) & PG_ADDR) ||
-                     !goes_with_one(frame, r->shadow[i])))
+        if (unlikely(frame_word(frame) != word || ((*entry_of(r->at + i) ^ word) & PG_ADDR) ||
+                     !goes_with_one(frame, *shadow_of(r->at + i))))
             break;
     return i;
 }
@@ -202,8 +160,8 @@ uint64_t run_check(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
     return done;
 }
 
-// Takes the run's entries away, and its records to the cache. What mapcount each frame loses it
-// loses after the flush.
+// Takes the run's entries away, and its records to the cache. The flush comes after all of them:
+// until then map_lock keeps the shadows from being used, and the frames stay pinned.
 static void clear_pages(const struct run *r)
 {
     frame_t none = {.epoch = mm.epoch + 1}; // that of the flush; no mapping
@@ -211,21 +169,19 @@ static void clear_pages(const struct run *r)
     frame_t *frame = r->frame;
 
     for (uint32_t i = 0; i < r->count; i++, frame++) {
-        uint32_t index = r->shadow[i];
+        uint64_t at = r->at + i;
+        uint32_t index = *shadow_of(at);
         mapping_t *m = mapping_at(index);
 
-        if (likely(frame->maps == index && !m->next)) {
-            *(pair_t *)&frame->maps = *(pair_t *)&none.maps;
+        entry_clear(at);
+        shadow_clear(at);
+        if (likely(!*(words_t *)&m->next)) { // nor a previous one
+            *(words_t *)&frame->maps = *(words_t *)&none.maps;
         } else {
-            mapping_unlist(frame, index);
+            record_unlist(frame, m->next, m->prev);
             frame->epoch = none.epoch;
-            *(pair_t *)m = 0;
         }
-        r->shadow[i] = 0;
-        r->entry[i] = 0;
-        *(pair_t *)((word_t *)m + 3) = 0;
-        m->at = head;
-        head = index;
+        record_free_to(&head, m, index);
     }
     mm.records.head = head;
     mm.records.count += r->count;

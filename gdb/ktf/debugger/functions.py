@@ -72,7 +72,7 @@ class PaddrFunction(Function):
       (gdb) print/x $ktf_paddr(ktf_ready)
       $1 = 0x21cf90
       (gdb) break vput if $ktf_paddr(va.v) == 0xfee00000
-      Breakpoint 2 at 0xffffffff80231d80: file mm/vmap_fast_unmap.c, line 175."""
+      Breakpoint 2 at 0xffffffff80231d80: file mm/vmap_fast.c, line 175."""
 
     name = "ktf_paddr"
 
@@ -115,7 +115,7 @@ class OkFunction(Function):
       (gdb) print $ktf_ok()
       $1 = 1
       (gdb) break vunmap if !$ktf_ok()
-      Breakpoint 2 at 0xffffffff80232050: file mm/vmap_fast_unmap.c, line 180."""
+      Breakpoint 2 at 0xffffffff80232050: file mm/vmap_fast.c, line 180."""
 
     name = "ktf_ok"
 
