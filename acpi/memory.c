@@ -5,6 +5,7 @@
 
 #include "lib/printk.h"
 #include "mm/journal.h"
+#include "mm/frame_word.h"
 #include "mm/vmap.h"
 
 enum {

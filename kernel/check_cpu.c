@@ -16,6 +16,8 @@
 #include "kernel/user.h"
 #include "mm/check/internal.h"
 #include "mm/journal.h"
+#include "mm/frame_word.h"
+#include "mm/table.h"
 
 struct table_register {
     uint16_t limit;

@@ -16,7 +16,6 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
-#include "mm/internal.h"
 #include "mm/journal.h"
 #include "mm/vmap.h"
 

@@ -8,8 +8,18 @@
 #include "lib/string.h"
 #include "mm/arena_internal.h"
 #include "mm/boot.h"
-#include "mm/internal.h"
+#include "mm/frame_block.h"
+#include "mm/frame_tree.h"
+#include "mm/frame_word.h"
+#include "mm/inject.h"
+#include "mm/lock.h"
+#include "mm/mapping_internal.h"
+#include "mm/mm.h"
+#include "mm/space.h"
+#include "mm/table.h"
+#include "mm/table_flush.h"
 #include "mm/vmap.h"
+#include "mm/vmap_internal.h"
 
 static void *object_at(const struct arena *a, uint32_t index)
 {

@@ -3,6 +3,8 @@
 #include "arch/x86/boot_window.h"
 #include "arch/x86/zero.h"
 #include "mm/arena_internal.h"
+#include "mm/frame_block.h"
+#include "mm/lock.h"
 #include "mm/step.h"
 
 static frame_t *take_pages(unsigned order, enum frame_kind kind)
@@ -26,8 +28,8 @@ static always_inline void map_own(frame_t *frame, uint64_t at, pgentry_t entry)
 
     assert(!*shadow_of(at) && !frame->maps);
     frame_pin(frame, 1); // it is in use: this CPU has just taken it
-    index = record_new(&mm.records.head, frame, 0, at, tag_of(1, VATTR_W),
-                       extent_of(1, ORDER_4K, 0));
+    index =
+        record_new(&mm.records.head, frame, 0, at, tag_of(1, VATTR_W), extent_of(1, ORDER_4K, 0));
     mm.records.count--;
     entry_write(at, index, entry);
 }

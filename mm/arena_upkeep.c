@@ -2,7 +2,13 @@
 // Arenas: upkeep, which fills their stocks and gives back what they have too much of.
 #include "lib/panic.h"
 #include "mm/arena_internal.h"
-#include "mm/internal.h"
+#include "mm/frame_block.h"
+#include "mm/frame_tree.h"
+#include "mm/frame_word.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
+#include "mm/table.h"
+#include "mm/table_flush.h"
 
 /* --- trimming --------------------------------------------------------------------------------- */
 

@@ -2,9 +2,16 @@
 // Frames: handed out, counted, and taken back.
 #include "mm/frame.h"
 
-#include "mm/internal.h"
-#include "mm/journal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_block.h"
 #include "mm/frame_ring.h"
+#include "mm/frame_tree.h"
+#include "mm/frame_word.h"
+#include "mm/inject.h"
+#include "mm/journal.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
+#include "mm/table.h"
 
 struct mm mm;
 

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Blocks: made, split, merged, taken from the orders and given back.
 #include "lib/string.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_block.h"
+#include "mm/frame_tree.h"
+#include "mm/frame_word.h"
+#include "mm/inject.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
 #include "mm/journal.h"
 #include "mm/frame_ring.h"
 

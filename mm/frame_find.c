@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Frames found by number, by physical address, and by where the kernel's space maps them.
 #include "arch/x86/fixup.h"
-#include "mm/internal.h"
 #include "mm/frame_tree.h"
+#include "mm/frame_word.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
+#include "mm/space.h"
+#include "mm/table.h"
+#include "mm/vmap.h"
 
 enum {
     WORD_KIND = 15, // frame_t.kind in its first word

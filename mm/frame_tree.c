@@ -4,6 +4,8 @@
 #include "mm/frame_tree.h"
 
 #include "lib/string.h"
+#include "mm/arena_internal.h"
+#include "mm/inject.h"
 
 static bool is_high(uint64_t mfn)
 {

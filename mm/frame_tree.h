@@ -1,9 +1,33 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The look-up by mfn (mm.h, struct frame_node), for those who look up inline.
+// The tree that leads from an mfn to its frame (mm.h, struct frame_node). frame_lock is held.
 #pragma once
 
-#include "mm/internal.h"
-#include "mm/journal.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
+
+/* Makes the root. Boot only. -ENOMEM. */
+int tree_setup(void) must_check;
+/* Makes every node (and page of descriptors) that a block at mfn needs. -ENOMEM: some may have been
+ * made. */
+int tree_prepare(uint64_t mfn, unsigned order) must_check;
+/* Lets the tree lead to block `index` (order >= FRAME_PAGE_ORDER) from all of its pages; 0: to
+ * nothing. */
+void tree_set(uint64_t mfn, unsigned order, uint32_t index);
+/* The same to the page of descriptors that starts with `index`. */
+void tree_set_page(uint64_t mfn, uint32_t index);
+/* Index of the descriptor of that page, in a page of descriptors; 0 if there is no such page. */
+uint32_t tree_page_descriptor(uint64_t mfn);
+/* Splits the 2^NODE_ORDER pages at mfn from one block into a node whose entries all lead to it. A
+ * node must be in stock. */
+void tree_split(uint64_t mfn, uint32_t index);
+/* Back to one entry. */
+void tree_merge(uint64_t mfn, uint32_t index);
+/* Frees page of descriptors and nodes at mfn if nothing is left in them. */
+void tree_prune(uint64_t mfn);
+/* True if any frame lies in those pages. */
+bool tree_occupied(uint64_t mfn, unsigned order);
+
+/* --- look-up inline --------------------------------------------------------------------------- */
 
 static always_inline uint64_t *tree_root(void)
 {

@@ -8,9 +8,17 @@
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/arena_internal.h"
 #include "mm/boot.h"
-#include "mm/internal.h"
+#include "mm/frame_block.h"
+#include "mm/frame_tree.h"
 #include "mm/journal.h"
+#include "mm/lock.h"
+#include "mm/mapping_internal.h"
+#include "mm/mm.h"
+#include "mm/space.h"
+#include "mm/table.h"
+#include "mm/table_flush.h"
 #include "mm/vmap.h"
 
 enum {

@@ -4,7 +4,11 @@
 
 #include "lib/printk.h"
 #include "lib/string.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
+#include "mm/vmap.h"
+#include "mm/vmap_internal.h"
 
 enum {
     PAGE_EVENTS = 12, // that a panic prints

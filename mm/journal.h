@@ -4,6 +4,7 @@
 
 #include "arch/x86/layout.h"
 #include "arch/x86/percpu.h"
+#include "mm/frame_word.h"
 #include "mm/mm.h"
 
 #ifndef JOURNAL_EVENTS
@@ -70,48 +71,6 @@ _Static_assert(JOURNAL_BYTES *JOURNAL_CPUS <= VA_JOURNALS_SIZE, "all rings have 
 // there is one from the first operation on; the others' are frames of their own (percpu.h). NULL:
 // that CPU was never started.
 extern struct journal_event *journal_ring[JOURNAL_CPUS];
-
-/* What a descriptor says of its frame, in one word each: fields, and counts. */
-static always_inline uint64_t frame_word(const frame_t *frame)
-{
-    uint64_t word;
-
-    __builtin_memcpy(&word, frame, sizeof(word));
-    return word;
-}
-
-enum {
-    WORD_ORDER_SHIFT = 4, // of the fields of that word
-    WORD_ORDER_MASK = 31,
-};
-
-/* Block and order that such a word tells. */
-static always_inline unsigned word_order(uint64_t word)
-{
-    return (unsigned)(word >> WORD_ORDER_SHIFT & WORD_ORDER_MASK);
-}
-
-static always_inline uint64_t word_mfn(uint64_t word)
-{
-    return word >> PAGE_SHIFT & ((UINT64_C(1) << 40) - 1);
-}
-
-/* The same of 2^order pages of it, from page `offset` on. */
-static always_inline uint64_t part_word(const frame_t *frame, uint64_t offset, unsigned order)
-{
-    frame_t part = {.kind = frame->kind, .order = order, .level = frame->level};
-
-    part.mfn = frame->mfn + offset;
-    return frame_word(&part);
-}
-
-static always_inline uint64_t frame_counts(const frame_t *frame)
-{
-    uint64_t counts;
-
-    __builtin_memcpy(&counts, &frame->refcount, sizeof(counts));
-    return counts;
-}
 
 /* Writes an event, if mm.journal_on: no lock, some 15 instructions. word and counts: the frame's,
  * as they shall stand in it. */

@@ -3,7 +3,10 @@
 #include "mm/mapping.h"
 
 #include "lib/panic.h"
+#include "mm/lock.h"
+#include "mm/mapping_internal.h"
 #include "mm/step.h"
+#include "mm/table_flush.h"
 
 // A run of entries in one table.
 struct span {
@@ -171,8 +174,8 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     }
     if (!list_front(frame, free, attr, &next))
         panic("frame 0x%lx gets a mapping of a second memory type", (uint64_t)frame->mfn);
-    index = record_new(&free, frame, next, at, tag_of(level, attr),
-                       extent_of(level, order, offset));
+    index =
+        record_new(&free, frame, next, at, tag_of(level, attr), extent_of(level, order, offset));
     write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
                   index);
     return 0;

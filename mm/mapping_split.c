@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Splitting a mapping, so that a part of it can be treated on its own, and merging the parts again.
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/mapping_internal.h"
+#include "mm/mm.h"
+#include "mm/table.h"
 
 // The record's only entry is a large page: it becomes a table of 512 smaller ones.
 static int split_page(space_t *space, mapping_t *m)

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Memory types of mappings: what a frame gets when none is asked for, and what is refused.
 #include "arch/x86/memtype.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/mapping_internal.h"
+#include "mm/mm.h"
 
 struct type_stretch type_wb;
 

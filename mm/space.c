@@ -5,8 +5,13 @@
 #include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/string.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
 #include "mm/journal.h"
+#include "mm/lock.h"
+#include "mm/mapping_internal.h"
+#include "mm/mm.h"
+#include "mm/table.h"
 
 bool space_is_live(const space_t *space)
 {

@@ -59,3 +59,13 @@ int space_switch(space_t *space);
 void space_go_online(void);
 /* The one that this CPU's CR3 holds. */
 space_t *space_current(void);
+
+/* --- for mm/ itself ---------------------------------------------------------------------------- */
+
+/* True if it is the address of a live space, whatever pointer it is. */
+bool space_is_live(const space_t *space);
+/* The kernel's space has the upper half (and the manager's windows, wherever they are); a user one
+ * the lower. */
+bool space_has(const space_t *space, vaddr_t va);
+/* The kernel's space, not yet with a root table. Boot only. */
+space_t *space_setup_kernel(void);

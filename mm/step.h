@@ -19,7 +19,10 @@
 // map_lock is held in all of them.
 #pragma once
 
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
+#include "mm/table.h"
 
 // Descriptors and records are read and written by whole words here: a compiler handles bit-fields
 // one by one.
@@ -32,7 +35,7 @@ enum {
     TAG_REFS_SHIFT = 8,
     TAG_REF = 1 << TAG_REFS_SHIFT,
 };
-#define TAG_FULL ((uint32_t)-2 * TAG_REF) // from here on there may be no room for one more
+#define TAG_FULL ((uint32_t)MAPPING_REFS_MAX << TAG_REFS_SHIFT) // from here on no room for one more
 
 static always_inline uint32_t *record_tag(mapping_t *m)
 {
@@ -113,7 +116,7 @@ static always_inline uint32_t record_new(uint32_t *head, frame_t *frame, uint32_
     uint32_t index = *head;
     mapping_t *m = mapping_at(index);
 
-    __asm__("" : "+r"(m)); // one register: else it may be worked out anew for each field
+    __asm__("" : "+r"(m));       // one register: else it may be worked out anew for each field
     *(words_t *)&m->next = next; // and prev
     *head = m->at;
     m->at = (uint32_t)at;

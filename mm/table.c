@@ -6,7 +6,14 @@
 #include "arch/x86/zero.h"
 #include "lib/panic.h"
 #include "lib/string.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_block.h"
+#include "mm/frame_word.h"
+#include "mm/inject.h"
+#include "mm/mapping_internal.h"
+#include "mm/mm.h"
+#include "mm/space.h"
+#include "mm/table_flush.h"
 
 enum {
     SLOTS_PER_SHADOW_PAGE = PAGE_SIZE / sizeof(struct shadow),

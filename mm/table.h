@@ -117,3 +117,19 @@ void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow);
 
 /* True if va .. va + bytes - 1 is canonical and in one half. */
 bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels);
+
+/* --- slots (table_slot.c) ----------------------------------------------------------------------- */
+
+/* Table slots, `want` or two of them; two fewer if `keep` stay free.  */
+int slots_grow(uint32_t want) must_check;
+bool slots_trim(uint32_t keep);
+
+/* --- the tables used last (table_recent.c) ------------------------------------------------------ */
+
+/* The number of va's entry among those of all slots, in its table of that level, which the fast
+ * path finds by itself the next time. The space is live; any address, 0 if there is no such table
+ * for callers. `make`: one that only lacks itself is made, empty, if there is memory: something is
+ * mapped in it next, or it is pruned. */
+uint32_t recent_at(space_t *space, vaddr_t va, unsigned level, bool make);
+/* Frees the table for va if nothing is in it. */
+void recent_prune(space_t *space, vaddr_t va, unsigned level);

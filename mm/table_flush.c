@@ -7,7 +7,12 @@
 #include "arch/x86/tlb.h"
 #include "lib/panic.h"
 #include "lib/printk.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
+#include "mm/table.h"
+#include "mm/table_flush.h"
 #include "mm/journal.h"
 
 uint32_t tlb_broken;
@@ -206,6 +211,8 @@ void tlb_commit(void)
     b->runs = 0;
 }
 
+void (*operation_ended)(void);
+
 void map_unlock(void)
 {
     if (unlikely(mm.batch.pending))
@@ -219,6 +226,6 @@ void map_unlock(void)
         mm_upkeep();
     }
     spin_unlock(&mm.map_lock);
-    if (unlikely(mm.check_every))
-        check_count();
+    if (unlikely(operation_ended))
+        operation_ended();
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The tables that a space used last, for the next time; and the one that is missing for a page.
-#include "mm/internal.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
+#include "mm/space.h"
+#include "mm/table.h"
+#include "mm/table_flush.h"
 
 static vaddr_t table_va(vaddr_t va, unsigned level)
 {

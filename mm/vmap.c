@@ -3,7 +3,9 @@
 #include "mm/vmap.h"
 
 #include "lib/panic.h"
+#include "mm/mapping_internal.h"
 #include "mm/step.h"
+#include "mm/vmap_internal.h"
 
 // A part of a block at a place of an address space, and how it shall be mapped there.
 struct part {

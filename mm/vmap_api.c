@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The forms of vmap: for the kernel's space and for user ones, by pages of any or of one size; and
 // the lock around what vmap.c does.
-#include "mm/internal.h"
 #include "mm/journal.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
 #include "mm/vmap.h"
+#include "mm/vmap_internal.h"
 
 // vmap_pages() with the lock.
 static always_inline int map_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level,

@@ -3,11 +3,14 @@
 // that stands, or is made.
 #include "mm/vmap_fast.h"
 
+#include "mm/vmap_internal.h"
+#include "mm/journal.h"
+
 /* --- mapping ---------------------------------------------------------------------------------- */
 
 // The lock is held, and given back: what the fast path began and left, this one ends.
-static cold_path int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
-                         const void *caller)
+static cold_path int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                              unsigned attr, const void *caller)
 {
     int err = vmap_pages(space, va, frame, level, attr);
 
@@ -23,8 +26,8 @@ static __attribute__((noinline)) int map_refill(space_t *space, vaddr_t va, fram
                                                 unsigned level, unsigned attr, const void *caller);
 
 // It is counted, but no block for the fast path: never was, or was put and taken meanwhile.
-static cold_path int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
-                          const void *caller)
+static cold_path int map_unpin(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                               unsigned attr, const void *caller)
 {
     frame_unpin(frame, 1);
     return map_slow(space, va, frame, level, attr, caller);
@@ -60,14 +63,14 @@ static always_inline int map_new(space_t *space, vaddr_t va, frame_t *frame, uns
 }
 
 // For the public functions themselves, which end in these.
-static tail_path int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
-                             pgentry_t bits)
+static tail_path int map_new_4k(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
+                                uint64_t at, pgentry_t bits)
 {
     return map_new(space, va, frame, attr, at, bits, NULL, 1);
 }
 
-static tail_path int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr, uint64_t at,
-                             pgentry_t bits)
+static tail_path int map_new_2m(space_t *space, vaddr_t va, frame_t *frame, unsigned attr,
+                                uint64_t at, pgentry_t bits)
 {
     return map_new(space, va, frame, attr, at, bits, NULL, 2);
 }
@@ -186,8 +189,8 @@ static int map_refill(space_t *space, vaddr_t va, frame_t *frame, unsigned level
 }
 
 // There is work to do, or another CPU has the lock.
-static cold_path int map_busy(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr,
-                         const void *caller)
+static cold_path int map_busy(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                              unsigned attr, const void *caller)
 {
     int err;
 
@@ -233,7 +236,8 @@ static always_inline bool same_block(uint64_t at, uint64_t address, unsigned lev
 }
 
 // The lock is held, and given back: what the fast path began and left, this one ends.
-static cold_path int unmap_slow(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+static cold_path int unmap_slow(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                const void *caller)
 {
     int err = vput_whole(space, va, frame, all);
 
@@ -365,7 +369,8 @@ static int unmap_miss(space_t *space, vaddr_t va, frame_t *frame, bool all, cons
     return unmap_elsewhere(space, va, frame, 2, all, caller);
 }
 
-static cold_path int unmap_busy(space_t *space, vaddr_t va, frame_t *frame, bool all, const void *caller)
+static cold_path int unmap_busy(space_t *space, vaddr_t va, frame_t *frame, bool all,
+                                const void *caller)
 {
     int err;
 

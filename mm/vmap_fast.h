@@ -3,8 +3,10 @@
 #pragma once
 
 #include "arch/x86/tlb.h"
-#include "mm/journal.h"
+#include "mm/frame_word.h"
+#include "mm/lock.h"
 #include "mm/step.h"
+#include "mm/table.h"
 #include "mm/vmap.h"
 
 // Rare cases are functions of their own that the fast ones end in, so that these save no registers.

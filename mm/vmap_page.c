@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // vmap_page() and vput_page(): one page of a block of whatever size, in the kernel's space.
+#include "mm/journal.h"
+#include "mm/mapping_internal.h"
 #include "mm/vmap_fast.h"
+#include "mm/vmap_internal.h"
 
 enum {
     WORD_KIND = FRAME_KIND_COUNT - 1, // of a descriptor's first word
@@ -56,7 +59,7 @@ static always_inline bool same_page(uint64_t at, uint32_t index, uint64_t word, 
 
 // Everything else, map_lock held; it is given back.
 static cold_path int map_slow(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
-                         const void *caller)
+                              const void *caller)
 {
     int err = vmap_part_locked(NULL, va, frame, offset, ORDER_4K, (unsigned)attr);
 
@@ -67,7 +70,7 @@ static cold_path int map_slow(vaddr_t va, frame_t *frame, uint64_t offset, uint6
 }
 
 static cold_path int map_busy(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
-                         const void *caller)
+                              const void *caller)
 {
     map_lock();
     return map_slow(va, frame, offset, attr, caller);
@@ -75,7 +78,7 @@ static cold_path int map_busy(vaddr_t va, frame_t *frame, uint64_t offset, uint6
 
 // It is counted, but not as the fast path wants it: never was, or was put and taken meanwhile.
 static cold_path int map_unpin(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
-                          const void *caller)
+                               const void *caller)
 {
     frame_unpin(frame, 1);
     return map_slow(va, frame, offset, attr, caller);
@@ -84,7 +87,7 @@ static cold_path int map_unpin(vaddr_t va, frame_t *frame, uint64_t offset, uint
 // A first mapping at an entry that is empty. Whose page it is counts from when the frame is
 // counted: one that the caller does not hold may be put until then, and taken as another one.
 static tail_path int map_new(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t at,
-                          const void *caller, uint64_t attr)
+                             const void *caller, uint64_t attr)
 {
     uint32_t index, next;
     uint64_t word;
@@ -107,7 +110,7 @@ static tail_path int map_new(vaddr_t va, frame_t *frame, uint64_t offset, uint64
 
 // The mapping that stands there, if it is this very one, counted up.
 static tail_path int map_again(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t at,
-                            const void *caller, uint64_t attr)
+                               const void *caller, uint64_t attr)
 {
     uint64_t word = page_word(frame, offset);
     uint32_t index = *shadow_of(at), *tag = record_tag(mapping_at(index)), old = *tag;
@@ -131,7 +134,7 @@ static always_inline int map_at(vaddr_t va, frame_t *frame, uint64_t offset, uin
 
 // Another table than the one used last.
 static tail_path int map_elsewhere(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
-                                const void *caller)
+                                   const void *caller)
 {
     uint64_t at = find_elsewhere(kernel_space(), va, 1, false);
 
@@ -188,7 +191,7 @@ static cold_path int unmap_free(vaddr_t va, frame_t *frame, uint64_t word, const
 // The mapping goes, if no other CPU is to be asked, the table stays, and there is room for the
 // record. The frame may be had by others only when nothing can reach it any more.
 static tail_path int unmap_last(vaddr_t va, frame_t *frame, uint64_t word, const void *caller,
-                             uint64_t at, mapping_t *m)
+                                uint64_t at, mapping_t *m)
 {
     struct table *table = recent_table(kernel_space(), 1);
     uint32_t index;
@@ -230,7 +233,8 @@ static always_inline int unmap_at(vaddr_t va, frame_t *frame, uint64_t offset, c
     return 0;
 }
 
-static tail_path int unmap_elsewhere(vaddr_t va, frame_t *frame, uint64_t offset, const void *caller)
+static tail_path int unmap_elsewhere(vaddr_t va, frame_t *frame, uint64_t offset,
+                                     const void *caller)
 {
     uint64_t at = find_elsewhere(kernel_space(), va, 1, false);
 

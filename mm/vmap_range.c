@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Ranges of the vmap family: many frames, all or nothing.
 #include "lib/panic.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
 #include "mm/journal.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
+#include "mm/space.h"
+#include "mm/table.h"
+#include "mm/vmap.h"
+#include "mm/vmap_internal.h"
 #include "mm/vmap_run.h"
 
 // Part of a range: pages of one frame.

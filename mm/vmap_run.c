@@ -5,8 +5,10 @@
 #include "mm/vmap_run.h"
 
 #include "mm/arena_internal.h"
-#include "mm/journal.h"
+#include "mm/frame_word.h"
 #include "mm/step.h"
+#include "mm/table.h"
+#include "mm/table_flush.h"
 
 enum {
     RUN_KINDS = 1 << FRAME_AVAILABLE | 1 << FRAME_RESERVED | 1 << FRAME_ACPI | 1 << FRAME_NVS |
@@ -20,7 +22,7 @@ enum {
 struct run {
     frame_t *frame;
     uint64_t word; // the first of its descriptor: that of the next one is larger by RUN_NEXT
-    uint64_t at; // of its first entry: slot * 512 + entry
+    uint64_t at;   // of its first entry: slot * 512 + entry
     uint32_t count;
 };
 #define RUN_NEXT (UINT64_C(1) << PAGE_SHIFT) // the mfn stands where an entry has it

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // mm_check(): the rules of docs/invariants.md, as far as the guest can see them itself.
-#include "mm/check/internal.h"
-
-#include <stdarg.h>
-
 #include "lib/panic.h"
 #include "lib/printk.h"
 #include "lib/string.h"
+#include "mm/arena_internal.h"
 #include "mm/boot.h"
+#include "mm/check/internal.h"
 #include "mm/kmalloc/kmalloc.h"
+#include "mm/lock.h"
+
+#include <stdarg.h>
 
 enum {
     PRINT_MAX = 20,
@@ -171,17 +172,8 @@ int mm_check(void)
     return check_locked() + kmalloc_check();
 }
 
-void mm_check_every(uint32_t n)
-{
-    map_lock();
-    mm.check_every = n;
-    if (n)
-        work_add(MM_CHECK);
-    spin_unlock(&mm.map_lock);
-}
-
 // Not kmalloc: the operation may be one of its own, under its lock.
-void check_count(void)
+static void count_operation(void)
 {
     uint32_t operations = __atomic_add_fetch(&mm.operations, 1, __ATOMIC_RELAXED);
     uint32_t every = __atomic_load_n(&mm.check_every, __ATOMIC_RELAXED); // 0 by now, it may be
@@ -193,4 +185,14 @@ void check_count(void)
     __atomic_store_n(&mm.checking, 0, __ATOMIC_RELEASE);
     if (violations)
         panic("mm_check(): %d violations after operation %u", violations, operations);
+}
+
+void mm_check_every(uint32_t n)
+{
+    map_lock();
+    mm.check_every = n;
+    operation_ended = n ? count_operation : NULL;
+    if (n)
+        work_add(MM_CHECK);
+    spin_unlock(&mm.map_lock);
 }

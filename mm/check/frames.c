@@ -3,7 +3,9 @@
 #include "mm/check/internal.h"
 
 #include "arch/x86/memtype.h"
-#include "mm/journal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
+#include "mm/table.h"
 
 // The entry maps the frame's block, but not the page of it that belongs there.
 static bool place_differs(const frame_t *f, unsigned level, pgentry_t have, pgentry_t want)

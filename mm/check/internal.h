@@ -3,7 +3,9 @@
 // other.
 #pragma once
 
-#include "mm/internal.h"
+#include "arch/x86/pgentry.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
 
 struct check {
     int violations;

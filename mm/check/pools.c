@@ -3,6 +3,7 @@
 #include "lib/panic.h"
 #include "mm/arena_internal.h"
 #include "mm/check/internal.h"
+#include "mm/table.h"
 
 /* --- windows ---------------------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The self-check's part on the slots of page tables: those in use, in stock, and free ones.
 #include "mm/check/internal.h"
+#include "mm/table.h"
 
 /* --- before any table is looked at ------------------------------------------------------------ */
 

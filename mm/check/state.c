@@ -6,6 +6,8 @@
 #include "arch/x86/machine.h"
 #include "mm/check/internal.h"
 #include "mm/journal.h"
+#include "mm/lock.h"
+#include "mm/mapping_internal.h"
 
 #define EPOCH_WRAPS (UINT32_C(1) << 31) // beyond this one epoch can't be told to be later
 

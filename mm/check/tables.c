@@ -3,6 +3,8 @@
 #include "mm/check/internal.h"
 
 #include "mm/boot.h"
+#include "mm/mapping_internal.h"
+#include "mm/table.h"
 
 // Where the recursion is.
 struct place {

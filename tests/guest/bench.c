@@ -4,7 +4,11 @@
 
 #include "arch/x86/exit.h"
 #include "lib/panic.h"
-#include "mm/internal.h"
+#include "mm/arena_internal.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
+#include "mm/table.h"
+#include "mm/vmap.h"
 #include "tests/guest/test.h"
 
 enum {

@@ -3,7 +3,8 @@
 #include "arch/x86/spinlock.h"
 #include "kernel/smp.h"
 #include "lib/string.h"
-#include "mm/internal.h"
+#include "mm/lock.h"
+#include "mm/mm.h"
 #include "tests/guest/test.h"
 
 static void break_shootdown(void)

@@ -2,7 +2,7 @@
 // plant=A1 to A6: bugs in descriptors, rings and counts of frames.
 #include "lib/panic.h"
 #include "lib/string.h"
-#include "mm/internal.h"
+#include "mm/mm.h"
 #include "tests/guest/plant.h"
 
 static void unlink_frame(frame_t *frame)

@@ -6,6 +6,7 @@
 #include "boot/cmdline.h"
 #include "kernel/smp.h"
 #include "lib/string.h"
+#include "mm/frame_word.h"
 #include "mm/journal.h"
 #include "mm/mm.h"
 #include "mm/vmap.h"

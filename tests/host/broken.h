@@ -2,6 +2,8 @@
 // A busy memory in which one word at a time is broken: what mm_check() must say of it.
 #pragma once
 
+#include "arch/x86/pgentry.h"
+#include "mm/table.h"
 #include "tests/host/support.h"
 
 // Breaks one word, or field, and mends it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The state in one number, and the page tables as the CPU would read them, from physical memory.
 #include "lib/string.h"
+#include "mm/table.h"
 #include "tests/host/support.h"
 
 /* --- page tables ------------------------------------------------------------------------------ */

@@ -8,7 +8,8 @@
 #include "arch/x86/layout.h"
 #include "arch/x86/machine.h"
 #include "mm/boot.h"
-#include "mm/internal.h"
+#include "mm/frame_word.h"
+#include "mm/mm.h"
 #include "mm/vmap.h"
 
 #define KIB UINT64_C(1024)

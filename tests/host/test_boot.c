@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Start-up: boot maps of every quality, and that what mm_init() leaves behind is sound.
 #include "tests/host/support.h"
+#include "mm/table.h"
 
 static uint64_t total_pages(unsigned kind)
 {

@@ -2,7 +2,9 @@
 // mm_check() against a busy memory in which one word at a time is wrong: it names the rule, and
 // finds nothing when the word is right again.
 #include "mm/arena_internal.h"
+#include "mm/frame_block.h"
 #include "mm/frame_ring.h"
+#include "mm/frame_tree.h"
 #include "tests/host/broken.h"
 
 /* --- page tables and spaces ------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The same as test_check.c of frames, records, leaves, and how tables hang together.
+#include "mm/frame_block.h"
 #include "mm/frame_ring.h"
 #include "tests/host/broken.h"
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Ranges of single pages, which are mapped and unmapped in runs: where a run begins, ends, and
 // meets something that is no part of it.
+#include "mm/arena_internal.h"
 #include "tests/host/inject.h"
 #include "tests/host/support.h"
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Page tables that became empty: kept in stock, used again, given back.
+#include "mm/arena_internal.h"
+#include "mm/table.h"
 #include "tests/host/support.h"
 
 static vaddr_t at_table(uint64_t table)

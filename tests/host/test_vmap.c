@@ -3,7 +3,8 @@
 // in test_vmap_errors.c.
 #include "tests/host/support.h"
 
-#include "mm/journal.h"
+#include "mm/arena_internal.h"
+#include "mm/table.h"
 
 #define AT VADDR(VA_VMAP)
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The vmap family, one block at a time: every refusal of every form.
+#include "mm/table.h"
 #include "tests/host/support.h"
 
 #define AT VADDR(VA_VMAP)
