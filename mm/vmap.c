@@ -7,19 +7,6 @@
 #include "mm/step.h"
 #include "mm/vmap_internal.h"
 
-// A part of a block at a place of an address space, and how it shall be mapped there.
-struct part {
-    space_t *space;
-    vaddr_t va;
-    frame_t *frame;
-    uint64_t offset; // first page within the block
-    unsigned order;
-    unsigned level; // of the entries; 0: whatever fits
-    unsigned attr;
-    bool *apart; // not NULL: records stay on their own; set if some might merge when the caller
-                 // lets them
-};
-
 static int check_attr(const struct part *p)
 {
     if ((p->attr & ~(unsigned)(VATTR_ALL | VATTR_WB)) || attr_type(p->attr) >= MEMTYPE_COUNT ||
@@ -150,8 +137,7 @@ static int split_off(const struct part *p, uint32_t index)
     return mapping_split(p->space, p->frame, index, p->offset, p->order, &index);
 }
 
-// Merges the records over the part as far as they are alike; holes are skipped.
-static void merge_cover(const struct part *p)
+void part_merge(const struct part *p)
 {
     uint64_t left;
     uint32_t index;
@@ -162,8 +148,8 @@ static void merge_cover(const struct part *p)
 }
 
 // Calls change for each record over the part, which is first split off if it belongs to a larger
-// one; change may free it. Then merges what is alike again, unless the part stays apart.
-static int change_cover(const struct part *p, void (*change)(const struct part *p, uint32_t index))
+// one; change may free it. Then merges what is alike again, unless the part stays separate.
+static int change_cover(struct part *p, void (*change)(struct part *p, uint32_t index))
 {
     uint64_t pages = UINT64_C(1) << p->order;
     uint64_t left;
@@ -179,8 +165,8 @@ static int change_cover(const struct part *p, void (*change)(const struct part *
             break;
         change(p, index);
     }
-    if (!p->apart)
-        merge_cover(p);
+    if (!p->separate)
+        part_merge(p);
     return 0;
 }
 
@@ -195,18 +181,17 @@ static int same_again(const struct part *p, const mapping_t *m)
     return m->refs == MAPPING_REFS_MAX ? -EOVERFLOW : 0;
 }
 
-static void count_up(const struct part *p, uint32_t index)
+static void count_up(struct part *p, uint32_t index)
 {
     uint32_t *tag = record_tag(mapping_at(index));
     bool up = refs_up(p->frame, tag, *tag);
 
     assert(up); // there was room for it
-    if (p->apart)
-        *p->apart = true;
+    p->unmerged = p->separate;
 }
 
 // Something is mapped there (err says what was in the way): the same part, to be counted up?
-static int map_again(const struct part *p, int err)
+static int map_again(struct part *p, int err)
 {
     int why = check_cover(p, same_again);
 
@@ -243,8 +228,8 @@ static int map_pinned(struct part *p)
 }
 
 // A frame that the caller does not hold may be put meanwhile, and its descriptor be another block's
-// or none: what it says counts from when it is counted up. `word`: of when the part was chosen.
-static int map_part(struct part *p, uint64_t word)
+// or none: what it says counts from when it is pinned.
+int part_map(struct part *p)
 {
     int err;
 
@@ -254,41 +239,19 @@ static int map_part(struct part *p, uint64_t word)
         err = check_place(p);
         return err ? err : -EFREE;
     }
-    err = frame_word(p->frame) == word ? map_pinned(p) : -EFREE;
+    err = frame_word(p->frame) == p->word ? map_pinned(p) : -EFREE;
     frame_unpin(p->frame, 1);
     return err;
 }
 
-// What the descriptor says before anything is checked; 0 if it is none.
-static uint64_t first_word(const frame_t *frame)
-{
-    return frame_number(frame) < mm.frame_limit ? frame_word(frame) : 0;
-}
-
-int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level, unsigned attr)
-{
-    uint64_t word = first_word(frame);
-    struct part p = {space, va, frame, 0, word_order(word), level, attr, NULL};
-
-    return map_part(&p, word);
-}
-
-int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-                     unsigned attr)
-{
-    struct part p = {space, va, frame, offset, order, 0, attr, NULL};
-
-    return map_part(&p, first_word(frame));
-}
-
 /* --- unmapping -------------------------------------------------------------------------------- */
 
-static void unmap_all(const struct part *p, uint32_t index)
+static void unmap_all(struct part *p, uint32_t index)
 {
     mapping_destroy(p->space, p->frame, index);
 }
 
-static void count_down(const struct part *p, uint32_t index)
+static void count_down(struct part *p, uint32_t index)
 {
     mapping_t *m = mapping_at(index);
 
@@ -297,11 +260,10 @@ static void count_down(const struct part *p, uint32_t index)
         return;
     }
     refs_down(p->frame, record_tag(m));
-    if (p->apart)
-        *p->apart = true;
+    p->unmerged = p->separate;
 }
 
-static int unmap_part(struct part *p, void (*change)(const struct part *p, uint32_t index))
+static int unmap_part(struct part *p, void (*change)(struct part *p, uint32_t index))
 {
     int err = check_place(p);
 
@@ -313,89 +275,41 @@ static int unmap_part(struct part *p, void (*change)(const struct part *p, uint3
     return is_own_mapping(p) ? -EBUSY : change_cover(p, change);
 }
 
-static int unvmap_pages(space_t *space, vaddr_t va, frame_t *frame,
-                        void (*change)(const struct part *p, uint32_t index))
+int part_put(struct part *p)
 {
-    int err = frame_usable(frame);
-    struct part p = {space, va, frame, 0, 0, 0, 0, NULL};
-
-    if (err)
-        return err;
-    p.order = frame->order;
-    return unmap_part(&p, change);
+    return unmap_part(p, count_down);
 }
 
-int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all)
+int part_unmap(struct part *p)
 {
-    return unvmap_pages(space, va, frame, all ? unmap_all : count_down);
+    return unmap_part(p, unmap_all);
 }
 
-int vput_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+int part_check(struct part *p)
 {
-    struct part p = {space, va, frame, offset, order, 0, 0, NULL};
-
-    return unmap_part(&p, count_down);
-}
-
-int vunmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
-{
-    struct part p = {space, va, frame, offset, order, 0, 0, NULL};
-
-    return unmap_part(&p, unmap_all);
-}
-
-int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
-{
-    struct part p = {space, va, frame, offset, order, 0, 0, NULL};
-    int err = check_place(&p);
+    int err = check_place(p);
 
     if (!err)
-        err = check_cover(&p, NULL);
-    if (!err && is_own_mapping(&p))
+        err = check_cover(p, NULL);
+    if (!err && is_own_mapping(p))
         err = -EBUSY;
     return err;
 }
 
-static void leave(const struct part *p, uint32_t index)
+static void leave(struct part *p, uint32_t index)
 {
     (void)p;
     (void)index;
 }
 
-int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
+int part_split(struct part *p)
 {
-    bool apart;
-    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0, &apart};
-
-    return change_cover(&p, leave);
-}
-
-void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
-{
-    struct part p = {space ? space : kernel_space(), va, frame, offset, order, 0, 0, NULL};
-
-    merge_cover(&p);
-}
-
-int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-               unsigned attr, bool *apart, uint64_t word)
-{
-    struct part p = {space, va, frame, offset, order, 0, attr, apart};
-
-    return map_part(&p, word);
-}
-
-int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-               bool all, bool *apart)
-{
-    struct part p = {space, va, frame, offset, order, 0, 0, apart};
-
-    return unmap_part(&p, all ? unmap_all : count_down);
+    return change_cover(p, leave);
 }
 
 /* --- other attributes ------------------------------------------------------------------------- */
 
-static void set_attr(const struct part *p, uint32_t index)
+static void set_attr(struct part *p, uint32_t index)
 {
     if (mapping_at(index)->attr != p->attr)
         mapping_set_attr(p->space, p->frame, index, p->attr);
@@ -418,7 +332,7 @@ static int count_refs(const struct part *p, uint64_t *sum)
     return 0;
 }
 
-static int protect_part(struct part *p)
+int part_protect(struct part *p)
 {
     int err = check_place(p);
     uint64_t refs;
@@ -436,25 +350,6 @@ static int protect_part(struct part *p)
     if (err || (refs != p->frame->mapcount && type_differs(p->frame, p->attr)))
         return -ETYPE;
     return change_cover(p, set_attr);
-}
-
-int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
-{
-    int err = frame_usable(frame);
-    struct part p = {space, va, frame, 0, 0, 0, attr, NULL};
-
-    if (err)
-        return err;
-    p.order = frame->order;
-    return protect_part(&p);
-}
-
-int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
-                         unsigned order, unsigned attr)
-{
-    struct part p = {space, va, frame, offset, order, 0, attr, NULL};
-
-    return protect_part(&p);
 }
 
 /* --- look-up ---------------------------------------------------------------------------------- */

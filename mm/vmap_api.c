@@ -7,14 +7,32 @@
 #include "mm/vmap.h"
 #include "mm/vmap_internal.h"
 
-// vmap_pages() with the lock.
-static always_inline int map_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-                                   unsigned attr)
+// Does `change` to the part under the lock, and notes it.
+static always_inline int change_part(struct part *p, int (*change)(struct part *p),
+                                     enum journal_op op, const void *caller)
 {
     int err;
 
     map_lock();
-    err = vmap_pages(space, va, frame, level, attr);
+    p->word = first_word(p->frame); // nothing that was read without the lock
+    err = change(p);
+    if (!err)
+        journal_part(op, caller, p->space, p->va, p->frame, p->offset, p->order);
+    map_unlock();
+    return err;
+}
+
+static always_inline int map_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
+                                   unsigned attr)
+{
+    struct part p;
+    int err;
+
+    map_lock();
+    p = whole_block(space, va, frame);
+    p.level = level;
+    p.attr = attr;
+    err = part_map(&p);
     if (!err)
         journal_mapped(JOURNAL_MAP, CALLER, space, va, frame);
     map_unlock();
@@ -82,50 +100,41 @@ int vmap_user_1g(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 int vmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
               unsigned attr)
 {
-    int err;
+    struct part p;
 
     if (!space && order == ORDER_4K)
         return vmap_page(va, frame, offset, attr, CALLER);
-    map_lock();
-    err = vmap_part_locked(space, va, frame, offset, order, attr);
-    if (!err)
-        journal_part(JOURNAL_MAP, CALLER, space, va, frame, offset, order);
-    map_unlock();
-    return err;
+    p = part_of(space, va, frame, offset, order);
+    p.attr = attr;
+    return change_part(&p, part_map, JOURNAL_MAP, CALLER);
 }
 
 int vput_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    int err;
+    struct part p;
 
     if (!space && order == ORDER_4K)
         return vput_page(va, frame, offset, CALLER);
-    map_lock();
-    err = vput_part_locked(space, va, frame, offset, order);
-    if (!err)
-        journal_part(JOURNAL_UNMAP, CALLER, space, va, frame, offset, order);
-    map_unlock();
-    return err;
+    p = part_of(space, va, frame, offset, order);
+    return change_part(&p, part_put, JOURNAL_UNMAP, CALLER);
 }
 
 int vunmap_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order)
 {
-    int err;
+    struct part p = part_of(space, va, frame, offset, order);
 
-    map_lock();
-    err = vunmap_part_locked(space, va, frame, offset, order);
-    if (!err)
-        journal_part(JOURNAL_UNMAP, CALLER, space, va, frame, offset, order);
-    map_unlock();
-    return err;
+    return change_part(&p, part_unmap, JOURNAL_UNMAP, CALLER);
 }
 
 int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 {
+    struct part p;
     int err;
 
     map_lock();
-    err = vprotect_whole(space, va, frame, attr);
+    p = whole_block(space, va, frame);
+    p.attr = attr;
+    err = part_protect(&p);
     if (!err)
         journal_mapped(JOURNAL_PROTECT, CALLER, space, va, frame);
     map_unlock();
@@ -135,14 +144,10 @@ int vprotect(space_t *space, vaddr_t va, frame_t *frame, unsigned attr)
 int vprotect_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
                   unsigned attr)
 {
-    int err;
+    struct part p = part_of(space, va, frame, offset, order);
 
-    map_lock();
-    err = vprotect_part_locked(space, va, frame, offset, order, attr);
-    if (!err)
-        journal_part(JOURNAL_PROTECT, CALLER, space, va, frame, offset, order);
-    map_unlock();
-    return err;
+    p.attr = attr;
+    return change_part(&p, part_protect, JOURNAL_PROTECT, CALLER);
 }
 
 int vmap_lookup(space_t *space, vaddr_t va, struct vlookup *out)

@@ -12,8 +12,12 @@
 static cold_path int map_slow(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
                               unsigned attr, const void *caller)
 {
-    int err = vmap_pages(space, va, frame, level, attr);
+    struct part p = whole_block(space, va, frame);
+    int err;
 
+    p.level = level;
+    p.attr = attr;
+    err = part_map(&p);
     if (err)
         recent_prune(space, va, level); // if it was made for nothing
     else
@@ -239,7 +243,8 @@ static always_inline bool same_block(uint64_t at, uint64_t address, unsigned lev
 static cold_path int unmap_slow(space_t *space, vaddr_t va, frame_t *frame, bool all,
                                 const void *caller)
 {
-    int err = vput_whole(space, va, frame, all);
+    struct part p = whole_block(space, va, frame);
+    int err = all ? part_unmap(&p) : part_put(&p);
 
     if (!err)
         journal_mapped(JOURNAL_UNMAP, caller, space, va, frame);

@@ -1,38 +1,61 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The general code of the vmap family (vmap.c). map_lock is held.
+// The general code of the vmap family (vmap.c): one block, or a part of it, at one place. map_lock is
+// held.
 #pragma once
 
+#include "mm/frame_word.h"
+#include "mm/mm.h"
 #include "mm/vmap.h"
 
-/* Those of vmap.h without _locked, for callers that hold map_lock. */
-int vmap_lookup_locked(space_t *space, vaddr_t va, struct vlookup *out) must_check;
-int vmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-                     unsigned attr) must_check;
-int vput_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
-                     unsigned order) must_check;
-int vunmap_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
-                       unsigned order) must_check;
-int vprotect_whole(space_t *space, vaddr_t va, frame_t *frame, unsigned attr) must_check;
-int vprotect_part_locked(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
-                         unsigned order, unsigned attr) must_check;
+// Pages [offset, offset + 2^order) of a block, at a place of an address space.
+struct part {
+    space_t *space; // NULL: the kernel's
+    vaddr_t va;
+    frame_t *frame;
+    uint64_t offset; // first page within the block
+    unsigned order;
+    unsigned level; // of the entries; 0: the largest that fit
+    unsigned attr;
+    uint64_t word; // what the descriptor said when the part was chosen
+    bool separate; // its records do not merge with others yet: a range that is taken back needs no
+                   // memory then for splitting them again
+    bool unmerged; // set if some of them might merge
+};
 
-/* vmap of a whole block by entries of that level (0: the largest that fit), vput and vunmap of it:
- * the general code. */
-int vmap_pages(space_t *space, vaddr_t va, frame_t *frame, unsigned level,
-               unsigned attr) must_check;
-int vput_whole(space_t *space, vaddr_t va, frame_t *frame, bool all) must_check;
-/* 0 if all of the part is mapped at va: the errors of vput(). */
-int vmap_check_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
-                    unsigned order) must_check;
-/* Gives the part, which is mapped at va, records of its own; or merges them again. */
-int vmap_split_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
-                    unsigned order) must_check;
-void vmap_merge_part(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order);
-/* vmap_part(), vput_part() and (all) vunmap_part() for a piece of a range. Its records merge with
- * no others yet, so that what follows, or takes it back, needs no memory for splitting them again.
- * Sets *apart if there is something left that might merge. word: the descriptor's when the piece
- * was chosen. */
-int vmap_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-               unsigned attr, bool *apart, uint64_t word) must_check;
-int vput_apart(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-               bool all, bool *apart) must_check;
+/* What the descriptor says before anything is checked; 0 if there is none at that address. */
+static inline uint64_t first_word(const frame_t *frame)
+{
+    return frame_number(frame) < mm.frame_limit ? frame_word(frame) : 0;
+}
+
+/* A part of a block. */
+static inline struct part part_of(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset,
+                                  unsigned order)
+{
+    return (struct part){.space = space,
+                         .va = va,
+                         .frame = frame,
+                         .offset = offset,
+                         .order = order,
+                         .word = first_word(frame)};
+}
+
+/* All of a block. */
+static inline struct part whole_block(space_t *space, vaddr_t va, frame_t *frame)
+{
+    return part_of(space, va, frame, 0, word_order(first_word(frame)));
+}
+
+/* vmap_part(), vput_part(), vunmap_part() and vprotect_part(): their errors. */
+int part_map(struct part *p) must_check;
+int part_put(struct part *p) must_check;
+int part_unmap(struct part *p) must_check;
+int part_protect(struct part *p) must_check;
+/* 0 if all of the part is mapped where it belongs: the errors of vput(). */
+int part_check(struct part *p) must_check;
+/* Gives the part, which is mapped, records of its own. -ENOMEM, -EOVERFLOW: nothing changed. */
+int part_split(struct part *p) must_check;
+/* Merges the records over the part as far as they are alike; holes are skipped. */
+void part_merge(const struct part *p);
+/* vmap_lookup(). */
+int vmap_lookup_locked(space_t *space, vaddr_t va, struct vlookup *out) must_check;

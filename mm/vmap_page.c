@@ -61,8 +61,11 @@ static always_inline bool same_page(uint64_t at, uint32_t index, uint64_t word, 
 static cold_path int map_slow(vaddr_t va, frame_t *frame, uint64_t offset, uint64_t attr,
                               const void *caller)
 {
-    int err = vmap_part_locked(NULL, va, frame, offset, ORDER_4K, (unsigned)attr);
+    struct part p = part_of(NULL, va, frame, offset, ORDER_4K);
+    int err;
 
+    p.attr = (unsigned)attr;
+    err = part_map(&p);
     if (!err)
         journal_part(JOURNAL_MAP, caller, NULL, va, frame, offset, ORDER_4K);
     map_unlock();
@@ -159,7 +162,8 @@ int vmap_page(vaddr_t va, frame_t *frame, uint64_t offset, unsigned attrs, const
 
 static cold_path int unmap_slow(vaddr_t va, frame_t *frame, uint64_t offset, const void *caller)
 {
-    int err = vput_part_locked(NULL, va, frame, offset, ORDER_4K);
+    struct part p = part_of(NULL, va, frame, offset, ORDER_4K);
+    int err = part_put(&p);
 
     if (!err)
         journal_part(JOURNAL_UNMAP, caller, NULL, va, frame, offset, ORDER_4K);

@@ -12,16 +12,8 @@
 #include "mm/vmap_internal.h"
 #include "mm/vmap_run.h"
 
-// Part of a range: pages of one frame.
-struct piece {
-    frame_t *frame;
-    uint64_t word; // what the descriptor said
-    uint64_t offset;
-    unsigned order;
-};
-
-// The largest naturally aligned piece that starts at page mfn and has at most `pages` pages.
-static int next_piece(uint64_t mfn, uint64_t pages, struct piece *p)
+// The largest naturally aligned part that starts at page mfn and has at most `pages` pages.
+static int next_part(uint64_t mfn, uint64_t pages, struct part *p)
 {
     p->frame = find_mfn_frame(MFN(mfn));
     if (!p->frame)
@@ -55,118 +47,115 @@ static int check_range(const space_t *space, vaddr_t va, const frame_t *first, u
     return 0;
 }
 
-// How a range is treated.
-struct way {
+// `pages` pages of physically consecutive memory from mfn on, at va.
+struct range {
+    space_t *space;
+    vaddr_t va;
+    uint64_t mfn;
+    uint64_t pages;
     unsigned attr; // of what is mapped
-    bool apart;    // some of its records might merge
+    bool unmerged; // some of its records might merge
 };
 
-typedef int range_fn(space_t *space, vaddr_t va, const struct piece *p, struct way *way);
-
-// Calls fn for each piece; *done counts the pages for which it returned 0.
-static int each_piece(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct way *way,
-                      range_fn *fn, uint64_t *done)
+static vaddr_t range_va(const struct range *r, uint64_t page)
 {
-    for (*done = 0; *done < pages;) {
-        struct piece p;
-        int err = next_piece(mfn + *done, pages - *done, &p);
+    return VADDR(r->va.v + (page << PAGE_SHIFT));
+}
 
-        if (!err)
-            err = fn(space, VADDR(va.v + (*done << PAGE_SHIFT)), &p, way);
-        if (err)
-            return err;
-        *done += UINT64_C(1) << p.order;
-    }
+// The part of the range that starts at that page.
+static int part_at(const struct range *r, uint64_t page, struct part *p)
+{
+    *p = (struct part){
+        .space = r->space, .va = range_va(r, page), .attr = r->attr, .separate = true};
+    return next_part(r->mfn + page, r->pages - page, p);
+}
+
+typedef int part_fn(struct part *p);
+
+// Calls fn for the part at page *done, and counts its pages.
+static int one_part(struct range *r, uint64_t *done, part_fn *fn)
+{
+    struct part p;
+    int err = part_at(r, *done, &p);
+
+    if (!err)
+        err = fn(&p);
+    if (err)
+        return err;
+    r->unmerged |= p.unmerged;
+    *done += UINT64_C(1) << p.order;
     return 0;
 }
 
-static int map_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
+// The same for each part of pages [*done, end).
+static int each_part(struct range *r, uint64_t *done, uint64_t end, part_fn *fn)
 {
-    return vmap_apart(space, va, p->frame, p->offset, p->order, way->attr, &way->apart, p->word);
+    uint64_t pages = r->pages;
+    int err = 0;
+
+    r->pages = end;
+    while (!err && *done < end)
+        err = one_part(r, done, fn);
+    r->pages = pages;
+    return err;
 }
 
-static int put_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
+static int merge_part(struct part *p)
 {
-    return vput_apart(space, va, p->frame, p->offset, p->order, false, &way->apart);
-}
-
-static int unmap_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
-{
-    return vput_apart(space, va, p->frame, p->offset, p->order, true, &way->apart);
-}
-
-static int merge_piece(space_t *space, vaddr_t va, const struct piece *p, struct way *way)
-{
-    (void)way;
-    vmap_merge_part(space, va, p->frame, p->offset, p->order);
+    part_merge(p);
     return 0;
 }
 
-// What the pieces of a range are again that were left apart; where nothing is mapped, nothing
-// happens.
-static void merge_range(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
+// Merges what was kept separate, in the first pages; where nothing is mapped, nothing happens.
+static void merge_range(struct range *r, uint64_t pages)
 {
-    struct way way = {0, false};
-    uint64_t done;
-
-    while (pages && each_piece(space, va, mfn, pages, &way, merge_piece, &done)) {
+    for (uint64_t done = 0; each_part(r, &done, pages, merge_part);)
         done++; // a device frame that is gone
-        va.v += done << PAGE_SHIFT;
-        mfn += done;
-        pages -= done;
-    }
     upkeep();
 }
 
-// By runs, and what is none by the general code; *done counts the pages that are mapped.
-static int map_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct way *way,
-                   uint64_t *done)
+// Maps runs as such, the rest by the general code; *done counts the pages that are mapped.
+static int map_all(struct range *r, uint64_t *done)
 {
-    for (*done = 0; *done < pages;) {
-        vaddr_t at = VADDR(va.v + (*done << PAGE_SHIFT));
-        uint64_t some = run_map(space, at, mfn + *done, pages - *done, way->attr);
-        struct piece p;
-        int err;
+    int err = 0;
+
+    for (*done = 0; !err && *done < r->pages;) {
+        uint64_t some =
+            run_map(r->space, range_va(r, *done), r->mfn + *done, r->pages - *done, r->attr);
 
         *done += some;
-        if (some)
-            continue;
-        err = next_piece(mfn + *done, pages - *done, &p);
-        if (!err)
-            err = map_piece(space, at, &p, way);
-        if (err)
-            return err;
-        *done += UINT64_C(1) << p.order;
+        if (!some)
+            err = one_part(r, done, part_map);
     }
-    return 0;
+    return err;
 }
 
-static int map_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
-                     unsigned attr)
+static int map_range(struct range *r, frame_t *first, uint64_t offset)
 {
-    int err = check_range(space, va, first, offset, pages);
-    struct way way = {attr, false};
-    uint64_t done, undone, mfn;
+    int err = check_range(r->space, r->va, first, offset, r->pages);
+    uint64_t done, undone = 0;
 
     if (err)
         return err;
-    mfn = first->mfn + offset;
-    err = map_all(space, va, mfn, pages, &way, &done);
+    r->mfn = first->mfn + offset;
+    err = map_all(r, &done);
     // What was mapped has records of its own, so that taking it back needs no memory.
-    if (err && done && each_piece(space, va, mfn, done, &way, put_piece, &undone))
-        panic("undoing vmap_range at 0x%lx failed", va.v + (undone << PAGE_SHIFT));
-    if (way.apart)
-        merge_range(space, va, mfn, err ? done : pages);
+    if (err && each_part(r, &undone, done, part_put))
+        panic("undoing vmap_range at 0x%lx failed", range_va(r, undone).v);
+    if (r->unmerged)
+        merge_range(r, err ? done : r->pages);
     return err;
 }
 
 int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
                unsigned attr)
 {
+    struct range r = {
+        .space = space ? space : kernel_space(), .va = va, .pages = pages, .attr = attr};
     int err;
 
     map_lock();
-    err = map_range(space ? space : kernel_space(), va, first, offset, pages, attr);
+    err = map_range(&r, first, offset);
     if (!err)
         journal(JOURNAL_MAP_RANGE, CALLER, va.v, part_word(first, offset, first->order),
                 frame_counts(first), (uint32_t)pages);
@@ -174,39 +163,36 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     return err;
 }
 
-// The last piece of the range. Pieces begin anew where a block does, so the last block tells.
-static int last_piece(uint64_t mfn, uint64_t pages, struct piece *p)
+// The last part of the range. Parts begin anew where a block does, so the last block tells.
+static int last_part(const struct range *r, struct part *p)
 {
-    const frame_t *last = find_mfn_frame(MFN(mfn + pages - 1));
-    uint64_t at = last ? MAX(mfn, last->mfn) : mfn, end = mfn + pages;
-    int err = next_piece(at, end - at, p);
+    const frame_t *last = find_mfn_frame(MFN(r->mfn + r->pages - 1));
+    uint64_t page = last && last->mfn > r->mfn ? last->mfn - r->mfn : 0;
+    int err = part_at(r, page, p);
 
-    while (!err && at + (UINT64_C(1) << p->order) < end) {
-        at += UINT64_C(1) << p->order;
-        err = next_piece(at, end - at, p);
+    while (!err && page + (UINT64_C(1) << p->order) < r->pages) {
+        page += UINT64_C(1) << p->order;
+        err = part_at(r, page, p);
     }
     return err;
 }
 
 // Splits off what the range has of a mapping that reaches beyond it, at both ends; then unmapping
 // cannot fail.
-static int split_ends(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages)
+static int split_ends(const struct range *r)
 {
-    struct piece first, last;
-    int err = next_piece(mfn, pages, &first);
-    uint64_t at;
+    struct part first, last;
+    int err = part_at(r, 0, &first);
 
     if (!err)
-        err = last_piece(mfn, pages, &last);
+        err = last_part(r, &last);
     if (!err)
-        err = vmap_split_part(space, va, first.frame, first.offset, first.order);
+        err = part_split(&first);
     if (err)
         return err;
-    at = last.frame->mfn + last.offset - mfn;
-    err = vmap_split_part(space, VADDR(va.v + (at << PAGE_SHIFT)), last.frame, last.offset,
-                          last.order);
+    err = part_split(&last);
     if (err)
-        vmap_merge_part(space, va, first.frame, first.offset, first.order);
+        part_merge(&first);
     return err;
 }
 
@@ -233,69 +219,71 @@ static void note_run(struct runs *runs, uint64_t first, uint64_t pages, uint64_t
 }
 
 // All is checked before the first page changes: 0 if every page is mapped where it belongs.
-static int check_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages, struct runs *runs)
+static int check_all(struct range *r, struct runs *runs)
 {
-    runs->count = 0;
-    for (uint64_t done = 0; done < pages;) {
-        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
-        uint64_t some = run_check(space, at, mfn + done, pages - done);
-        struct piece p;
-        int err;
+    int err = 0;
 
-        if (some) {
-            note_run(runs, done, some, pages);
-            done += some;
-            continue;
-        }
-        err = next_piece(mfn + done, pages - done, &p);
-        if (!err)
-            err = vmap_check_part(space, at, p.frame, p.offset, p.order);
-        if (err)
-            return err;
-        done += UINT64_C(1) << p.order;
+    runs->count = 0;
+    for (uint64_t done = 0; !err && done < r->pages;) {
+        uint64_t some = run_check(r->space, range_va(r, done), r->mfn + done, r->pages - done);
+
+        if (some)
+            note_run(runs, done, some, r->pages);
+        else
+            err = one_part(r, &done, part_check);
+        done += some;
     }
-    return 0;
+    return err;
 }
 
-// Up to the next run, or the end, piece by piece; then the run.
-static void change_all(space_t *space, vaddr_t va, uint64_t mfn, uint64_t pages,
-                       const struct runs *runs, struct way *way, range_fn *change)
+// Up to the next run, or the end, part by part; then the run.
+static void change_all(struct range *r, const struct runs *runs, part_fn *change)
 {
     uint64_t done = 0;
 
-    for (unsigned i = 0; done < pages; i++) {
-        uint64_t end = i < runs->count ? runs->run[i].first : pages, some;
-        vaddr_t at = VADDR(va.v + (done << PAGE_SHIFT));
-        int err = each_piece(space, at, mfn + done, end - done, way, change, &some);
+    for (unsigned i = 0; done < r->pages; i++) {
+        int err = each_part(r, &done, i < runs->count ? runs->run[i].first : r->pages, change);
 
         assert(!err);
-        done = end;
-        at = VADDR(va.v + (done << PAGE_SHIFT));
-        if (done < pages && run_unmap(space, at, mfn + done, runs->run[i].pages))
+        if (done < r->pages &&
+            run_unmap(r->space, range_va(r, done), r->mfn + done, runs->run[i].pages))
             done += runs->run[i].pages;
     }
 }
 
-static int change_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
-                        range_fn *change)
+static int change_range(struct range *r, frame_t *first, uint64_t offset, part_fn *change)
 {
-    int err = check_range(space, va, first, offset, pages);
-    struct way way = {0, false};
+    int err = check_range(r->space, r->va, first, offset, r->pages);
     struct runs runs;
-    uint64_t mfn;
 
     if (err)
         return err;
-    mfn = first->mfn + offset;
-    err = check_all(space, va, mfn, pages, &runs);
+    r->mfn = first->mfn + offset;
+    err = check_all(r, &runs);
     if (!err)
-        err = split_ends(space, va, mfn, pages);
+        err = split_ends(r);
     if (err)
         return err;
-    change_all(space, va, mfn, pages, &runs, &way, change);
-    if (way.apart)
-        merge_range(space, va, mfn, pages);
+    change_all(r, &runs, change);
+    if (r->unmerged)
+        merge_range(r, r->pages);
     return 0;
+}
+
+// change_range() under the lock, noted on behalf of `caller`.
+static int unmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
+                       part_fn *change, const void *caller)
+{
+    struct range r = {.space = space ? space : kernel_space(), .va = va, .pages = pages};
+    int err;
+
+    map_lock();
+    err = change_range(&r, first, offset, change);
+    if (!err)
+        journal(JOURNAL_PUT_RANGE, caller, va.v, part_word(first, offset, first->order),
+                frame_counts(first), (uint32_t)pages);
+    map_unlock();
+    return err;
 }
 
 int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
@@ -306,28 +294,12 @@ int vput_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
 int vput_range_for(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages,
                    const void *caller)
 {
-    int err;
-
-    map_lock();
-    err = change_range(space ? space : kernel_space(), va, first, offset, pages, put_piece);
-    if (!err)
-        journal(JOURNAL_PUT_RANGE, caller, va.v, part_word(first, offset, first->order),
-                frame_counts(first), (uint32_t)pages);
-    map_unlock();
-    return err;
+    return unmap_range(space, va, first, offset, pages, part_put, caller);
 }
 
 int vunmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint64_t pages)
 {
-    int err;
-
-    map_lock();
-    err = change_range(space ? space : kernel_space(), va, first, offset, pages, unmap_piece);
-    if (!err)
-        journal(JOURNAL_PUT_RANGE, CALLER, va.v, part_word(first, offset, first->order),
-                frame_counts(first), (uint32_t)pages);
-    map_unlock();
-    return err;
+    return unmap_range(space, va, first, offset, pages, part_unmap, CALLER);
 }
 
 /* --- frames from anywhere --------------------------------------------------------------------- */
@@ -357,6 +329,7 @@ static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
                       unsigned attr, uint64_t *pages)
 {
     uint64_t at = va.v;
+    struct part p;
     size_t done = 0;
     int err = 0;
 
@@ -370,7 +343,9 @@ static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
         at += some << PAGE_SHIFT;
         if (some)
             continue;
-        err = vmap_pages(space, VADDR(at), frames[done], 0, attr);
+        p = whole_block(space, VADDR(at), frames[done]);
+        p.attr = attr;
+        err = part_map(&p);
         if (err)
             break;
         at += frame_bytes(frames[done++]);
@@ -378,7 +353,8 @@ static int map_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
     *pages = (at - va.v) >> PAGE_SHIFT;
     while (err && done--) {
         at -= frame_bytes(frames[done]);
-        if (vput_whole(space, VADDR(at), frames[done], false))
+        p = whole_block(space, VADDR(at), frames[done]);
+        if (part_put(&p))
             panic("undoing vmap_frames at 0x%lx failed", at);
     }
     return err;
@@ -406,6 +382,7 @@ static int check_frames(space_t *space, vaddr_t va, frame_t *const *frames, size
     for (size_t i = 0; i < count;) {
         uint64_t row = frames_in_row(space, va, frames + i, count - i);
         uint64_t some = row ? run_check(space, va, frames[i]->mfn, row) : 0;
+        struct part p;
         int err;
 
         if (some) {
@@ -415,8 +392,10 @@ static int check_frames(space_t *space, vaddr_t va, frame_t *const *frames, size
             continue;
         }
         err = frame_usable(frames[i]);
-        if (!err)
-            err = vmap_check_part(space, va, frames[i], 0, frames[i]->order);
+        if (!err) {
+            p = whole_block(space, va, frames[i]);
+            err = part_check(&p);
+        }
         if (err)
             return err;
         va.v += frame_bytes(frames[i++]);
@@ -436,13 +415,15 @@ static int put_frames(space_t *space, vaddr_t va, frame_t *const *frames, size_t
     for (size_t i = 0; !err && i < count;) {
         bool is_run = run < runs.count && runs.run[run].first == i;
         uint64_t some = is_run ? runs.run[run++].pages : 0;
+        struct part p;
 
         if (some && run_unmap(space, at, frames[i]->mfn, some)) {
             i += some;
             at.v += some << PAGE_SHIFT;
             continue;
         }
-        err = vput_whole(space, at, frames[i], false);
+        p = whole_block(space, at, frames[i]);
+        err = part_put(&p);
         assert(!err);
         at.v += frame_bytes(frames[i++]);
     }
