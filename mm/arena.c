@@ -308,7 +308,7 @@ void frame_page_free(uint32_t index)
 
 /* --- growing ---------------------------------------------------------------------------------- */
 
-// FRAMES and NODES belong to whoever has frame_lock, and so does the number of their pages.
+// FRAMES and NODES are guarded by frame_lock, and so is the number of their pages.
 static void lock_objects(enum arena_id id)
 {
     if (id == ARENA_FRAMES || id == ARENA_NODES)
@@ -342,7 +342,7 @@ static int page_back(struct arena *a)
         frame = frame_take(0, FRAME_METADATA);
         if (!frame)
             return -ENOMEM;
-        err = mapping_create(kernel_space(), va, frame, 0, 0, 1, VATTR_W);
+        err = mapping_create_own(va, frame);
         if (err) {
             frame_drop(frame);
             return err;
@@ -353,7 +353,7 @@ static int page_back(struct arena *a)
     return 0;
 }
 
-// Page number `page`, from 0, which does not count any more, goes back.
+// Page number `page`, from 0, is no longer counted: it goes back.
 static void page_unback(struct arena *a, uint32_t page)
 {
     vaddr_t va = VADDR(a->base + (uint64_t)page * PAGE_SIZE);
@@ -362,7 +362,7 @@ static void page_unback(struct arena *a, uint32_t page)
 
     assert(vmap_lookup_locked(kernel_space(), va, &at) == 0);
     pt_walk(kernel_space(), va, 1, &w);
-    at.frame->kind = FRAME_AVAILABLE; // whoever else holds it or maps it, holds plain memory now
+    at.frame->kind = FRAME_AVAILABLE; // for others that hold or map it, it is plain memory now
     mapping_destroy(kernel_space(), at.frame, w.shadow);
     arch_meta_unmap(va);
     frame_drop(at.frame);

@@ -146,5 +146,5 @@ static inline uint32_t objects_per_page(const struct arena *a)
 
 /* Takes a page off the list of those with free objects, or of the empty ones. */
 void arena_page_remove(const struct arena *a, uint32_t *list, uint32_t number);
-/* ARENA_FRAMES: the page holds nothing any more. */
+/* ARENA_FRAMES: the page is empty now. */
 void arena_page_make_empty(struct arena *a, uint32_t number);

@@ -85,7 +85,7 @@ int get_frame(unsigned order, frame_t **out)
         *out = NULL;
         return -ENOMEM;
     }
-    // What is not as simple is for a function that this one ends in, so that it needs no stack.
+    // The rare cases are a function that this one ends in, so that it needs no stack.
     if (unlikely(mm.work || !spin_trylock(&mm.frame_lock)))
         return get_slow(order, out, CALLER);
     list = &mm.order[order];

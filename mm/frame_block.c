@@ -142,7 +142,7 @@ void frame_move(uint32_t from, uint32_t to)
     tree_set(frame->mfn, frame->order, to);
 }
 
-// A device frame that nobody needs any more ceases to be.
+// The last reference of a device frame is gone: its descriptor goes, too.
 static void forget_device(frame_t *frame)
 {
     uint64_t mfn = frame->mfn;

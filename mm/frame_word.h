@@ -18,7 +18,7 @@ enum {
     WORD_ORDER_MASK = 31,
 };
 
-/* Block and order that such a word tells. */
+/* Order and first page of the block that such a word describes. */
 static always_inline unsigned word_order(uint64_t word)
 {
     return (unsigned)(word >> WORD_ORDER_SHIFT & WORD_ORDER_MASK);
@@ -68,7 +68,7 @@ static always_inline void frame_publish(frame_t *frame, uint32_t refs)
 }
 
 /* mapcount + more, if the frame is in use; else false. From then on its descriptor stays as it is,
- * whoever puts the frame. The count has room. map_lock is held. */
+ * even if its owners put the frame. The count has room. map_lock is held. */
 static always_inline bool frame_pin(frame_t *frame, uint32_t more)
 {
     frame_counts_t *at = frame_counts_at(frame);

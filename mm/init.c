@@ -61,8 +61,7 @@ void boot_pool_back(vaddr_t va)
 void boot_pool_map(void)
 {
     for (uint32_t i = 0; i < pool.used; i++)
-        if (mapping_create(kernel_space(), VADDR(pool.va[i]), find_mfn_frame(MFN(pool.mfn + i)), 0,
-                           0, 1, VATTR_W))
+        if (mapping_create_own(VADDR(pool.va[i]), find_mfn_frame(MFN(pool.mfn + i))))
             panic("no memory to map the memory manager");
 }
 

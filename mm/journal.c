@@ -130,7 +130,7 @@ static int each_of_lap(const struct rings *rings, uint64_t lap, uint64_t end, ev
 
 int journal_each(event_fn fn, void *arg)
 {
-    uint64_t end = mm.journal_seq; // what fn itself adds is not told
+    uint64_t end = mm.journal_seq; // the events that fn itself adds are left out
     struct rings rings = find_rings();
     uint64_t lap = next_lap(&rings, JOURNAL_STEP, end);
     int stop = 0;
@@ -184,7 +184,7 @@ static int print_event(const struct journal_event *e, unsigned cpu, void *arg)
 struct about {
     uint64_t va;
     uint64_t mfn;
-    uint64_t seen; // number of the event that told the frame, 0: it is not known
+    uint64_t seen; // number of the event that named the frame, 0: it is not known
     unsigned total, kept;
     struct {
         const struct journal_event *event;

@@ -37,7 +37,7 @@ enum journal_op {
 };
 
 // One event. Those of all CPUs have one order, that of seq, which goes up by the size of an event.
-// The frame is told as the first word of its descriptor is, with the same fields; where a part of
+// The frame is noted as the first word of its descriptor, with the same fields; where a part of
 // it is meant, mfn and order are those of the part.
 struct journal_event {
     uint64_t seq; // JOURNAL_STEP, 2 * JOURNAL_STEP, ...; 0: there is no event here

@@ -152,11 +152,11 @@ static void write_entries(space_t *space, vaddr_t va, unsigned level, uint64_t c
     }
 }
 
-int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-                   unsigned level, unsigned attr)
+int mapping_create(const struct part *p)
 {
-    uint64_t count = entry_count(order, level);
-    int err = check_vacant(space, va, level, count);
+    uint64_t count = entry_count(p->order, p->level);
+    int err = check_vacant(p->space, p->va, p->level, count);
+    frame_t *frame = p->frame;
     uint32_t free, index, next, at = 0;
 
     if (err)
@@ -165,20 +165,28 @@ int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, 
     free = arena_alloc(ARENA_MAPPINGS);
     if (!free)
         return -ENOMEM;
-    err = frame_pin(frame, 1) ? make_tables(space, va, level, count, &at) : -EFREE;
+    err = frame_pin(frame, 1) ? make_tables(p->space, p->va, p->level, count, &at) : -EFREE;
     if (err) {
         if (err != -EFREE)
             frame_unpin(frame, 1);
         arena_free(ARENA_MAPPINGS, free);
         return err;
     }
-    if (!list_front(frame, free, attr, &next))
+    if (!list_front(frame, free, p->attr, &next))
         panic("frame 0x%lx gets a mapping of a second memory type", (uint64_t)frame->mfn);
-    index =
-        record_new(&free, frame, next, at, tag_of(level, attr), extent_of(level, order, offset));
-    write_entries(space, va, level, count, pgentry_leaf(MFN(frame->mfn + offset), level, attr),
-                  index);
+    index = record_new(&free, frame, next, at, tag_of(p->level, p->attr),
+                       extent_of(p->level, p->order, p->offset));
+    write_entries(p->space, p->va, p->level, count,
+                  pgentry_leaf(MFN(frame->mfn + p->offset), p->level, p->attr), index);
     return 0;
+}
+
+int mapping_create_own(vaddr_t va, frame_t *frame)
+{
+    const struct part p = {
+        .space = kernel_space(), .va = va, .frame = frame, .level = 1, .attr = VATTR_W};
+
+    return mapping_create(&p);
 }
 
 // Entries are only cleared or changed if they still are what their record says: the first is

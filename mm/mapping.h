@@ -22,7 +22,7 @@ typedef struct mapping {
     uint32_t order : 5;      // it maps 2^order pages
     uint32_t home : 5;       // order as the caller made it; parts merge again up to this
     uint32_t home_level : 2; // level as the caller made it
-    uint32_t home_odd : 1;   // 1 if home has an odd number of ones, for whoever checks it
+    uint32_t home_odd : 1;   // 1 if home has an odd number of ones, for the self-check
     uint32_t home_1g : 1;    // 1 if home_level is 3, likewise
 } mapping_t;
 _Static_assert(sizeof(mapping_t) == 20, "20 bytes, and 4 in the shadow: at most 24 a mapping");

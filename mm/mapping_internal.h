@@ -5,25 +5,48 @@
 #include "arch/x86/pgentry.h"
 #include "mm/mm.h"
 
-/* Puts record m at the front of the frame's list, or takes it off; mapcount follows by m->refs. */
+// Pages [offset, offset + 2^order) of a block, at a place of an address space.
+struct part {
+    space_t *space; // NULL: the kernel's
+    vaddr_t va;
+    frame_t *frame;
+    uint64_t offset; // first page within the block
+    unsigned order;
+    unsigned level; // of the entries; 0: the largest that fit
+    unsigned attr;
+    uint64_t word; // what the descriptor said when the part was chosen
+    bool separate; // its records do not merge with others yet: a range that is taken back needs no
+                   // memory then for splitting them again
+    bool unmerged; // set if some of them might merge
+};
+
+/* Puts record `index` at the front of the frame's list, or takes it off; mapcount follows by its
+ * refs. */
 void mapping_link(frame_t *frame, uint32_t index);
 void mapping_unlink(frame_t *frame, uint32_t index);
-/* Makes a new mapping of pages [offset, offset + 2^order) by entries of that level. All arguments
- * are valid; -EEXIST, -ELARGE, -ETABLE, -ENOMEM: nothing changed. */
-int mapping_create(space_t *space, vaddr_t va, frame_t *frame, uint64_t offset, unsigned order,
-                   unsigned level, unsigned attr) must_check;
+/* Makes a new mapping of the part by entries of p->level, at least 1. All of *p is valid. Whatever
+ * the error, nothing has changed:
+ *   -EEXIST     another page is mapped there
+ *   -ELARGE     a large page is in the way
+ *   -ETABLE     a page table is in the way of a large page
+ *   -EFREE      the frame is free
+ *   -ENOMEM     no memory for the record or a table */
+int mapping_create(const struct part *p) must_check;
+/* The same of a page of the manager's own: writable, in the kernel's space. */
+int mapping_create_own(vaddr_t va, frame_t *frame) must_check;
 /* Takes all its entries away, and tables that became empty. The record and the mapcount go with
  * tlb_commit(), and the frame may be free then. */
 void mapping_destroy(space_t *space, frame_t *frame, uint32_t index);
 /* Writes its entries anew with m->attr changed to attr. */
 void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned attr);
-/* Shadow entries of m, from its page `first` on, `count` pages, now hold `index`. */
+/* The shadow entries of 2^order pages at va now hold `index`. */
 void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index);
 
 /* --- parts (mapping_split.c) ------------------------------------------------------------------- */
 
 /* Splits record `index` until one covers exactly pages [offset, offset + 2^order): that one is
- * returned in *out. -ENOMEM: as before. */
+ * returned in *out.
+ *   -ENOMEM     no memory for records or a table; nothing has changed */
 int mapping_split(space_t *space, frame_t *frame, uint32_t index, uint64_t offset, unsigned order,
                   uint32_t *out) must_check;
 /* Merges the record with its neighbours as far as they are alike and came from one mapping. */

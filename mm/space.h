@@ -47,12 +47,16 @@ static inline space_t *kernel_space(void)
     return (space_t *)(uintptr_t)VA_SPACES + SPACE_KERNEL;
 }
 
-/* Makes an empty user address space. name is cut to 21 characters. -EINVAL, -ENOMEM. */
+/* Makes an empty user address space. name is cut to 21 characters.
+ *   -EINVAL     a NULL
+ *   -ENOMEM     no memory for the space or its root table */
 int space_create(const char *name, space_t **out) must_check;
 /* Unmaps everything that is mapped in its user half, frees its tables, and the space.
- * -EINVAL not a live space, or the kernel's; -EBUSY a CPU has it in CR3. */
+ *   -EINVAL     not a live space, or the kernel's
+ *   -EBUSY      a CPU has it in CR3 */
 int space_destroy(space_t *space);
-/* Loads it in this CPU's CR3. -EINVAL not a live space. */
+/* Loads it in this CPU's CR3.
+ *   -EINVAL     not a live space */
 int space_switch(space_t *space);
 /* For a CPU that has just got the kernel's page tables: it has the kernel's space, and from here on
  * it is asked to flush; what it had cached before is gone. */

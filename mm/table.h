@@ -40,6 +40,11 @@ static inline pgentry_t *table_entries(uint32_t slot)
     return (pgentry_t *)(uintptr_t)(VA_WINDOW + ((uint64_t)slot << PAGE_SHIFT));
 }
 
+static inline vaddr_t table_va(uint32_t slot)
+{
+    return VADDR(VA_WINDOW + ((uint64_t)slot << PAGE_SHIFT));
+}
+
 static inline uint32_t *table_shadow(uint32_t slot)
 {
     return ((struct shadow *)(uintptr_t)VA_SHADOWS)[slot].entry;
@@ -123,6 +128,13 @@ bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels);
 /* Table slots, `want` or two of them; two fewer if `keep` stay free.  */
 int slots_grow(uint32_t want) must_check;
 bool slots_trim(uint32_t keep);
+/* A frame for a table in a slot of its own, all zero as its shadow is; 0 if there is no memory. */
+uint32_t table_back(void);
+/* Its frame and its slot go back; the frame only after the next flush. */
+void table_unback(uint32_t slot);
+/* Puts several tables in stock at once: who makes one soon makes more. False: not now, or no
+ * memory. */
+bool stock_fill(void);
 
 /* --- the tables used last (table_recent.c) ------------------------------------------------------ */
 

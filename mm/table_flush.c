@@ -156,7 +156,7 @@ void tlb_ask_page(uint64_t cpus, vaddr_t va, uint32_t epoch)
 
 /* --- the end of an operation ------------------------------------------------------------------ */
 
-// Nobody can reach what these records mapped any more.
+// No CPU can reach what these records mapped: it was flushed.
 static void release_records(uint32_t index, uint32_t epoch)
 {
     while (index) {

@@ -5,14 +5,14 @@
 #include "mm/mm.h"
 
 enum {
-    TLB_SPINS = 100, // then whoever waits for the others halts
+    TLB_SPINS = 100, // then the CPU that waits halts
 };
 #define TLB_TICKS_MAX (UINT64_C(1) << 36) // of the TSC: about half a minute
 
 /* `count` entries of that level from va on were cleared or changed: flushed on this CPU now, on
  * others by tlb_commit(). */
 void tlb_gone(const space_t *space, vaddr_t va, unsigned level, uint64_t count);
-/* The record is on no list any more; tlb_commit() takes its refs off the frame's mapcount and frees
+/* The record is off its list; tlb_commit() takes its refs off the frame's mapcount and frees
  * it. */
 void tlb_release(frame_t *frame, uint32_t index);
 /* The same for the only mapping, or one of several, of `pages` blocks of order 0 from mfn on, whose

@@ -6,7 +6,7 @@
 #include "mm/table.h"
 #include "mm/table_flush.h"
 
-static vaddr_t table_va(vaddr_t va, unsigned level)
+static vaddr_t covered_va(vaddr_t va, unsigned level)
 {
     return VADDR(ROUND_DOWN(va.v, UINT64_C(1) << level_shift(level + 1)));
 }
@@ -15,7 +15,7 @@ static vaddr_t table_va(vaddr_t va, unsigned level)
 // those.
 static bool is_for_callers(space_t *space, vaddr_t va, unsigned level)
 {
-    vaddr_t base = table_va(va, level);
+    vaddr_t base = covered_va(va, level);
     uint64_t bytes = UINT64_C(1) << level_shift(level + 1);
 
     return space_is_live(space) && pt_canonical(va, 1, space->levels) && space_has(space, va) &&
@@ -26,7 +26,7 @@ static always_inline void remember(space_t *space, vaddr_t va, unsigned level, u
 {
     struct recent_table *recent = &space->recent[level - 1];
 
-    recent->va = table_va(va, level).v;
+    recent->va = covered_va(va, level).v;
     recent->table = (uintptr_t)table_at(slot);
     recent->at = slot * PT_ENTRIES;
     recent->count = PT_ENTRIES;

@@ -221,7 +221,7 @@ static int map_pinned(struct part *p)
     if (!err && maps_full(p->frame, 1))
         err = -EOVERFLOW;
     if (!err)
-        err = mapping_create(p->space, p->va, p->frame, p->offset, p->order, p->level, p->attr);
+        err = mapping_create(p);
     if (err && err != -ENOMEM)
         err = map_again(p, err);
     return err;

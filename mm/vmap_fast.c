@@ -263,7 +263,7 @@ static cold_path int unmap_free(vaddr_t va, frame_t *frame, uint32_t refs, const
 }
 
 // The mapping goes, if no other CPU is to be asked and the table stays. The frame may be had by
-// others only when nothing can reach it any more.
+// others only when no CPU can reach it.
 static always_inline int unmap_last(space_t *space, vaddr_t va, frame_t *frame, uint64_t at,
                                     uint32_t index, const void *caller, unsigned level)
 {

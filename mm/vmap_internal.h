@@ -4,23 +4,8 @@
 #pragma once
 
 #include "mm/frame_word.h"
-#include "mm/mm.h"
+#include "mm/mapping_internal.h"
 #include "mm/vmap.h"
-
-// Pages [offset, offset + 2^order) of a block, at a place of an address space.
-struct part {
-    space_t *space; // NULL: the kernel's
-    vaddr_t va;
-    frame_t *frame;
-    uint64_t offset; // first page within the block
-    unsigned order;
-    unsigned level; // of the entries; 0: the largest that fit
-    unsigned attr;
-    uint64_t word; // what the descriptor said when the part was chosen
-    bool separate; // its records do not merge with others yet: a range that is taken back needs no
-                   // memory then for splitting them again
-    bool unmerged; // set if some of them might merge
-};
 
 /* What the descriptor says before anything is checked; 0 if there is none at that address. */
 static inline uint64_t first_word(const frame_t *frame)

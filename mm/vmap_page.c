@@ -8,7 +8,7 @@
 enum {
     WORD_KIND = FRAME_KIND_COUNT - 1, // of a descriptor's first word
     WORD_ORDER = WORD_ORDER_MASK << WORD_ORDER_SHIFT,
-    ORDER_BITS = 63, // with the lowest of level, which is 0 for what is no table
+    ORDER_BITS = 63, // with the lowest bit of level, which is 0 unless it is a table
 
     // Whose pages anyone may map, writable too, and as they are: page tables and the manager's own
     // memory have rules of their own, and devices no type unless they are asked for one.
@@ -193,7 +193,7 @@ static cold_path int unmap_free(vaddr_t va, frame_t *frame, uint64_t word, const
 }
 
 // The mapping goes, if no other CPU is to be asked, the table stays, and there is room for the
-// record. The frame may be had by others only when nothing can reach it any more.
+// record. Others may have the frame only when no CPU can reach it.
 static tail_path int unmap_last(vaddr_t va, frame_t *frame, uint64_t word, const void *caller,
                                 uint64_t at, mapping_t *m)
 {

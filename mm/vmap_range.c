@@ -163,7 +163,8 @@ int vmap_range(space_t *space, vaddr_t va, frame_t *first, uint64_t offset, uint
     return err;
 }
 
-// The last part of the range. Parts begin anew where a block does, so the last block tells.
+// The last part of the range. A part begins where a block does, so only the last block
+// is looked at.
 static int last_part(const struct range *r, struct part *p)
 {
     const frame_t *last = find_mfn_frame(MFN(r->mfn + r->pages - 1));

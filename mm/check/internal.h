@@ -62,7 +62,7 @@ void check_flushed(struct check *c);
 void check_cpus(struct check *c);
 void check_mask(struct check *c, const space_t *space);
 
-/* Whether an epoch is later than now; false where that can't be told. */
+/* Whether an epoch is later than now; false where that is unknown. */
 bool epoch_is_future(uint32_t epoch);
 
 /* Whether an index names an object within the arena's mapped pages. */

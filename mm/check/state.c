@@ -9,7 +9,7 @@
 #include "mm/lock.h"
 #include "mm/mapping_internal.h"
 
-#define EPOCH_WRAPS (UINT32_C(1) << 31) // beyond this one epoch can't be told to be later
+#define EPOCH_WRAPS (UINT32_C(1) << 31) // beyond this it is unknown which epoch is later
 
 /* --- A4: flags -------------------------------------------------------------------------------- */
 
@@ -36,7 +36,7 @@ void check_ranks(struct check *c)
                     mm.frame_lock.rank);
 }
 
-// Whoever gave map_lock back has flushed and released all that it had collected.
+// A CPU that gives map_lock back has flushed and released all that it had collected.
 static void check_batch(struct check *c)
 {
     const struct tlb_batch *b = &mm.batch;

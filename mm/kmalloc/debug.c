@@ -17,7 +17,7 @@ static size_t first_other(const uint8_t *p, size_t bytes, uint8_t junk)
     return i;
 }
 
-static int told(const void *object, const char *what, uint64_t distance, const struct ktag *tag)
+static int report(const void *object, const char *what, uint64_t distance, const struct ktag *tag)
 {
     printk("kmalloc: %p of %u bytes, number %u, caller 0x%lx: %s, at byte %ld\n", object, tag->size,
            tag->serial, tag->caller, what, (long)distance);
@@ -65,7 +65,7 @@ int kdebug_check_large(uint32_t page)
     if (!KMALLOC_DEBUG)
         return 0;
     bad = first_other(p + k->bytes, large_tail(k), JUNK_RED);
-    return bad == large_tail(k) ? 0 : told(p, "written beyond its end", k->bytes + bad, &k->tag);
+    return bad == large_tail(k) ? 0 : report(p, "written beyond its end", k->bytes + bad, &k->tag);
 }
 
 #if KMALLOC_DEBUG
@@ -132,8 +132,8 @@ static int check_before(uint32_t page, uint32_t slot)
 
     if (!slot || first_other(p - bytes, bytes, JUNK_RED) == bytes)
         return 0;
-    return told(p, "written before its start", first_other(p - bytes, bytes, JUNK_RED) - bytes,
-                kdebug_tag(page, slot));
+    return report(p, "written before its start", first_other(p - bytes, bytes, JUNK_RED) - bytes,
+                  kdebug_tag(page, slot));
 }
 
 int kdebug_check_slot(uint32_t page, uint32_t slot)
@@ -145,15 +145,15 @@ int kdebug_check_slot(uint32_t page, uint32_t slot)
     size_t bad;
 
     if (used && (!from || from > class_bytes(kpage_at(page)->class)))
-        return told(p, "its tag was written over", to_tag(page), tag);
+        return report(p, "its tag was written over", to_tag(page), tag);
     bad = first_other(p + from, to_tag(page) - from, used ? JUNK_RED : JUNK_FREE);
     if (bad != to_tag(page) - from)
-        return told(p, used ? "written beyond its end" : "written after it was freed", from + bad,
-                    tag);
+        return report(p, used ? "written beyond its end" : "written after it was freed", from + bad,
+                      tag);
     bad = first_other(p + to_tag(page) + sizeof(*tag), behind_tag(page), JUNK_RED);
     if (bad != behind_tag(page))
-        return told(p, "written beyond its end, or before the next one's start",
-                    to_tag(page) + sizeof(*tag) + bad, tag);
+        return report(p, "written beyond its end, or before the next one's start",
+                      to_tag(page) + sizeof(*tag) + bad, tag);
     return check_before(page, slot);
 }
 

@@ -164,6 +164,6 @@ void kdebug_alloc_large(uint32_t page, const void *caller);
 void kdebug_resize(uint32_t page, uint32_t slot, size_t size);
 void kdebug_resize_large(uint32_t page, size_t size);
 void kdebug_free(uint32_t page, uint32_t slot, const void *caller);
-/* 0, or -ECORRUPT after it is told where and how. The slot may be free. */
+/* 0, or -ECORRUPT after printing where and how. The slot may be free. */
 int kdebug_check_slot(uint32_t page, uint32_t slot);
 int kdebug_check_large(uint32_t page);

@@ -20,8 +20,10 @@ void *kzalloc(size_t size) must_check;
 void *krealloc(void *p, size_t size) must_check;
 
 /* Gives the object back; pages that hold no others go back to the frames at once. NULL is nothing.
- * -EINVAL p is no object of kmalloc's, -EFREE it is free already, -ECORRUPT (debug builds) bytes
- * around it were written: told on the console with the caller, and nothing has changed. */
+ * An error is printed with the caller, and nothing has changed.
+ *   -EINVAL     p is no object of kmalloc's
+ *   -EFREE      it is free already
+ *   -ECORRUPT   bytes around it were written (debug builds) */
 int kfree(void *p);
 
 /* Bytes that may be used at p: what was asked for in debug builds, else the size of its class. 0 if

@@ -82,7 +82,7 @@ static void contents(void)
     counts(&e, 1, 0, 0);
 }
 
-// Parts and ranges are told as the pages that they are.
+// Parts and ranges are noted as the pages that they are.
 static void parts(void)
 {
     frame_t *f, *small[2];

@@ -120,7 +120,8 @@ static void made_one_by_one(void)
     SAME(mm_check(), 0);
 }
 
-// Whoever looks at a table, or holds it, does not see what becomes of it.
+// An empty table whose frame others map or hold does not go to the stock: they would see the next
+// one that is made of it.
 static void not_kept_for_others(void)
 {
     frame_t *f = boot(), *table;
