@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Arenas: what the manager takes from them, what it keeps in stock, and the cache of records. Not for
-// callers of mm/.
+// Arenas: what the manager takes from them, what it keeps in stock, and the cache of records. Not
+// for callers of mm/.
 #pragma once
 
 #include "arch/x86/spinlock.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Blocks: made, split, merged, taken from the orders and given back. Callers of these hold frame_lock.
+// Blocks: made, split, merged, taken from the orders and given back. Callers of these hold
+// frame_lock.
 #pragma once
 
 #include "mm/mm.h"
@@ -19,7 +20,7 @@ int frame_create(uint64_t mfn, unsigned order, enum frame_kind kind, uint32_t re
  * is zero. */
 void frame_move(uint32_t from, uint32_t to);
 
-/* --- without frame_lock (frame.c) -------------------------------------------------------------- */
+/* --- without frame_lock (frame.c) ------------------------------------------------------------- */
 
 /* A free block of that order with refcount 1 and that kind, for the manager itself; NULL if there
  * is none. No upkeep. */

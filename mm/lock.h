@@ -12,8 +12,8 @@ static inline void map_lock(void)
 
 /* Flushes what is pending, does what upkeep there is, and unlocks. */
 void map_unlock(void);
-/* Called at the end of each operation, when no lock of mm/ is held; NULL: not called. mm_check_every()
- * sets it. */
+/* Called at the end of each operation, when no lock of mm/ is held; NULL: not called.
+ * mm_check_every() sets it. */
 extern void (*operation_ended)(void);
 
 static inline void frame_lock(void)

@@ -42,7 +42,7 @@ void mapping_set_attr(space_t *space, frame_t *frame, uint32_t index, unsigned a
 /* The shadow entries of 2^order pages at va now hold `index`. */
 void mapping_set_shadow(space_t *space, vaddr_t va, unsigned level, unsigned order, uint32_t index);
 
-/* --- parts (mapping_split.c) ------------------------------------------------------------------- */
+/* --- parts (mapping_split.c) ------------------------------------------------------------------ */
 
 /* Splits record `index` until one covers exactly pages [offset, offset + 2^order): that one is
  * returned in *out.
@@ -52,7 +52,7 @@ int mapping_split(space_t *space, frame_t *frame, uint32_t index, uint64_t offse
 /* Merges the record with its neighbours as far as they are alike and came from one mapping. */
 void mapping_merge(space_t *space, frame_t *frame, uint32_t index);
 
-/* --- memory types, and what attributes are allowed (mapping_type.c) ---------------------------- */
+/* --- memory types, and what attributes are allowed (mapping_type.c) --------------------------- */
 
 /* Whether it is a part of the kernel's image, which ring 3 must not write. */
 static inline bool is_image(unsigned kind)

@@ -64,7 +64,7 @@ void space_go_online(void);
 /* The one that this CPU's CR3 holds. */
 space_t *space_current(void);
 
-/* --- for mm/ itself ---------------------------------------------------------------------------- */
+/* --- for mm/ itself --------------------------------------------------------------------------- */
 
 /* True if it is the address of a live space, whatever pointer it is. */
 bool space_is_live(const space_t *space);

@@ -123,7 +123,7 @@ void pt_set(uint32_t slot, unsigned index, pgentry_t entry, uint32_t shadow);
 /* True if va .. va + bytes - 1 is canonical and in one half. */
 bool pt_canonical(vaddr_t va, uint64_t bytes, unsigned levels);
 
-/* --- slots (table_slot.c) ----------------------------------------------------------------------- */
+/* --- slots (table_slot.c) --------------------------------------------------------------------- */
 
 /* Table slots, `want` or two of them; two fewer if `keep` stay free.  */
 int slots_grow(uint32_t want) must_check;
@@ -136,7 +136,7 @@ void table_unback(uint32_t slot);
  * memory. */
 bool stock_fill(void);
 
-/* --- the tables used last (table_recent.c) ------------------------------------------------------ */
+/* --- the tables used last (table_recent.c) ---------------------------------------------------- */
 
 /* The number of va's entry among those of all slots, in its table of that level, which the fast
  * path finds by itself the next time. The space is live; any address, 0 if there is no such table

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The general code of the vmap family (vmap.c): one block, or a part of it, at one place. map_lock is
-// held.
+// The general code of the vmap family (vmap.c): one block, or a part of it, at one place. map_lock
+// is held.
 #pragma once
 
 #include "mm/frame_word.h"

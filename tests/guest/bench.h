@@ -32,8 +32,8 @@ enum {
 
 /* Measures the empty loop. */
 void bench_calibrate(void);
-/* Prints `bench KEY ticks T ops N`, which tests/bench/bench.py reads, less what the loop over so many
- * operations costs by itself. */
+/* Prints `bench KEY ticks T ops N`, which tests/bench/bench.py reads, less what the loop over so
+ * many operations costs by itself. */
 void bench_say(const char *key, uint64_t ticks, uint64_t ops);
 void bench_say_plain(const char *key, uint64_t ticks, uint64_t ops);
 /* Ends the run as a failure. Every operation of the benchmark must succeed. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The memory order that mm/ asks for when it pins a frame. An x86 CPU gives more order than that, and
-// no test can see on it what is missing. So mm/ is built with -fsanitize=thread here: each access to
-// memory calls a function of this file, and each atomic one says its order.
+// The memory order that mm/ asks for when it pins a frame. An x86 CPU gives more order than that,
+// and no test can see on it what is missing. So mm/ is built with -fsanitize=thread here: each
+// access to memory calls a function of this file, and each atomic one says its order.
 #include "tests/host/support.h"
 
 #include "lib/string.h"
@@ -9,8 +9,8 @@
 #define BLOCK VADDR(VA_VMAP)           // where blocks of 2 MiB are mapped
 #define PAGE  VADDR(VA_VMAP + 2 * MIB) // where pages are mapped
 
-// What was done to the frame. It is pinned when its mapcount rises by a compare-and-exchange of both
-// counts: only then its descriptor says what it is.
+// What was done to the frame. It is pinned when its mapcount rises by a compare-and-exchange of
+// both counts: only then its descriptor says what it is.
 static struct {
     const frame_t *frame; // NULL: nothing is noted
     bool pinned;

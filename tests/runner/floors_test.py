@@ -38,8 +38,6 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 def folder(name: str) -> str:
     """The floor that a file stands on: its folder, but for the headers that stand for ACPICA's own."""
-    if name.startswith("arch/x86/pgtable."):
-        return "mm"  # until it moves there
     return "acpi" if name.startswith("acpi/include/") else name.rpartition("/")[0]
 
 
