@@ -13,7 +13,7 @@
 //   1. entry      entry_clear(), then the flush, then shadow_clear()
 //   2. list       record_unlist()
 //   3. record     record_put() gives it back
-//   4. unpin      frame_unpin() or frame_unpin(), by release: others may have the frame now
+//   4. unpin      frame_unpin(), by release: others may have the frame now
 // A mapping that is mapped again keeps the frame pinned: refs_up() and refs_down() count both.
 //
 // map_lock is held in all of them.
