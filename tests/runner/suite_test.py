@@ -85,7 +85,7 @@ class Run(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             self.assertEqual(done.stdout.splitlines()[-1], "7 passed, 0 failed")
             self.assertIn("only: ONLY=gdb/a,unit", done.stdout)
-            self.assertTrue((self.place / "root/ktf/tests/suite.py").exists())
+            self.assertTrue((self.place / "root/ktf/tests/runner/suite.py").exists())
             self.assertFalse((self.place / "root/ktf/build").exists())
             self.nothing_left()
         calls = (self.fake / "mmdebstrap.calls").read_text().splitlines()
