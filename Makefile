@@ -73,7 +73,7 @@ FUZZ_SRCS   := tests/fuzz/mm.c $(HOST_SRCS)
 FUZZ_OBJS   := $(FUZZ_SRCS:%=$(BUILD)/fuzz/obj/%.o)
 FUZZ_CFLAGS := $(filter-out -fsanitize=%,$(HOST_CFLAGS)) -fsanitize=fuzzer,address,undefined
 
-# Builds inside of a target use every CPU, unless make was told how many jobs to run.
+# Builds inside of a target use every CPU, unless make was given a number of jobs.
 AT_ONCE = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 .DEFAULT_GOAL := all

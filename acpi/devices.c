@@ -6,7 +6,7 @@
 #include "lib/printk.h"
 
 enum {
-    PATH_MAX = 128, // of a name; longer ones are left out of the tree, and told
+    PATH_MAX = 128, // of a name; longer ones are left out of the tree, and printed
     PINS = 4,       // A to D
     ADDRESS_DEVICE_SHIFT = 16,
     STATUS_DEFAULT = 0xf, // of a device without _STA: present and working

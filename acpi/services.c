@@ -84,7 +84,7 @@ void acpi_os_printf(const char *format, ...)
     va_end(args);
 }
 
-// The AML's Fatal and Breakpoint: told. Fatal means that the firmware wants the machine off.
+// The AML's Fatal and Breakpoint are printed. Fatal means that the firmware wants the machine off.
 acpi_status acpi_os_signal(u32 function, void *info)
 {
     const struct acpi_signal_fatal_info *fatal = info;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// What the boot loader told us, copied out of its memory before any of that is touched.
+// What the boot loader passed to us, copied out of its memory before any of that is touched.
 #pragma once
 
 #include "lib/types.h"

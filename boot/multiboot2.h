@@ -13,7 +13,8 @@ void multiboot2_init(paddr_t mbi);
 
 /*
  * Fills *bi from the information structure that can be read at info (8-byte aligned) and lies at
- * mbi in physical memory. What is out of bounds or doesn't fit is left out and told on the console.
- * -EINVAL the structure's size can't be, -ENOENT it holds no memory map.
+ * mbi in physical memory. What is out of bounds or doesn't fit is left out; the console says so.
+ *   -EINVAL  the structure's size can't be right
+ *   -ENOENT  it holds no memory map
  */
 int multiboot2_parse(const void *info, paddr_t mbi, struct boot_info *bi) must_check;

@@ -159,7 +159,7 @@ static void start(uint32_t wanted, uint64_t mfn)
     }
     for (unsigned i = 0; i < START_TIMEOUT && online(wanted) < wanted; i++)
         delay(1);
-    // Whoever did not come is not expected any more.
+    // A CPU that did not come is not expected any more.
     for (uint32_t id = 0; id < APIC_IDS; id++)
         __atomic_exchange_n(&ap_stack[id], 0, __ATOMIC_RELAXED);
 }

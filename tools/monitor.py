@@ -79,7 +79,7 @@ class Monitor:
                 self.events.append(message)
 
     def rest(self) -> list[dict[str, Any]]:
-        """All events so far, those included that QEMU told before it ended; waits for its end."""
+        """All events so far, those included that QEMU sent before it ended; waits for its end."""
         with contextlib.suppress(OSError, GuestError):
             self._reply()
         return self.events

@@ -10,7 +10,7 @@ enum {
     DEBUG_EXIT_SUCCESS = 0x10,
     DEBUG_EXIT_FAILURE = 0x11,
     PVPANIC_PORT = 0x505,
-    PVPANIC_PANICKED = 1 << 0, // what the device can be told, and what it is told
+    PVPANIC_PANICKED = 1 << 0, // the event that the device reports to QEMU
     NO_DEVICE = 0xff,          // what a port without one reads as
 };
 

@@ -40,6 +40,6 @@ void machine_exit_wanted(void);
 /* Tells QEMU of a panic and halts this CPU, without a look at memory. */
 _Noreturn void machine_stop_bare(void);
 
-/* Stops after a fault or a panic: machine_exit(false) if wanted, else QEMU is told by its pvpanic
+/* Stops after a fault or a panic: machine_exit(false) if wanted, else QEMU is notified by pvpanic
  * device, if there is one, and the CPU halts. */
 _Noreturn void machine_stop(void);

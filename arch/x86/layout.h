@@ -36,7 +36,7 @@
 
 #define VA_IMAGE 0xffffffff80000000 // the kernel's image, at its physical address + this
 
-// Free for whoever calls vmap_kern: 0xffff800000000000 up to LAYOUT_BASE.
+// Free for callers of vmap_kern(): 0xffff800000000000 up to LAYOUT_BASE.
 #define VA_KERNEL 0xffff800000000000
 #define VA_ACPI   VA_KERNEL // what ACPI maps: physical address p at VA_ACPI + p (acpi/memory.c)
 #define VA_VMAP   0xffffc00000000000 // where tests and clients start

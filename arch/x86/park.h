@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Waiting without a spinning CPU: one that waits halts, and is woken by whoever has news for it.
+// Waiting without a spinning CPU: one that waits halts, and the CPU that ends the wait wakes it.
 #pragma once
 
 #include "lib/types.h"
@@ -38,7 +38,8 @@ void cpu_park(void);
 /* Ends that CPU's cpu_park(), or its next one. What the caller wrote before it sees then. */
 void cpu_unpark(uint32_t cpu);
 
-/* Ends this CPU's cpu_park() about every second, or no more: for whoever must not wait for ever. */
+/* Ends this CPU's cpu_park() about every second, or no longer: for a wait that must not last for
+ * ever. */
 void cpu_alarm(bool on);
 
 /* That CPU has to flush. True if it must be sent VECTOR_SHOOTDOWN and will answer; false if it

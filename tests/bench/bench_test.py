@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The benchmark's judgement, on made-up results: what is missing, is no figure, or is too much must be told."""
+"""The benchmark's judgement, on made-up results: a figure that is missing, is no number, or is too much must be found."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class Debugger(unittest.TestCase):
             self.assertEqual(bench.judged(result), [f"{reader}: GDB took 601 MB, more than 600"])
 
     def test_time(self) -> None:
-        """All readers at their bound are fine; more is told, of one of them as well."""
+        """All readers at their bound are fine; more fails, for one of them as well."""
         for bounds in (bench_debugger.FULL, bench_debugger.SMALL):
             self.assertEqual(set(bounds.best), {"maps_cpu_s", "pt_check_cpu_s"})
             for key, most in bounds.best.items():

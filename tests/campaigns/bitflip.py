@@ -340,7 +340,7 @@ def overwrite(pool: ProcessPoolExecutor, count: int, rng: random.Random) -> list
 
 
 def tried(pool: ProcessPoolExecutor, flips: list[Flip]) -> Campaign:
-    """What comes of each; those that nobody sees are told at once."""
+    """What comes of each; those that nobody sees are printed at once."""
     outcomes = []
     for flip, outcome in zip(flips, pool.map(try_flip, flips, chunksize=8)):
         outcomes.append(outcome)

@@ -2,7 +2,7 @@
 # Every structure of the memory manager, field by field, with where its bits lie in physical memory.
 """fields(db) -> list[Field]: what the bit-flip campaign breaks, from the database of a healthy guest.
 
-A structure's objects are told apart by what they are used for ("frame, free"): the same bit can mean much in one and
+A structure's objects are sorted by their use ("frame, free"): the same bit can mean much in one and
 nothing in the other. Places are bit addresses: physical address * 8 + number of the bit.
 """
 

@@ -144,7 +144,7 @@ class Runs(unittest.TestCase):
         self.assertRegex(said, "run 1: triple fault on CPU 0 at load_cr3")
 
     def test_no_cmdline(self) -> None:
-        """It must be told what goes wrong."""
+        """It needs to know what goes wrong."""
         status, said = search("")
         self.assertEqual(status, 2)
         self.assertIn("CMDLINE=", said)
@@ -210,7 +210,7 @@ class Verdict(unittest.TestCase):
             self.assertNotIn("culprit", said)
 
     def test_missed(self) -> None:
-        """What changed behind the watches is told, and nobody is blamed for it."""
+        """A change that no watch saw is reported, and no store is blamed for it."""
         status, said = self.verdict(missed=["an entry"])
         self.assertIsNone(status)
         self.assertIn("! an entry changed through an address that is not mapped any more", said)

@@ -420,7 +420,7 @@ def twice(kind: str, guest: Guest) -> list[str]:
 
 
 def check_unlogged(text: str, want: Expected) -> None:
-    """What was told with QEMU's log, and once more without: the same but for the line that names the log."""
+    """The answer with QEMU's log, and once more without: the same but for the line that names the log."""
     _, logged, derived = (part.splitlines() for part in text.split(f"\n{UNLOGGED}\n"))
     if LOGGED not in logged:
         raise Wrong(f"QEMU's log was not used: {logged[:12]}")

@@ -3,7 +3,7 @@
 """False alarms: a guest whose CPUs all work at random is stopped at random, and ktf-pt-check must have nothing to say.
 
 One guest for each seed: test=stress on 4 CPUs (`-accel tcg,thread=multi`), stopped by GDB as often as asked, and then
-let go; if its test ends before, there is another guest. Where a CPU holds a lock, what that lock covers is told as in
+let go; if its test ends before, there is another guest. Where a CPU holds a lock, what that lock covers is shown as in
 progress and not counted; many stops must meet one. The stress test must end as without GDB: all its operations done,
 nothing failed. Exit status 1 otherwise.
 """

@@ -41,7 +41,7 @@ class Said:
 
 
 class Gdb:
-    """A GDB that is told one command after the other, on a guest of its own."""
+    """A GDB that gets one command after the other, on a guest of its own."""
 
     def __init__(self, guest: Guest, stop: str, symbols: bool) -> None:
         args = gdb_command(None if stop == "none" else guest.port, symbols=symbols)

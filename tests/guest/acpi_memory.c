@@ -158,7 +158,7 @@ GUEST_TEST(acpi_types)
 
 /* --- what can't be done ----------------------------------------------------------------------- */
 
-// Each is refused, and told; what is mapped stays as it is: page 1 of `page`, twice.
+// Each is refused, and reported; what is mapped stays as it is: page 1 of `page`, twice.
 static void refuse(uint64_t page)
 {
     uint8_t *p = at_va(page);

@@ -10,7 +10,7 @@
 
 /* A page of memory, mapped at va of that space (NULL: the kernel's); panics if there is none. */
 frame_t *crash_page(space_t *space, vaddr_t va, unsigned attr);
-/* Takes the page of the kernel's space that holds va away, as whoever owns it might by mistake. */
+/* Takes the page of the kernel's space that holds va away, as its owner might by mistake. */
 void crash_unmap(vaddr_t va);
 
 /* Bugs in what memory is used for, crash_mm.c. */

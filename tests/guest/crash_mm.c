@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// crash=KIND: memory that is used after it was given back, or by whoever does not own it.
+// crash=KIND: memory that is used after it was given back, or by code that does not own it.
 #include "arch/x86/cpu.h"
 #include "mm/table.h"
 #include "kernel/smp.h"

@@ -120,7 +120,7 @@ class Wait(unittest.TestCase):
         self.assertEqual(self.wait("acpi=off test=no-such"), EXIT_FAILURE)
 
     def test_no_end(self) -> None:
-        """What is no end of the guest's own is raised, and called by its name."""
+        """An end that is not the guest's own is raised, and named."""
         for words, said in (
             ("power-off", "switched the machine off"),
             ("acpi=off crash=panic", "the kernel panicked"),

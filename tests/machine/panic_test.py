@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""What becomes of the machine in a panic: QEMU is told once, and every CPU halts for good, whatever else goes wrong."""
+"""What becomes of the machine in a panic: QEMU is notified once, and every CPU halts for good, whatever else goes wrong."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Panic(unittest.TestCase):
         self.assertEqual(said.count("panic in panic: #PF page fault at 0x"), 1, said)
 
     def test_panic_state(self) -> None:
-        """Where even the panic's own variables are gone, that is told, and all ends."""
+        """Where even the panic's own variables are gone, the console says so, and all ends."""
         for smp in (1, 2):
             said = self.crash("panic-state", smp)
             self.assertRegex(

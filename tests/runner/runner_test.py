@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The tests' own tests: what hangs, panics, reboots, crashes or runs nothing must be told as a failure."""
+"""The tests' own tests: what hangs, panics, reboots, crashes or runs nothing must count as a failure."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def find_root(session: Session) -> tuple[Root, list[str]]:
 
 
 def _by_symbol(session: Session, notes: list[str]) -> int:
-    """What the boot loader told our kernel; 0 if that is not known."""
+    """What the boot loader passed to our kernel; 0 if that is not known."""
     if session.types is None or session.types.symbol("boot_info") is None:
         return 0
     memory = VirtualMemory(session.reader, session.cpu.root, session.rules)

@@ -36,7 +36,7 @@ def checksum(data: bytes) -> int:
 
 
 def printable(data: bytes) -> str:
-    """Bytes as text, what is no letter as '.'; without blanks and zeros at the end."""
+    """Bytes as text, unprintable ones as '.'; without blanks and zeros at the end."""
     text = data.rstrip(b"\0 ")
     return "".join(chr(b) if 0x20 <= b < 0x7F else "." for b in text)
 

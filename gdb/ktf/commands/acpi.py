@@ -39,7 +39,7 @@ class AcpiCommand(Command):
     Without an operand: a line for each table that the root pointer (RSDP) leads to: signature, physical
     address, length in bytes, revision, who made it, checksum; with the symbols of our kernel also the
     frame that holds its first byte, the frame's kind, and how often its pages are mapped (mappings, and
-    their references together). What is wrong with a table is told in lines that begin with `!`.
+    their references together). What is wrong with a table stands in lines that begin with `!`.
     SIG is a signature (FADT and MADT stand for FACP and APIC), SSDT:2 the second one of several; ADDRESS
     an expression: a physical address in a table, or a kernel address that leads to one.
 

@@ -29,7 +29,7 @@ class CheckCommand(Command):
     address, level, entry, frame number), what is there and what should be. At most 20 lines for each
     rule; the last line counts all. docs/invariants.md explains the rules.
 
-      --rule R,...  these rules alone, e.g. --rule P1,P2 (what can't be read is told in any case)
+      --rule R,...  these rules alone, e.g. --rule P1,P2 (what can't be read is reported in any case)
       --json        one object on one line
       --quit        end GDB afterwards, with status 0 if nothing is broken, else 1; the guest stays
                     halted

@@ -42,7 +42,7 @@ class FrameCommand(Command):
                           lower half: of the space in the selected CPU's CR3)
                           Without one of these the value decides: a pointer to a frame_t or mapping_t,
                           a kernel address, else a physical address if it is a multiple of 4096, a
-                          frame number if there is such a frame. What was taken is told.
+                          frame number if there is such a frame. The first line says which was taken.
       --free              a line for each free block, as the guest's mm_print_free() prints them
       --json              one object on one line
 

@@ -54,7 +54,7 @@ class MapsCommand(Command):
       kernel: 1 range, 94 pages, 376K
 
     Errors: no guest, a running guest, paging off, an address space that is not there. Tables that
-    can't be read don't end the command: what is wrong is told after the ranges."""
+    can't be read don't end the command: what is wrong is listed after the ranges."""
 
     name = "ktf-maps"
     operand = "expression"

@@ -22,7 +22,7 @@ class PostmortemCommand(Command):
     IDT, GDT, TSS, the handler) the walk, the frame and what the journal knows of it. All CPUs are looked
     at: the one that GDB has selected need not be the one that failed. The first time at a stop the thread
     of the CPU that failed is selected, so that `bt` and `info registers` are of it; the last line says so.
-    A guest that ended as it wanted to (by isa-debug-exit, a power-off) is told from one that was reset,
+    A guest that ended as it wanted to (by isa-debug-exit, a power-off) is distinguished from one that was reset,
     where its kernel wrote that down or a port was just written. The chain is that of QEMU's log
     (-d int,cpu_reset -D FILE) where there is one, else it is derived from registers, instruction, IDT,
     TSS and page tables; CR2 alone holds the last address of a chain, not the first.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# GDB's disassembler on bytes that we have read: GDB itself can't read them on QEMU's own core, or with CR3 astray.
+# GDB's disassembler on bytes that we have read: GDB itself can't read them on QEMU's own core, or with a wrong CR3.
 """with bytes_at(va, code): what GDB disassembles there is code. Needs GDB 13; an older one reads by itself."""
 
 from __future__ import annotations

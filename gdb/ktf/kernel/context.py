@@ -49,14 +49,14 @@ class Context(Protocol):
         """The instruction there, in AT&T's syntax, and its size; ("", 0) if it can't be read. code: what stands there, if known."""
 
     def unwound(self, cpu: int) -> list[tuple[int, int]]:
-        """The backtrace of that CPU, innermost first, as far as it can be told.
+        """The backtrace of that CPU, innermost first, as far as it is known.
 
         Of a function its pc, and 0; of the entry code of an exception, whose handler is one of those before it, its
         pc and where it has saved the registers.
         """
 
     def vm_status(self) -> str:
-        """What QEMU says of the machine: "debug", "shutdown", ...; of a core what it said then, "" if that is not told."""
+        """What QEMU says of the machine: "debug", "shutdown", ...; of a core what it said then, "" if that is not known."""
 
     def fault_log(self) -> str:
         """The end of QEMU's log of exceptions (-d int -D FILE), of a core what is kept of it; "" if there is none."""

@@ -46,11 +46,11 @@ class Cpus:
         self.every = [replace(c, number=mine.get(c.number, c.number)) for c in session.cpus]
 
     def _numbers(self, kernel: Kernel, found: list[Registers]) -> dict[int, int]:
-        """By QEMU's number. Whoever can't be one of the kernel's CPUs gets a number behind theirs."""
+        """By QEMU's number. A CPU that can't be one of the kernel's gets a number behind theirs."""
         votes = {r.number: self._votes(kernel, r) for r in found}
         wanted = {i: [*sorted(v, key=lambda n: (-v[n], n != i, n)), i] for i, v in votes.items()}
         numbers: dict[int, int] = {}
-        # Those that most speaks for come first, and of these whoever has QEMU's number.
+        # Those that most speaks for come first, and of these the one with QEMU's number.
         for i in sorted(votes, key=lambda i: (-votes[i][wanted[i][0]], wanted[i][0] != i, i)):
             free = [n for n in wanted[i] if n not in numbers.values()]
             numbers[i] = free[0] if free else self.room + i
@@ -80,7 +80,7 @@ class Cpus:
         return [c for c in self.every if not c.paging_problem() and self.is_online(c)]
 
     def starting(self) -> set[int]:
-        """Numbers of those that page, are not online, and are where a CPU starts, as far as can be told."""
+        """Numbers of those that page, are not online, and are where a CPU starts, as far as is known."""
         off = [c for c in self.every if not c.paging_problem() and not self.is_online(c)]
         return {c.number for c in off if not self.is_past_start(c)}
 

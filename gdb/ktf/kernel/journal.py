@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ktf.kernel.kernel import Kernel
     from ktf.kernel.session import Session
 
-# One event. pages: of consecutive memory from mfn on, 0 where no frame is told; span: bytes from va on, 0 without va.
+# One event. pages: of consecutive memory from mfn on, 0 where no frame is named; span: bytes from va on, 0 without va.
 EVENT = np.dtype(
     [
         ("number", "u8"),
@@ -50,8 +50,8 @@ EVENT = np.dtype(
 )
 PLAIN = ("op", "mfn", "order", "kind", "level", "va", "count", "refcount", "mapcount", "caller")
 RANGES = ("JOURNAL_MAP_RANGE", "JOURNAL_PUT_RANGE")  # of consecutive memory
-SCATTERED = ("JOURNAL_MAP_FRAMES", "JOURNAL_PUT_FRAMES")  # only the first frame is told
-UNITS = ("JOURNAL_SHOOTDOWN",)  # only the first address is told
+SCATTERED = ("JOURNAL_MAP_FRAMES", "JOURNAL_PUT_FRAMES")  # only the first frame is named
+UNITS = ("JOURNAL_SHOOTDOWN",)  # only the first address is named
 
 Source = Callable[[int], str]
 
@@ -142,7 +142,7 @@ def events(session: Session) -> Journal:
 
 
 def _rings(kernel: Kernel, size: int) -> tuple[dict[int, bytes], list[str]]:
-    """The ring of each CPU that has one; pages that can't be read are blank, and told."""
+    """The ring of each CPU that has one; pages that can't be read are blank, and named in notes."""
     symbol, cpus = kernel.types.symbol("journal_ring"), kernel.types.constant("JOURNAL_CPUS")
     if symbol is None:
         raise KtfError("the symbols have no journal_ring: this kernel keeps no journal")

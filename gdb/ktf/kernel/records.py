@@ -118,7 +118,7 @@ class Mappings:
         return cached
 
     def row_of(self, index: np.ndarray) -> np.ndarray:
-        """Rows of records by their index; NONE for what is no record in use."""
+        """Rows of records by their index; NONE where no record is in use."""
         if not len(self):
             return np.full(len(index), NONE, np.int64)
         row = self._row.take(index >> self._low, mode="clip")

@@ -32,7 +32,7 @@ class Session:
     rules          how page tables are to be read
     kernel         None without our symbols, or before paging is on
     notes          lines on what is not as it should be, to be shown
-    unwind(N)      the functions that CPU N is inside of, as far as they can be told
+    unwind(N)      the functions that CPU N is inside of, as far as is known
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Session:
 
     @property
     def phys_bits(self) -> int | None:
-        """MAXPHYADDR as QEMU or the core told it; None if neither did."""
+        """MAXPHYADDR as QEMU or the core has it; None if neither has."""
         return self._phys_bits
 
     def need_paging(self) -> None:
@@ -120,7 +120,7 @@ class Session:
         return self._kernel
 
     def _learn_rules(self, kernel: Kernel) -> None:
-        """What the CPU can do, as the kernel found by CPUID; a physical size that QEMU told counts more."""
+        """What the CPU can do, as the kernel found by CPUID; a physical size from QEMU counts more."""
         limit = kernel.mm.value("phys_limit", 0)
         bits = limit.bit_length() - 1
         if self._phys_bits is not None or limit != 1 << bits or not 32 <= bits <= 52:

@@ -163,7 +163,7 @@ def _physical(db: Database, va: int) -> int | None:
 
 
 def _entry(db: Database, v: Violation) -> Iterator[tuple[str, int, int]]:
-    """The page-table entry for an address: of the level that is told, else where the walk ends."""
+    """The page-table entry for an address: of the level that is given, else where the walk ends."""
     assert v.va is not None
     roots = {row.name: row.mfn for row in db.spaces.rows}
     name = v.space or db.spaces.rows[0].name

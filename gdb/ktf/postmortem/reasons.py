@@ -51,7 +51,7 @@ class Reason:
 
 
 class Reasons(Past):
-    """The frame database and the journal at one stop, asked by address. Whatever can't be read is told in notes."""
+    """The frame database and the journal at one stop, asked by address. What can't be read is named in notes."""
 
     def __init__(self, session: Session, context: Context, stop: Stop) -> None:
         super().__init__(session, context)
@@ -192,7 +192,7 @@ class Reasons(Past):
                 yield Reason(f"the guard page above stack '{stacks.names[i]}'")
 
     def _unmapped(self, va: int) -> Iterator[Reason]:
-        """Whoever took the mapping away."""
+        """The code that took the mapping away."""
         if self.journal is None:
             return
         found = self.journal.of_va(va & -PAGE & U64, PAGE)

@@ -43,7 +43,7 @@ def read_frame(kernel: Kernel, registers: Registers, va: int, depth: int = 0) ->
 
 
 def saved(session: Session, context: Context, kernel: Kernel, registers: Registers) -> list[Saved]:
-    """All of that CPU, interrupts and NMIs too, the outermost first; a page fault's address where it can be told."""
+    """All of that CPU, interrupts and NMIs too, the outermost first; a page fault's address where it is known."""
     unwound = context.unwound(registers.number)
     found = []
     for depth, (_, va) in reversed(list(enumerate(unwound))):

@@ -20,7 +20,7 @@ from ktf.x86.exceptions import DF, NMI, PF, Fault
 from ktf.x86.registers import Registers
 
 TRIPLE, PANIC, STOPPED = "triple-fault", "panic", "stopped"
-PANICKED = "guest-panicked"  # QEMU's word for a guest that has told pvpanic so
+PANICKED = "guest-panicked"  # QEMU's word for a guest whose panic pvpanic has reported
 DOWN = "shutdown"  # QEMU's word for a machine that stays off: by a triple fault, a reset or a power-off
 DOUBLE = Fault(DF)
 RFLAGS_IF = 1 << 9
@@ -44,7 +44,7 @@ class Stop:
     has said how the machine stands. no_tables: why the CPU has no page tables to walk, "" if it has.
     lost: exceptions whose handler is at rip and can't be executed.
     outer, inner: what was being handled as the chain began, and what came up in handling it; the outermost first.
-    ended: of a panic that had not been told yet, the CPU that its NMI ended, and the machine with it.
+    ended: of a panic that had not been reported yet, the CPU that its NMI ended, and the machine with it.
     alike: CPUs of which the evidence says the same as of this one. asked: how the kernel asked for this end.
     logged_triple: QEMU's log has a triple fault, though none of the CPUs is seen to be the one.
     """
@@ -104,7 +104,7 @@ def _down(session: Session, context: Context, certain: bool, panicked: bool) -> 
     """The CPU that can't go on, by what speaks for it, whichever GDB has selected. certain: the machine is down.
 
     What is not certain counts where a CPU has failed by all that its registers tell; else, unless the guest has panicked,
-    a CPU that could deliver no exception is told.
+    a CPU that could deliver no exception is named.
     """
     log = context.fault_log()
     found = [_judged(session, context, registers, log) for registers in session.registers]
@@ -208,7 +208,7 @@ def _panic(session: Session, context: Context, kernel: Kernel) -> Stop | None:
 
 
 def _begun(session: Session, context: Context, kernel: Kernel, down: Stop) -> Stop | None:
-    """The panic whose NMI to the other CPUs has ended the machine before anything was told; None if that is not so."""
+    """The panic whose NMI to the other CPUs has ended the machine before anything was printed; None if that is not so."""
     owner = kernel.types.symbol("panic_owner")
     nmi = not down.chain.faults or down.chain.faults[0].vector == NMI
     if owner is None or down.kind != TRIPLE or down.no_tables or not nmi:

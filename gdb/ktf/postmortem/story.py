@@ -104,7 +104,7 @@ class Inquest(Reasons):
         if line:
             return f"{word} in {function} at {line}"
         if self._astray or self._jumped() and self.stop.chain.faults[0].fetches(rip):
-            return f"{word} in {function}" if word else ""  # the address is told as that
+            return f"{word} in {function}" if word else ""  # the address is shown as that
         return f"{word} in {function}" if function else f"{word} at {self.code:#x}"
 
     def _jumped(self) -> bool:
@@ -236,7 +236,7 @@ class Inquest(Reasons):
         return text, None
 
     def _undelivered(self, first: Fault | None) -> tuple[str, str | None]:
-        """Why the last exception of the chain, or the double fault that nobody has told of, could not be delivered."""
+        """Why the last exception of the chain, or the double fault that nothing has reported, could not be delivered."""
         met, what = self.stop.chain.broken, self.stop.chain.what
         assert met is not None
         if self.db and not any(s.mfn == self.root for s in self.db.spaces.rows):

@@ -66,7 +66,7 @@ def c2_control(db: Database, out: Report, stacks: Stacks) -> None:
                 out.add("C2", f"{say} CR4 is {cpu.cr4:#x}, {name} should be off")
         mine = db.cpus.registers.get(cpu.number)
         if mine is None:
-            continue  # told by c2
+            continue  # reported by c2
         _selectors(out, say, mine)
         if percpu is not None:
             want = percpu.va + cpu.number * (percpu.size // db.cpus.room)
@@ -92,7 +92,7 @@ def _stack(db: Database, out: Report, stacks: Stacks, number: int, rsp: int) -> 
     """RSP is on a stack of its own CPU; on one of the IST only below what an exception pushed."""
     name = stacks.name_at(rsp)
     if not name:
-        return  # told by c2
+        return  # reported by c2
     if not stacks.is_of(name, number):
         text = f"RSP is {rsp:#x}, on stack '{name}', which is another CPU's"
         out.add("C2", f"CPU {number}: {text}", va=rsp)

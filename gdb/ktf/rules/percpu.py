@@ -33,7 +33,7 @@ def c2_own(db: Database, out: Report) -> None:
         tasks = ~np.isin(np.arange(len(online)), early)
         _gdt(db, out, online, gone, tasks)
         _tss(db, out, online & tasks, gone)
-        if not out.counts["C2"]:  # else a gate that does not work at all is told already
+        if not out.counts["C2"]:  # else a gate that does not work at all is reported already
             _idt(db, out)
     except KtfError as e:
         out.add("C2", f"what the CPUs have of their own can't be read: {e}")

@@ -83,7 +83,7 @@ def _sums(db: Database, out: Report) -> None:
 
 
 def _locks(db: Database, out: Report) -> None:
-    """A lock's rank is its own; whoever is inside what it guards, owns it; only CPUs wait for it."""
+    """A lock's rank is its own; a CPU inside what it guards owns it; only CPUs wait for it."""
     ranks, mask = db.kernel.types.enum("lock_rank"), online_mask(db)
     mask |= sum(1 << n for n in db.cpus.starting() if n < db.cpus.room)  # go_online() may wait
     for lock, rank in LOCKS.items():
@@ -118,7 +118,7 @@ def _batch(db: Database, out: Report) -> None:
 def b1_rounds(db: Database, out: Report) -> None:
     """No epoch lies in the future; while nobody holds map_lock every CPU has flushed all that it was asked for."""
     if owner(db, "map_lock") or out.counts["B1"]:
-        return  # the frames that this leads to are told already
+        return  # the frames that this leads to are reported already
     epoch = db.number("epoch")
     cpus = db.mm["cpu"][0]
     for number in np.flatnonzero(cpus["online"] != 0).tolist():

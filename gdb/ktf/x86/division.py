@@ -28,7 +28,7 @@ def register(name: str, value: Value) -> int:
 
 
 def fails(text: str, value: Value, read: Read, next_rip: int) -> bool:
-    """False for what is no division. KeyError for a register that is not known, what read() raises where it can't."""
+    """False for other instructions. KeyError for a register that is not known, what read() raises where it can't."""
     name, operands = split(text)
     found = _DIVISION.fullmatch(name)
     if not found or len(operands) != 1:

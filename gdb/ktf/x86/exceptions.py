@@ -37,14 +37,14 @@ PRESENT, WRITE, USER, RESERVED, FETCH = 1, 2, 4, 8, 16  # error code of a #PF
 
 
 def name(vector: int) -> str:
-    """ "#PF"; "interrupt 0xf0" for what is no exception."""
+    """ "#PF"; "interrupt 0xf0" for an interrupt."""
     return NAMES.get(
         vector, f"interrupt {vector:#x}" if vector >= EXCEPTIONS else f"exception {vector}"
     )
 
 
 def event(vectors: list[int]) -> str:
-    """Which of these came, as far as that can be told: " while an NMI was delivered"; "" for none."""
+    """Which of these came, as far as is known: " while an NMI was delivered"; "" for none."""
     if not vectors:
         return ""
     known = [("an NMI" if v == NMI else name(v)) for v in vectors]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# ktf-acpi on a live guest whose tables are damaged: what is wrong is told with its place, by each reader; no device is read.
+# ktf-acpi on a live guest whose tables are damaged: each fault is reported with its place, by each reader; no device is read.
 # guest: mem=128M machine=pc smp=1 ramfile=1 timeout=240
 # guest: mem=128M machine=pc smp=1 ramfile=1 stop=reset
 import mmap

@@ -77,7 +77,7 @@ check(gdb.parameter("may-call-functions"), "may-call-functions is off")
 check("frame" in run("ktf-frame $ktf_frame(0x100)"), "a function of ours")
 check("frame" in run("ktf-frame 0x100 + (1 <= 0) + (1 != 1) + (1 == 2)"), "comparisons")
 
-# Broken counters and rings are told with the table.
+# Broken counters and rings are reported with the table.
 for change, rule in (
     ("mm.order[3].free = 77", "A4"),
     ("mm.order[13].head = 0x7fffffff", "A3"),

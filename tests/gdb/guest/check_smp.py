@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Four CPUs at work, stopped at random: never a false alarm; what is broken under a held lock is told as in progress.
+# Four CPUs at work, stopped at random: never a false alarm; a fault under a held lock is shown as in progress.
 # guest: mem=128M machine=pc smp=4 cmdline="test=stress stress-ops=1000000" ramfile=1 timeout=120
 import random
 import re

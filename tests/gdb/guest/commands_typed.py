@@ -46,7 +46,7 @@ for line, words in (
     for word in words:
         check(word in message, f"{line}: {message}")
 
-# What is no integer is nowhere cut to one.
+# No command cuts another number to an integer.
 for line in (
     "ktf-maps 1.5",
     "ktf-maps --range 1.5 0x2000",

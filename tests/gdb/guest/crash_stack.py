@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# A stack that overflows is a double fault on a stack of its own, told with registers, not a silent reset.
+# A stack that overflows is a double fault on a stack of its own, reported with registers, not a silent reset.
 # guest: mem=128M machine=pc cmdline="crash=stack-overflow" stop=panic
 import os
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Handlers that are no code: a CPU that goes from one exception to the next for ever is told, whichever is selected.
+# Handlers that are no code: a CPU that goes from one exception to the next for ever is found, whichever CPU is selected.
 # guest: mem=128M machine=pc smp=2 ramfile=1 stop=reset cmdline="acpi=off"
 from __future__ import annotations
 

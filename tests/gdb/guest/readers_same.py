@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# The four readers give the same answers, are chosen and forced as asked, and never touch what is no RAM.
+# The four readers give the same answers, are chosen and forced as asked, and never read outside RAM.
 # guest: mem=128M machine=pc smp=2 ramfile=1 cmdline="plant=T6" timeout=120
 # guest: mem=128M machine=q35 smp=1 ramfile=0 cmdline="plant=P1" timeout=120
 import json

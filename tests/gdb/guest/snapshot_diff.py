@@ -42,7 +42,7 @@ got = {e["mfn"] for e in events if e["op"] == "get"} - {
 mine = [f for f in found["frames_got"] if f["kind"] == "available"]
 equal({f["mfn"] for f in mine}, got, "frames that the journal says were got")
 check(all("taken by plant_frame at tests/guest/plant.c:" in f["by"] for f in mine), str(mine))
-# What the manager itself took is told as well: tables and metadata, mapped where it maps them.
+# What the manager itself took is shown as well: tables and metadata, mapped where it maps them.
 own = [f["mfn"] for f in found["frames_got"] if f["kind"] != "available"]
 made = {m["mfn"] for m in found["mappings_made"]}
 check(set(own) <= made, f"{own} of {made}")

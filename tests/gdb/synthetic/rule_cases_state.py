@@ -98,7 +98,7 @@ def cpu_gone(m: Machine) -> None:
 
 @case("A3")
 def name_letter(m: Machine) -> None:
-    """A name with what is no letter."""
+    """A name with a character that can't be printed."""
     m.place("space_t", 2)[34] = 0x80
 
 

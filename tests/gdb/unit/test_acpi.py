@@ -130,7 +130,7 @@ class Good(unittest.TestCase):
 
 
 class Damaged(unittest.TestCase):
-    """Each fault is told with its place; what is sound is still shown."""
+    """Each fault is reported with its place; sound tables are still shown."""
 
     def check(self, firmware: Firmware, words: str, count: int = 7) -> None:
         """One problem that says so, and that many tables."""

@@ -94,7 +94,7 @@ class Writing(unittest.TestCase):
         self.assertTrue(ok.all() and np.array_equal(pages, machine.words))
 
     def test_ended(self) -> None:
-        """How the machine stood comes back; of a core without that nothing is made up; a note that is cut is told."""
+        """How the machine stood comes back; of a core without that nothing is made up; a note that is cut is reported."""
         session = with_registers(Memory(8).session())
         ended = Ended("shutdown", "breakpoint", "1: v=08 \N{EM DASH}\n")
         core_write.write_core(session, self.path, ended)

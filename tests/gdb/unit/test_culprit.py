@@ -86,7 +86,7 @@ class Places(unittest.TestCase):
             self.assertEqual(again.json(), watch.json())
 
     def test_broken(self) -> None:
-        """A watch's own violation is told from others."""
+        """A watch's own violation is not mixed up with others."""
         m = HEALTHY.twin()
         m.set_entry(1, VA, 1, 0x6B6B6B6A)
         entry = next(w for w in watched(m) if w.entry)

@@ -86,7 +86,7 @@ class Delivery(unittest.TestCase):
         self.assertEqual(found, Fault(GP, 26))
 
     def test_selector(self) -> None:
-        """Of nothing, beyond the GDT, of what is no 64-bit code for the kernel."""
+        """Of nothing, beyond the GDT, of code that is not 64-bit code for the kernel."""
         for selector, why, fault in (
             (0, "the null selector", Fault(GP)),
             (0x6B68, "selector 0x6b68, beyond the GDT's limit 0x3f", Fault(GP, 0x6B68)),

@@ -168,7 +168,7 @@ class Comparing(unittest.TestCase):
         self.assertEqual(self.compare("1 BXPC\n1 BXPC", "3 BXPC\n1 BXPC", revisions), "")
 
     def test_different(self) -> None:
-        """What is told apart: words, lines, counts, zeros, numbers that were one and are two."""
+        """What counts as a difference: words, lines, counts, zeros, numbers that were one and are two."""
         for expected, printed in (
             ("a b", "a c"),
             ("a", "a\nb"),

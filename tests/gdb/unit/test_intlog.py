@@ -52,7 +52,7 @@ class Lines(unittest.TestCase):
             self.assertEqual(chain, [Fault(BP), Fault(GP, BP * 8 + 2), Fault(DF)])
 
     def test_other_codes(self) -> None:
-        """What is no such code stays: of another place, of no vector before it, of a segment's selector."""
+        """Other error codes stay: of another place, of no vector before it, of a segment's selector."""
         for text, error in (
             (line(GP, 0x32), 0x32),
             (line(BP, rip=RIP + 1) + line(GP, 0x32), 0x32),

@@ -193,7 +193,7 @@ class Nonsense(unittest.TestCase):
             self.assertEqual([rings.read().ago(r) for r in rings.read().rows], [1])
 
     def test_pointers(self) -> None:
-        """A CPU without a ring, and pointers that lead nowhere: the other rings are read, and the missing told."""
+        """A CPU without a ring, and pointers that lead nowhere: the other rings are read, and the missing ones named."""
         for va, told in ((0, False), (0x1000, True), (IMAGE - 1, True), ((1 << 64) - 4096, True)):
             rings = Rings()
             for cpu in (0, 1, 2):

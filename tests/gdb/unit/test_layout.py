@@ -84,7 +84,7 @@ class Columns(unittest.TestCase):
                 records[name]
 
     def test_length(self) -> None:
-        """What is no whole struct at the end is left out."""
+        """A cut struct at the end is left out."""
         layout = Layout(TypeDesc("struct", 8, "s", fields=(FieldDesc("n", 0, 0, U64),)))
         for size, count in ((0, 0), (7, 0), (8, 1), (23, 2)):
             self.assertEqual(len(layout.records(bytes(size))), count)

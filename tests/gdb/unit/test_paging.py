@@ -143,7 +143,7 @@ class Exact(unittest.TestCase):
 
 
 class Findings(unittest.TestCase):
-    """What the CPU would refuse is told, with its place."""
+    """What the CPU would refuse is reported, with its place."""
 
     def finding(self, entry: int, level: int, **rules: int) -> Walk:
         """A table of that level with one entry, at address 0."""

@@ -163,7 +163,7 @@ class Readers(unittest.TestCase):
         self.assertEqual(self.stub.blocks[-1], (8 * PAGE, PAGE))
 
     def test_stub_expects(self) -> None:
-        """What will be read a few at a time is asked for at once; what is no RAM, or too much, is not."""
+        """What will be read a few at a time is asked for at once; pages outside RAM, or too many, are not."""
         reader = StubReader(self.ram, self.stub.read_physical)
         reader.expect(np.array([9, 8, 4, 1 << 60, 30], np.uint64))
         self.assertEqual(self.stub.blocks, [(8 * PAGE, 2 * PAGE), (30 * PAGE, PAGE)])

@@ -74,7 +74,7 @@ class Monitor(unittest.TestCase):
         self.assertEqual((long.efer, long["fs_base"], long["ss"]), (0xD00, 0x123, 0x10))
 
     def test_cut(self) -> None:
-        """What is no such text, or not all of it, is said."""
+        """Another text, or a cut one, is an error."""
         with self.assertRaisesRegex(Corrupt, "names no CPU"):
             parse("unknown command: 'info registers'")
         with self.assertRaisesRegex(Corrupt, "does not tell idt of CPU 1"):

@@ -176,7 +176,7 @@ class RuleTests(unittest.TestCase):
         self.assertEqual(self.examine(m).total(), 0)
 
     def test_unreadable_is_never_healthy(self) -> None:
-        """An arena's page that is not mapped is told by any rule."""
+        """An arena's page that is not mapped is reported whatever rule is asked for."""
         m = HEALTHY.twin()
         m.set_entry(1, BASE + 0x1000, 1, 0)
         for rule in RULES:
@@ -302,7 +302,7 @@ class RuleTests(unittest.TestCase):
         self.assertLessEqual(max(len(x) for x in re.findall("0x([0-9a-f]+)", said)), 16, said)
 
     def test_words(self) -> None:
-        """What a message tells apart differs; counts are counts; who is right is told as right."""
+        """What a message tells apart differs; counts are counts; a sound value is called sound."""
 
         def bit(m: Machine, number: int, attr: int = W) -> None:
             va = retyped(m, m.large.maps[1], attr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Snapshots of made-up guests: each sort of change is told, alone, both ways.
+# Snapshots of made-up guests: each sort of change is shown, alone, both ways.
 """Tests of ktf.snapshot and ktf.commands_snapshot."""
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Changes(unittest.TestCase):
         self.assertEqual(sorted(self.diff()), ["led_elsewhere_or_of_another_size"])
 
     def test_other_boot(self) -> None:
-        """Two guests are told."""
+        """Snapshots of two guests are recognised as such."""
         self.twin.poke("struct mm", 0, boot_ticks=77)
         self.assertIn("different boots", command(self.twin, DiffCommand, "a"))
 

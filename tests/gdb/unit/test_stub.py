@@ -135,7 +135,7 @@ class Questions(unittest.TestCase):
             return stub.monitor(ours, "info status"), theirs.recv(4096)
 
     def test_answer(self) -> None:
-        """Lines, without any, and with what is no line. One acknowledgement at the end."""
+        """Lines, without any, and with bytes that are no line. One acknowledgement at the end."""
         lines = [
             b"O" + text.hex().encode() for text in (b"VM status: ", "paused \u00e4\r\n".encode())
         ]

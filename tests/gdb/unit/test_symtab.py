@@ -51,7 +51,7 @@ class Sizes(unittest.TestCase):
             self.assertEqual(found.find(name, va), None, name)
 
     def test_part(self) -> None:
-        """GDB takes a part, or what is no longer there, for the function: the whole is meant, unless there are two."""
+        """GDB takes a part of the function, or one that is no longer there, for the whole: the whole is meant, unless there are two."""
         self.assertEqual(functions(elf(ROWS)).find("first", 0x1800), (0x1000, 40))
         self.assertEqual(functions(elf(ROWS)).find("first", 0x9000), (0x1000, 40))
         twice = ROWS + symbol(b"first", 0x02, 0x6000, 3)
