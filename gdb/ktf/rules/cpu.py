@@ -8,9 +8,11 @@ import numpy as np
 
 from ktf.findings import Report, Rule
 from ktf.kernel.database import Database
+from ktf.kernel.locks import online_mask, owner
 from ktf.kernel.slots import SpaceRow
-from ktf.rules.control import c1_control
-from ktf.rules.state import c1_masks
+from ktf.x86.cpu import CR4_PCIDE
+
+
 from ktf.x86.cpu import Cpu
 
 START_CODE = 256  # bytes; neither part of kernel/ap_start.S is longer
@@ -106,6 +108,55 @@ def _c1_up(db: Database, out: Report) -> None:
         out.add(
             "C1", f"CPU {number} was started (smp_up is {up}), but mm.cpu[] says it is not online"
         )
+
+
+CR3_LOW = 0xFFF  # PWT, PCD, a PCID
+
+
+def c1_control(db: Database, out: Report) -> None:
+    """CR3 is a root and nothing else."""
+    for cpu in db.cpus.running():
+        if cpu.cr4 & CR4_PCIDE:
+            text = f"CR4 is {cpu.cr4:#x}, PCIDE should be off: CR3 names a PCID"
+            out.add("C1", f"CPU {cpu.number}: {text}")
+        if cpu.cr3 & CR3_LOW:
+            text = f"CR3 is {cpu.cr3:#x}, should be the root's address alone"
+            out.add("C1", f"CPU {cpu.number}: {text}")
+
+
+def c1_masks(db: Database, out: Report) -> None:
+    """Each space knows the CPUs that may hold its entries; CPUs that are not there have no space."""
+    if owner(db, "map_lock") or not db.number("live"):
+        return
+    cpus = db.mm["cpu"][0]
+    online = cpus["online"]
+    for number in np.flatnonzero(online > 1).tolist():
+        out.add("C1", f"mm.cpu[{number}].online is {int(online[number]):#x}, should be 0 or 1")
+    for number in np.flatnonzero((online == 0) & (cpus["space"] != 0)).tolist():
+        out.add("C1", f"mm.cpu[{number}] is not online, but has a space")
+    for space in db.spaces.rows:
+        flat = int(db.spaces.objects.flat_of(np.array([space.index]))[0])
+        have = db.spaces.raw.value("cpus", flat)
+        mine = (online != 0) & (space.kernel | (cpus["space"] == space.index))
+        want = sum(1 << i for i in np.flatnonzero(mine).tolist())
+        if have != want:
+            text = f"cpus is {have:#x}, but the CPUs that use it are {want:#x}"
+            out.add("C1", f"space {space.index:#x}: {text}", space=space.name)
+    _roots(db, out)
+
+
+def _roots(db: Database, out: Report) -> None:
+    """kernel_cr3 and ap_cr3 (0 if no CPU was to be started) hold the kernel's root."""
+    kernel = next((s for s in db.spaces.rows if s.kernel), None)
+    for name, optional in (("kernel_cr3", False), ("ap_cr3", True)):
+        symbol = db.kernel.types.symbol(name)
+        if symbol is None or kernel is None:
+            continue
+        value = int.from_bytes(db.kernel.read(symbol.va, 8), "little")
+        started = optional and bin(online_mask(db)).count("1") == 1
+        if value != kernel.cr3 and not (started and value == 0):
+            text = f"{name} is {value:#x}, but the kernel's root is at {kernel.cr3:#x}"
+            out.add("C1", text, mfn=value >> 12)
 
 
 RULES = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Rules A2 to A5: descriptors, lists, counts and buddies of the frame allocator.
+# Rules A2, A3 and A5: descriptors, lists and buddies of the frame allocator; counts.py has A4.
 """Each rule is a function of the database; docs/invariants.md says why and how each can be broken."""
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from ktf.kernel.tree import GIB_ORDER, GRANULE_ORDER, SPAN_ORDER
 from ktf.memory.readers import PAGE
 from ktf.rules.map import frame
 from ktf.rules.mappings import frame_text
-from ktf.rules.state import a4_state
-from ktf.rules.tables import slot_violation
 
 
 # --- A2: descriptors ---------------------------------------------------------------------------------
@@ -252,56 +250,6 @@ def _a3_windows(db: Database, out: Report) -> None:
 # --- A4: counts --------------------------------------------------------------------------------------
 
 
-# Members of struct arena that say nothing for some arenas, and what is kept in stock.
-UNUSED = {
-    "ARENA_FRAMES": (),
-    "ARENA_MAPPINGS": ("empty",),
-    "ARENA_NODES": ("partial",),
-    "ARENA_TABLES": ("free", "partial", "empty"),
-    "ARENA_SHADOWS": ("free", "partial", "empty"),
-    "ARENA_SPACES": ("empty",),
-}
-STOCKS = {
-    "ARENA_FRAMES": "STOCK_FRAME_PAGES",
-    "ARENA_MAPPINGS": "STOCK_MAPPINGS",
-    "ARENA_NODES": "STOCK_NODES",
-}
-
-
-def a4(db: Database, out: Report) -> None:
-    """Free is refcount 0 and mapcount 0, and every counter is what can be counted."""
-    _a4_orders(db, out)
-    _a4_free(db, out)
-    _a4_arenas(db, out)
-    _a4_spaces(db, out)
-    _a4_slots(db, out)
-    a4_state(db, out)
-
-
-def _count(db: Database, out: Report, what: str, have: int, want: int) -> None:
-    if have != want:
-        out.add("A4", f"{what} is {have}, but {want} are counted")
-
-
-def _a4_orders(db: Database, out: Report) -> None:
-    """By ring, whatever order the blocks on it say that they have: that is A2's."""
-    frames, rings = db.frames, db.rings
-    ring = rings.ring[len(rings.marks) :]
-    hung = np.flatnonzero(ring != NONE)
-    heads = frames.heads if len(hung) == len(ring) else frames.heads[hung]
-    ring = ring[hung] if len(hung) < len(ring) else ring
-    every = np.bincount(ring, minlength=rings.count)
-    free = np.bincount(ring[frames.is_free[heads]], minlength=rings.count)
-    counted = (
-        ("free", rings.free, free),
-        ("used", rings.used, every - free),
-        ("the sum of refcount", rings.refs, np.bincount(ring, frames.refcount[heads], rings.count)),
-    )
-    for order in range(rings.count):
-        for name, have, want in counted:
-            _count(db, out, f"order {order}: {name}", int(have[order]), int(want[order]))
-
-
 def _a3_last_free(db: Database, out: Report) -> None:
     """last_free is the free block before the first used one; the head if no block is free."""
     rings, frames = db.rings, db.frames
@@ -317,97 +265,6 @@ def _a3_last_free(db: Database, out: Report) -> None:
         have = int(rings.last_free[order])
         if have != want:
             out.add("A3", f"order {order}: last_free is {have:#x}, should be {want:#x}")
-
-
-def _a4_free(db: Database, out: Report) -> None:
-    """Free blocks are available, have no mapping, and stand before the used ones of their ring."""
-    frames, rings = db.frames, db.rings
-    heads = frames.heads
-    free = heads[frames.is_free[heads]]
-    listed = free[frames.maps[free] != 0]
-    out.each(
-        "A4",
-        listed,
-        lambda i: frame(db, "A4", i, "is free by its counts, but has a list of mappings"),
-    )
-    device = free[frames.kind[free] == db.kinds["FRAME_DEVICE"]]
-    out.each("A4", device, lambda i: frame(db, "A4", i, "neither owned nor mapped, should be gone"))
-    owned = heads[frames.refcount[heads] > 1]
-    extra = owned[frames.kind[owned] == db.kinds["FRAME_METADATA"]]
-
-    def owners(i: int) -> Violation:
-        return frame(
-            db, "A4", i, f"refcount is {int(frames.refcount[i])}, should be 1: the manager's"
-        )
-
-    out.each("A4", extra, owners)
-    first = len(rings.marks)
-    is_free = np.concatenate([np.zeros(first, bool), frames.is_free[heads]])
-    behind = np.flatnonzero(rings.forward_ok & ~is_free & is_free[rings.after])
-    behind = behind[behind >= first]
-    later = rings.nodes[rings.after[behind]]
-    behind = behind[frames.order[rings.nodes[behind]] == frames.order[later]]
-
-    def late(at: int) -> Violation:
-        index = int(rings.nodes[rings.after[at]])
-        return frame(db, "A4", index, "is free, but stands behind used ones in its ring")
-
-    out.each("A4", behind, late)
-
-
-def _a4_arenas(db: Database, out: Report) -> None:
-    frames, maps, spaces = db.frames, db.mappings, db.spaces
-    _count(
-        db, out, "frames: free (empty pages)", db.pool("ARENA_FRAMES").free, len(frames.empty_pages)
-    )
-    _count(
-        db, out, "mappings: free", db.pool("ARENA_MAPPINGS").free, int((~maps.objects.used).sum())
-    )
-    _count(db, out, "spaces: free", db.pool("ARENA_SPACES").free, int((~spaces.objects.used).sum()))
-    for name in POOLS:
-        pool = db.pool(name)
-        for field in UNUSED.get(name, ()):
-            if getattr(pool, field):
-                out.add("A4", f"{pool.label}: {field} is {getattr(pool, field)}, should be 0")
-        stock = db.constant(STOCKS[name]) if name in STOCKS else 0
-        if pool.low != stock:
-            out.add("A4", f"{pool.label}: low is {pool.low}, should be {stock}")
-    levels = db.optional("levels")
-    if levels not in (None, db.rules.levels):  # what a space says is T7's
-        out.add("A4", f"mm.levels is {levels}, should be {db.rules.levels} as the CPU has them")
-
-
-def _a4_spaces(db: Database, out: Report) -> None:
-    slots = db.slots
-    for row in db.spaces.rows:
-        tables = int((slots.live & (slots.space == row.index)).sum())
-        if row.tables != tables:
-            text = f"tables is {row.tables}, but {tables} are counted"
-            out.add("A4", text, space=row.name)
-    ids = [r.id for r in db.spaces.rows]
-    for row in db.spaces.rows:
-        if (
-            ids.count(row.id) > 1
-            or row.id >= db.number("next_space")
-            or (row.id == 0) != row.kernel
-        ):
-            text = f"id {row.id} is not its own, below mm.next_space, 0 for the kernel's"
-            out.add("A4", text, space=row.name)
-
-
-def _a4_slots(db: Database, out: Report) -> None:
-    slots = db.slots
-    _count(db, out, "mm.free_slots", db.number("free_slots"), int(slots.free.sum()))
-    _count(db, out, "mm.stock_count", db.number("stock_count"), int(slots.spare.sum()))
-    present = ((slots.content & np.uint64(1)) != 0).sum(axis=1)
-    at = np.flatnonzero(slots.live & slots.readable)
-    bad = at[slots.used[at] != present[at]]
-
-    def describe(slot: int) -> Violation:
-        text = f"slot {slot}: used is {int(slots.used[slot])}, but {int(present[slot])} entries are present"
-        return slot_violation(db, "A4", slot, text)
-
-    out.each("A4", bad, describe)
 
 
 # --- A5 ---------------------------------------------------------------------------------------------
@@ -441,8 +298,5 @@ def a5(db: Database, out: Report) -> None:
 RULES = [
     Rule("A2", "a frame is aligned to its order and stands in the structure of its order", a2),
     Rule("A3", "lists are linked both ways, bounded, within their pools", a3),
-    Rule(
-        "A4", "free is exactly refcount 0 and mapcount 0; counters agree with what is counted", a4
-    ),
     Rule("A5", "no two free buddies stand unmerged", a5),
 ]

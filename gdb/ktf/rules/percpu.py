@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Part of C2: what each CPU has of its own says what it should, word by word.
-"""percpu[], gdt[], tss[] and idt[] against what the kernel makes of them."""
+# Part of C2 (traps.py has the rule): what each CPU has of its own says what it should, word by word.
+"""percpu[], gdt[], tss[] and idt[] against what the kernel makes of them; control registers, selectors, GS base and RSP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ktf.findings import Report
 from ktf.kernel.database import Database
 from ktf.kernel.layout import Records
 from ktf.rules.stacks import Stacks
+from ktf.x86.cpu import CR4_CET, CR4_FSGSBASE
+from ktf.x86.registers import Registers
 
 GATES = 256
 STUB = 16  # bytes of vector_stubs for one vector
@@ -172,3 +174,64 @@ def _idt(db: Database, out: Report) -> None:
         text = f"{int(handler[v]):#x}, IST {int(rows['ist'][v])}, type {int(rows['type'][v]):#x}"
         should = f"should be {int(want[v]):#x}, IST {int(ist[v])}, type {gate:#x}"
         out.add("C2", f"vector {v}: its gate is {text}; {should}", va=va + v * rows.layout.size)
+
+
+# Macros, which DWARF does not carry: kernel/gdt.h. SS is 0 after an exception from ring 3.
+CODE = {0: (0x08,), 3: (0x23,)}
+
+
+STACK = {0: (0x10, 0), 3: (0x1B,)}
+
+
+FRAME_CS = 32  # bytes below the top of a stack of the IST: CS, as an exception pushes it
+
+
+def c2_control(db: Database, out: Report, stacks: Stacks) -> None:
+    """What exceptions and the kernel's code rely on."""
+    percpu = db.kernel.types.symbol("percpu")
+    for cpu in db.cpus.running():
+        say = f"CPU {cpu.number}:"
+        for bit, name in ((CR4_FSGSBASE, "FSGSBASE"), (CR4_CET, "CET")):
+            if cpu.cr4 & bit:
+                out.add("C2", f"{say} CR4 is {cpu.cr4:#x}, {name} should be off")
+        mine = db.cpus.registers.get(cpu.number)
+        if mine is None:
+            continue  # reported by c2
+        _selectors(out, say, mine)
+        if percpu is not None:
+            want = percpu.va + cpu.number * (percpu.size // db.cpus.room)
+            if mine["gs_base"] != want:
+                text = f"GS base is {mine['gs_base']:#x}, should be {want:#x}, percpu[{cpu.number}]"
+                out.add("C2", f"{say} {text}", va=mine["gs_base"])
+        if not mine["cs"] & 3:
+            _stack(db, out, stacks, cpu.number, cpu.rsp)
+
+
+def _selectors(out: Report, say: str, mine: Registers) -> None:
+    """CS, SS and LDTR."""
+    ring = mine["cs"] & 3
+    if mine["cs"] not in CODE.get(ring, ()):
+        out.add("C2", f"{say} CS is {mine['cs']:#x}, should be {CODE[0][0]:#x} or {CODE[3][0]:#x}")
+    elif mine["ss"] not in STACK[ring]:
+        out.add("C2", f"{say} SS is {mine['ss']:#x}, should be {STACK[ring][0]:#x}")
+    if mine["ldt"]:
+        out.add("C2", f"{say} LDTR is {mine['ldt']:#x}, should be 0")
+
+
+def _stack(db: Database, out: Report, stacks: Stacks, number: int, rsp: int) -> None:
+    """RSP is on a stack of its own CPU; on one of the IST only below what an exception pushed."""
+    name = stacks.name_at(rsp)
+    if not name:
+        return  # reported by c2
+    if not stacks.is_of(name, number):
+        text = f"RSP is {rsp:#x}, on stack '{name}', which is another CPU's"
+        out.add("C2", f"CPU {number}: {text}", va=rsp)
+    elif " " in name:
+        top = stacks.top_of(name)
+        try:
+            cs = int.from_bytes(db.kernel.read(top - FRAME_CS, 8), "little")
+        except KtfError:
+            return
+        if cs not in (*CODE[0], *CODE[3]):
+            text = f"RSP is {rsp:#x}, on stack '{name}', but no exception has led there"
+            out.add("C2", f"CPU {number}: {text}", va=rsp)

@@ -9,7 +9,8 @@ import numpy as np
 from ktf.findings import Report, Rule, Violation
 from ktf.kernel.database import Database
 from ktf.memory.readers import PAGE
-from ktf.rules.control import x2_control
+from ktf.x86.cpu import CR4_PKE, CR4_PKS
+
 from ktf.rules.mappings import frame_text, leaf, record
 from ktf.rules.stacks import Stacks
 from ktf.x86.cpu import CR0_WP, CR4_SMAP, CR4_SMEP, CR4_UMIP
@@ -190,6 +191,22 @@ def x3(db: Database, out: Report) -> None:
     for i in np.flatnonzero(mapped != stacks.top - stacks.bottom)[:20].tolist():
         text = f"stack '{stacks.names[i]}' [{int(stacks.bottom[i]):#x}, {int(stacks.top[i]):#x})"
         out.add("X3", f"{text}: only {int(mapped[i]):#x} bytes of it are mapped")
+
+
+RFLAGS_IOPL = 3 << 12
+
+
+def x2_control(db: Database, out: Report) -> None:
+    """Protection keys and the I/O privilege level."""
+    for cpu in db.cpus.running():
+        for bit, name in ((CR4_PKE, "PKE"), (CR4_PKS, "PKS")):
+            if cpu.cr4 & bit:
+                text = f"CR4 is {cpu.cr4:#x}, {name} should be off: protection keys limit rights"
+                out.add("X2", f"CPU {cpu.number}: {text}")
+        mine = db.cpus.registers.get(cpu.number)
+        if mine is not None and mine["rflags"] & RFLAGS_IOPL:
+            text = f"RFLAGS is {mine['rflags']:#x}, IOPL should be 0: ring 3 reaches I/O ports"
+            out.add("X2", f"CPU {cpu.number}: {text}")
 
 
 RULES = [

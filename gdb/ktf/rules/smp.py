@@ -10,7 +10,8 @@ import numpy as np
 
 from ktf.findings import Report, Rule, Violation
 from ktf.kernel.database import Database
-from ktf.rules.state import b1_rounds
+from ktf.kernel.locks import owner
+
 
 # While a lock is held, what it guards may be between two states: these rules then prove nothing.
 COVERED = {
@@ -101,6 +102,31 @@ def b1(db: Database, out: Report) -> None:
 
         out.each("B1", bad, describe)
     b1_rounds(db, out)
+
+
+WRAPS = 1 << 31  # epochs beyond this may have wrapped around
+
+
+def b1_rounds(db: Database, out: Report) -> None:
+    """No epoch lies in the future; while nobody holds map_lock every CPU has flushed all that it was asked for."""
+    if owner(db, "map_lock") or out.counts["B1"]:
+        return  # the frames that this leads to are reported already
+    epoch = db.number("epoch")
+    cpus = db.mm["cpu"][0]
+    for number in np.flatnonzero(cpus["online"] != 0).tolist():
+        asked, flushed = cpus.value("asked", number), cpus.value("flushed", number)
+        if asked != flushed:
+            text = f"CPU {number} was asked to flush up to epoch {asked}, has up to {flushed}"
+            out.add("B1", f"{text}, and nobody holds map_lock")
+        if epoch < WRAPS and asked > epoch:
+            out.add("B1", f"CPU {number} was asked to flush up to epoch {asked}, now is {epoch}")
+    if epoch >= WRAPS:
+        return
+    frames = db.frames
+    heads = frames.heads[frames.kind[frames.heads] != db.kinds["FRAME_TABLE"]]
+    for frame in heads[frames.slot[heads] > epoch][:50].tolist():
+        text = f"frame {int(frames.mfn[frame]):#x} was unmapped in epoch {int(frames.slot[frame])}"
+        out.add("B1", f"{text}, now is {epoch}", mfn=int(frames.mfn[frame]))
 
 
 RULES = [

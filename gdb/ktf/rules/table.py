@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from ktf.findings import Report, Rule
 from ktf.kernel.database import Database
-from ktf.rules import cpu, frames, map, mappings, rights, slots, smp, tables, traps, types
+from ktf.rules import counts, cpu, frames, map, mappings, rights, slots, smp, tables, traps, types
 
 _MODULES = (
     mappings,
@@ -16,6 +16,7 @@ _MODULES = (
     slots,
     map,
     frames,
+    counts,
     types,
     rights,
     cpu,

@@ -12,8 +12,7 @@ from ktf.errors import KtfError
 from ktf.findings import Report, Rule
 from ktf.kernel.database import Database
 from ktf.memory.readers import PAGE
-from ktf.rules.control import c2_control
-from ktf.rules.percpu import c2_own
+from ktf.rules.percpu import c2_control, c2_own
 from ktf.rules.stacks import Stacks
 from ktf.x86.cpu import Cpu
 from ktf.x86.paging import perm_text, U, W, X

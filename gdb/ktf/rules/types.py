@@ -13,7 +13,8 @@ from ktf.kernel.database import Database
 from ktf.kernel.layout import Records
 from ktf.kernel.memory_types import memory_types
 from ktf.memory.readers import PAGE
-from ktf.rules.control import m2_control
+from ktf.x86.cpu import CR0_CD, CR0_NW
+
 from ktf.rules.mappings import frame_text, leaf
 from ktf.x86.memtype import EFFECTIVE, MIXED, NAMES, UC, WB, WC, WP, WT, MemoryTypes, Mtrr
 
@@ -164,6 +165,14 @@ def _m2_within(db: Database, types: MemoryTypes, out: Report) -> None:
         return leaf(db, "M2", i, text)
 
     out.each("M2", bad, describe)
+
+
+def m2_control(db: Database, out: Report) -> None:
+    """Caches are on."""
+    for cpu in db.cpus.running():
+        if cpu.cr0 & (CR0_CD | CR0_NW):
+            text = f"CR0 is {cpu.cr0:#x}, CD and NW should be off: nothing is cached"
+            out.add("M2", f"CPU {cpu.number}: {text}")
 
 
 RULES = [

@@ -13,6 +13,8 @@ CR0_PE, CR0_WP, CR0_PG = 1 << 0, 1 << 16, 1 << 31
 CR4_PAE, CR4_UMIP, CR4_LA57, CR4_SMEP, CR4_SMAP = 1 << 5, 1 << 11, 1 << 12, 1 << 20, 1 << 21
 
 
+CR0_NW, CR0_CD = 1 << 29, 1 << 30
+CR4_FSGSBASE, CR4_PCIDE, CR4_PKE, CR4_CET, CR4_PKS = (1 << n for n in (16, 17, 22, 23, 24))
 EFER_LMA, EFER_NXE = 1 << 10, 1 << 11
 
 
