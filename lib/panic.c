@@ -2,9 +2,11 @@
 // panic(), and what it leaves for the debugger. The report is the hook's.
 #include "lib/panic.h"
 
-char panic_message[256];
-uint32_t panic_owner;
-struct panic_record panic_record;
+// On a page of their own (boot/kernel.ld): whatever else is lost, these stay, or these alone are lost.
+#define PANIC_PAGE __attribute__((section(".bss.panic")))
+char panic_message[256] PANIC_PAGE;
+uint32_t panic_owner PANIC_PAGE;
+struct panic_record panic_record PANIC_PAGE;
 
 // Before there is a report, nothing could be printed.
 static _Noreturn void stay(uint64_t rip, uint64_t rbp, const char *fmt, va_list args)
