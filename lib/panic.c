@@ -2,7 +2,7 @@
 // panic(), and what it leaves for the debugger. The report is the hook's.
 #include "lib/panic.h"
 
-// On a page of their own (boot/kernel.ld): whatever else is lost, these stay, or these alone are lost.
+// On a page of their own (boot/kernel.ld): they are lost alone, or stay while others are lost.
 #define PANIC_PAGE __attribute__((section(".bss.panic")))
 char panic_message[256] PANIC_PAGE;
 uint32_t panic_owner PANIC_PAGE;
