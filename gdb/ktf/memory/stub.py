@@ -133,7 +133,8 @@ class Exchange(Thread):
         """Runs it; raises what went wrong. Ctrl-C ends it where nothing is under way."""
         try:
             self._start_deaf()
-            self.done.wait()
+            while not self.done.wait(0.1):
+                pass  # a signal that came just before a wait began is seen when the wait ends
         finally:
             self.stopped = True  # one that has not begun yet sends nothing then
             while self.begun and not self.done.is_set():
