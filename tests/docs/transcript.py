@@ -46,6 +46,8 @@ VARIES = (
     rf"last unmapped in epoch (\d+){FREELY}",
 )
 NUMBER = re.compile(r"\b0x[0-9a-f]+\b")
+# Arguments of an inlined function, whose order is each compiler's own.
+LOST = re.compile(r"(?<=\()\w+=<optimized out>(?:, \w+=<optimized out>)+(?=\))")
 SHORT = 0x100
 UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
@@ -149,6 +151,7 @@ class Comparison:
     def _shape(self, line: str) -> str:
         """A line without what may vary in it."""
         line = self._taken(line)[0]
+        line = LOST.sub(lambda m: ", ".join(sorted(m[0].split(", "))), line)
         line = NUMBER.sub(lambda m: "0x#" if int(m[0], 16) >= SHORT else m[0], line)
         return " ".join(line.split())
 

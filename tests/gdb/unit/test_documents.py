@@ -143,6 +143,10 @@ class Comparing(unittest.TestCase):
             ("mfn 0x114, pa 0x114000", "mfn 0x117,  pa 0x117000"),
             ("at 0xffffffff802271a0", "at 0xffffffff8022b000"),  # a function may begin a page
             (
+                "f (a=<optimized out>, b=<optimized out>)",
+                "f (b=<optimized out>, a=<optimized out>)",
+            ),
+            (
                 "f at a/b.c:35\n5 entries, 6 frames, 7 mappings",
                 "f at a/b.c:4\n9 entries, 3 frames, 7 mappings",
             ),
